@@ -1,0 +1,3 @@
+//! The pure core of DTMS.
+pub mod indicator;
+pub mod market;

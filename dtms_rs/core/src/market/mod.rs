@@ -1,0 +1,1 @@
+//! Bars, swings, regime and score of one symbol.
