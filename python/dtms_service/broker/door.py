@@ -1,0 +1,169 @@
+"""The broker door: what DTMS asks of a broker, whoever stands behind it.
+
+Prices are quote-currency doubles and volumes are lots, as MetaTrader 5 has them. Times are UTC.
+A query that fails raises :class:`BrokerUnavailable`; an empty answer means "none", never "unknown".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+
+class BrokerUnavailable(Exception):
+    """The broker could not be asked. Says nothing about what the broker holds."""
+
+    def __init__(self, operation: str, code: int, text: str) -> None:
+        super().__init__(f"{operation}: broker unavailable ({code} {text})")
+        self.operation, self.code, self.text = operation, code, text
+
+
+class Side(Enum):
+    BUY = 1
+    SELL = 2
+
+    @property
+    def opposite(self) -> Side:
+        return Side.SELL if self is Side.BUY else Side.BUY
+
+
+class CommandKind(Enum):
+    MODIFY = 1  # both levels of a position, always both
+    CLOSE = 2  # all or a part of a position
+    OPEN = 3  # a new position (netting accounts: adds to or reduces the symbol's position)
+
+
+class OutcomeStatus(Enum):
+    CONFIRMED = 1
+    REJECTED = 2
+    UNKNOWN = 3
+
+
+class CloseReason(Enum):
+    """Why a position was closed, from the closing deal (MT5 DEAL_REASON)."""
+
+    CLIENT = 0
+    EXPERT = 3
+    STOP_LOSS = 4
+    TAKE_PROFIT = 5
+    STOP_OUT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolSpec:
+    """Trading rules of one symbol. Levels are points (multiples of ``point``), volumes are lots."""
+
+    name: str
+    digits: int
+    point: float
+    tick_size: float
+    contract_size: float
+    volume_min: float
+    volume_max: float
+    volume_step: float
+    stops_level: int
+    freeze_level: int
+    currency_profit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One order for the broker. ``token`` is the trade's owner_epoch; the door refuses a lower one than it has seen.
+
+    ``ticket`` is the trade that authorises the command, ``position`` the position it acts on (its hedge, say).
+    MODIFY uses sl and tp (None removes the level), CLOSE uses volume, OPEN uses side, volume, sl and tp.
+    """
+
+    intent_id: int
+    account_id: str
+    ticket: int
+    token: int
+    kind: CommandKind
+    symbol: str
+    position: int
+    side: Side
+    volume: float
+    sl: float | None
+    tp: float | None
+    deviation_points: int
+    magic: int
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the broker answered. sl/tp are the levels it echoes for the position after the command."""
+
+    status: OutcomeStatus
+    retcode: int
+    comment: str
+    order: int = 0
+    deal: int = 0
+    price: float | None = None
+    volume: float | None = None
+    sl: float | None = None
+    tp: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    ticket: int
+    symbol: str
+    side: Side
+    volume: float
+    price_open: float
+    sl: float | None
+    tp: float | None
+    time_msc: int
+    magic: int
+    comment: str
+    profit: float
+    swap: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClosingDeal:
+    """A deal that took a position's volume away (DEAL_ENTRY_OUT)."""
+
+    deal: int
+    position: int
+    symbol: str
+    reason: CloseReason
+    volume: float
+    price: float
+    profit: float
+    commission: float
+    swap: float
+    time_msc: int
+    comment: str
+    remaining: float  # the position's volume after this deal; 0 means closed
+
+
+@dataclass(frozen=True, slots=True)
+class AccountInfo:
+    account_id: str
+    hedging: bool
+    currency: str
+    leverage: int
+    balance: float
+    equity: float
+    margin: float
+    margin_free: float
+
+
+class BrokerDoor(Protocol):
+    """The one door. Every method may raise :class:`BrokerUnavailable`."""
+
+    async def execute(self, command: Command) -> Outcome:
+        """Send one command and answer with what the broker said. A lost reply is Outcome UNKNOWN, not an exception."""
+
+    async def account(self, account_id: str) -> AccountInfo: ...
+
+    async def symbol(self, account_id: str, name: str) -> SymbolSpec:
+        """Trading rules of the symbol now (levels may change at any time). KeyError if the broker has no such symbol."""
+
+    async def positions(self, account_id: str) -> list[Position]: ...
+
+    async def closing_deals(self, account_id: str, position: int) -> list[ClosingDeal]:
+        """All deals that reduced the position, oldest first."""
