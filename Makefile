@@ -65,11 +65,11 @@ demo: $(BUILT) ## Replay a year of EURUSD through the real processes; report in 
 .PHONY: test
 test: $(BUILT) ## Run the fast suite: Rust core, then Python
 	$(CARGO) test --manifest-path $(MANIFEST) --package dtms-core --locked --quiet
-	$(BIN)/pytest --quiet
+	$(BIN)/pytest
 
 .PHONY: sim
 sim: $(BUILT) ## Run the long suite: seeded worlds and whole histories (SEEDS=n SEED=first)
-	DTMS_SIM_SEEDS=$(SEEDS) DTMS_SIM_FIRST_SEED=$(SEED) $(BIN)/pytest -m slow --timeout 1800
+	$(BIN)/pytest -m slow --timeout 1800 --sim-seeds $(SEEDS) --sim-first-seed $(SEED)
 
 .PHONY: bench
 bench: $(BUILT) ## Measure against bare baselines in one run; table here, JSON in bench-report/
