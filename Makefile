@@ -92,6 +92,11 @@ proto: $(SETUP) ## Generate the Python stubs from proto/ (committed; never edit 
 	rm -f $(STUBS)/*_pb2*.py $(STUBS)/*_pb2*.pyi
 	$(MAKE) --no-print-directory stubs OUT=clients/python
 
+.PHONY: proto-go
+proto-go: $(SETUP) ## Generate the Go stubs (needs Go; the plugins are pinned in clients/go/go.mod)
+	cd clients/go && $(CURDIR)/$(BIN)/buf generate ../../proto
+	cp $(SHARED) clients/go/gen/
+
 # ---- verify and fix, in pairs -----------------------------------------------------------------------------------
 
 .PHONY: verify
@@ -151,3 +156,16 @@ fix-generated: proto ## Generate anew
 verify-house: $(BUILT) ## Layers, folders, clocks, configuration keys (tests/test_house.py)
 	$(BIN)/pytest --quiet tests/test_house.py
 fix-house: verify-house ## Names each breach; moving code is left to people
+
+# Go and Node may be absent, so this is no part of `make verify`.
+.PHONY: verify-clients fix-clients
+verify-clients: $(SETUP) ## Build the clients in other languages, where their tools exist
+	@if command -v go > /dev/null; then set -x; cd clients/go; \
+		test -z "$$(gofmt -l *.go)"; go vet ./...; go build -o /dev/null .; \
+		for file in $(notdir $(SHARED)); do diff ../../proto/dtms/v1/$$file gen/$$file; done; \
+	else echo 'clients/go: skipped, no go on this machine'; fi
+	@if command -v npm > /dev/null; then set -x; cd clients/node; \
+		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error; node --check watch.js; node watch.js --help > /dev/null; \
+	else echo 'clients/node: skipped, no npm on this machine'; fi
+fix-clients: proto-go ## Lay out and generate the Go client anew
+	gofmt -w clients/go/*.go
