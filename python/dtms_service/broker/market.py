@@ -1,0 +1,160 @@
+"""One symbol at the paper broker: its rules, its last quote, its open positions and the levels that watch the price."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from dtms_service.broker.door import Side, SymbolSpec
+from dtms_service.broker.mt5_enums import DealReason
+from dtms_service.broker.paper_config import SymbolTrading, check_spec, volume_steps
+
+TICKS_KEPT = 20_000  # per symbol, what copy_ticks_* and copy_rates_* can see: about 3 MB a symbol
+_NEVER = 2**62  # points that no price reaches
+
+
+@dataclass(slots=True)
+class PaperPosition:
+    """An open position. ``steps`` counts volume steps, ``sl_points``/``tp_points`` count points (0: no level)."""
+
+    ticket: int
+    identifier: int
+    market: Market
+    side: Side
+    steps: int
+    price_open: float
+    sl_points: int
+    tp_points: int
+    time_msc: int
+    time_update_msc: int
+    magic: int
+    comment: str
+    reason: DealReason
+    unit_margin: float  # account currency per lot, fixed at the opening rate
+    swap_minor: int = 0
+    close_order: int = 0  # ticket of an accepted closing order that has not been filled yet
+    exit: DealReason | None = None  # triggered, waits for the next tick (SlippageModel.NEXT_TICK)
+
+    @property
+    def volume(self) -> float:
+        return self.market.lots(self.steps)
+
+    @property
+    def sl(self) -> float | None:
+        return self.market.price(self.sl_points) if self.sl_points else None
+
+    @property
+    def tp(self) -> float | None:
+        return self.market.price(self.tp_points) if self.tp_points else None
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.side is Side.BUY else -1
+
+    @property
+    def busy(self) -> bool:
+        return self.close_order != 0 or self.exit is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """Sums over a symbol's positions, so that a tick values all of them at once: lots, lots x opening price, swap."""
+
+    lots_long: float
+    value_long: float
+    lots_short: float
+    value_short: float
+    swap_minor: int
+
+
+@dataclass(slots=True)
+class Market:
+    spec: SymbolSpec
+    trading: SymbolTrading
+    bid_points: int = 0  # 0: no quote yet
+    ask_points: int = 0
+    bid: float = 0.0
+    ask: float = 0.0
+    time_msc: int = 0
+    extra_spread_points: int = 0
+    converts: bool = False  # the quote also converts another symbol's money
+    positions: dict[int, PaperPosition] = field(default_factory=dict)
+    ticks: deque[tuple[int, float, float, int]] = field(default_factory=lambda: deque(maxlen=TICKS_KEPT))
+    exposure: Exposure = Exposure(0.0, 0.0, 0.0, 0.0, 0)
+    margin_minor: int = 0
+    exiting: bool = False  # some position waits for the next tick to leave
+    sl_long: int = 0
+    tp_long: int = _NEVER
+    sl_short: int = _NEVER
+    tp_short: int = 0
+
+    def __post_init__(self) -> None:
+        check_spec(self.spec)
+
+    def points(self, price: float) -> int:
+        return round(price / self.spec.point)
+
+    def price(self, points: int) -> float:
+        return round(points * self.spec.point, self.spec.digits)
+
+    def lots(self, steps: int) -> float:
+        return round(steps * self.spec.volume_step, 8)
+
+    def steps(self, volume: float) -> int | None:
+        return volume_steps(self.spec, volume)
+
+    @property
+    def quoted(self) -> bool:
+        return self.bid_points > 0
+
+    def check_quote(self, bid: float, ask: float) -> None:
+        """Raise ValueError for prices no market has (NaN included)."""
+        if not (0.0 < bid <= ask < math.inf) or self.points(bid) < 1:
+            raise ValueError(f"{self.spec.name}: bid {bid} and ask {ask} are not a quote")
+
+    def quote(self, time_msc: int, bid: float, ask: float, volume: int) -> None:
+        """Take a checked quote, rounded to whole points."""
+        self.bid_points, self.ask_points = self.points(bid), self.points(ask) + self.extra_spread_points
+        self.bid, self.ask = self.price(self.bid_points), self.price(self.ask_points)
+        self.time_msc = time_msc
+        self.ticks.append((time_msc, self.bid, self.ask, volume))
+
+    def open_price(self, side: Side) -> float:
+        return self.ask if side is Side.BUY else self.bid
+
+    def close_price(self, side: Side) -> float:
+        return self.bid if side is Side.BUY else self.ask
+
+    def close_points(self, side: Side) -> int:
+        return self.bid_points if side is Side.BUY else self.ask_points
+
+    def crossed(self) -> bool:
+        """Whether the last quote reaches any level of any position."""
+        return (
+            self.bid_points <= self.sl_long
+            or self.bid_points >= self.tp_long
+            or self.ask_points >= self.sl_short
+            or self.ask_points <= self.tp_short
+        )
+
+    def rewatch(self) -> None:
+        """Recompute what depends on the set of positions; called after each change of one."""
+        self.sl_long, self.tp_long, self.sl_short, self.tp_short = 0, _NEVER, _NEVER, 0
+        self.exiting, swap = False, 0
+        lots = {Side.BUY: 0.0, Side.SELL: 0.0}
+        value = {Side.BUY: 0.0, Side.SELL: 0.0}
+        for position in self.positions.values():
+            lots[position.side] += position.volume
+            value[position.side] += position.volume * position.price_open
+            swap += position.swap_minor
+            if position.exit is not None:
+                self.exiting = True
+                continue
+            if position.side is Side.BUY:
+                self.sl_long = max(self.sl_long, position.sl_points)
+                self.tp_long = min(self.tp_long, position.tp_points or _NEVER)
+            else:
+                self.sl_short = min(self.sl_short, position.sl_points or _NEVER)
+                self.tp_short = max(self.tp_short, position.tp_points)
+        self.exposure = Exposure(lots[Side.BUY], value[Side.BUY], lots[Side.SELL], value[Side.SELL], swap)
