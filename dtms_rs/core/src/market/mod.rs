@@ -141,7 +141,7 @@ impl Market {
     /// timeframe says nothing about it.
     ///
     /// # Errors
-    /// The bar was of no use to either timeframe and changed nothing.
+    /// The bar was of no use to either timeframe and changed nothing but the edges, which it ends.
     pub fn on_bar(&mut self, timeframe_s: u32, bar: Bar) -> Result<Closed, BarIgnored> {
         self.clear_edges();
         if !bar.is_consistent() {
