@@ -19,26 +19,16 @@ STUBS = CLIENTS / "dtms" / "v1"
 # Layer of each module or package directly below dtms_service. Arrows point down only.
 LAYERS = MappingProxyType(
     {
-        "_core": 1,
-        **dict.fromkeys(
-            (
-                "config",
-                "clock",
-                "errors",
-                "journal",
-                "event_log",
-                "history",
-                "symbols",
-                "credentials",
-                "broker",
-                "latency",
-            ),
-            2,
-        ),
-        **dict.fromkeys(("convert", "status"), 3),
-        **dict.fromkeys(("desk", "doors", "executor", "monitor", "recovery"), 4),
-        **dict.fromkeys(("interceptors", "servicers"), 5),
-        **dict.fromkeys(("server", "cli", "gateway", "demo", "replay", "report", "logs", "metrics"), 6),
+        unit: layer
+        for layer, units in {
+            1: "_core",
+            2: "config clock errors journal event_log history symbols credentials broker latency",
+            3: "convert status",
+            4: "desk doors executor lockstep monitor quotes recovery watch",
+            5: "interceptors servicers",
+            6: "server cli gateway demo replay report",
+        }.items()
+        for unit in units.split()
     }
 )
 

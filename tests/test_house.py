@@ -18,7 +18,8 @@ import pytest
 
 from tests.house_sources import CLIENTS, CORE, LAYERS, PROTO, REPO, SERVICE, STUBS, inside, report, service, sources
 
-WIRE = ("grpc", "dtms", "google.protobuf", "grpc_status", "grpc_health", "grpc_reflection")
+RPC = ("grpc", "grpc_status", "grpc_health", "grpc_reflection")
+WIRE = (*RPC, "dtms", "google.protobuf")
 DOMAIN = frozenset({"_core", "journal", "event_log", "broker", "desk", "executor", "monitor", "recovery"})
 # Where the wire and the domain may be seen together; the gateway packs what its broker says.
 MEETING_POINTS = frozenset({"convert", "status", "interceptors", "servicers", "server", "gateway"})
@@ -68,13 +69,23 @@ def test_modules_of_one_layer_import_each_other_without_a_cycle() -> None:
     report(f"{unit} is in a cycle with {', '.join(sorted(needs))}" for unit, needs in edges.items())
 
 
-def test_the_wire_is_unknown_below_convert_and_to_the_desk() -> None:
-    """L2 and L4 never import grpc or dtms.v1: the journal stores bytes and the desk decides on domain values."""
+def test_storage_and_brokers_know_no_wire() -> None:
+    """L2 never imports grpc, protobuf or dtms.v1: the journal stores bytes."""
     report(
         f"{source.place}:{line}: imports {name}"
-        for source in service(2, 4)
+        for source in service(2)
         for line, name in source.imports()
         if any(inside(name, package) for package in WIRE)
+    )
+
+
+def test_the_desk_knows_no_rpc() -> None:
+    """L4 decides and drives without grpc: the same code runs under a call, in recovery and in replay."""
+    report(
+        f"{source.place}:{line}: imports {name}"
+        for source in service(4)
+        for line, name in source.imports()
+        if any(inside(name, package) for package in RPC)
     )
 
 
@@ -119,10 +130,15 @@ def test_only_the_gateway_loads_the_terminal() -> None:
     )
 
 
+def normal(name: str) -> str:
+    """Name of a distribution as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def declared(project: Path) -> set[str]:
     """Distributions that a project declares, with those they bring as part of their interface."""
     table = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in table["dependencies"]}
+    names = {normal(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in table["dependencies"]}
     if "grpcio-status" in names:
         names.add("googleapis-common-protos")  # google.rpc, which grpcio-status speaks
     if "pydantic-settings" in names:
@@ -143,7 +159,7 @@ def test_a_distribution_imports_only_what_it_declares(folder: Path, project: Pat
     allowed = declared(project)
 
     def is_declared(top: str) -> bool:
-        known = {name.lower() for name in providers.get(top, ())} | {top.lower()}
+        known = {normal(name) for name in (*providers.get(top, ()), top)}
         return top in sys.stdlib_module_names or top in OPTIONAL or bool(known & allowed)
 
     own = {"dtms_service", "dtms_client", "dtms"} if project == REPO else {"dtms_client", "dtms"}
