@@ -24,7 +24,7 @@ LAYERS = MappingProxyType(
             1: "_core",
             2: "config clock errors journal event_log history symbols credentials broker latency",
             3: "convert status",
-            4: "desk doors executor lockstep monitor quotes recovery watch",
+            4: "desk doors executor explain lockstep monitor quotes recovery watch",
             5: "interceptors servicers",
             6: "server cli gateway demo replay report",
         }.items()

@@ -66,7 +66,7 @@ def test_modules_of_one_layer_import_each_other_without_a_cycle() -> None:
             del edges[unit]
         for needs in edges.values():
             needs.difference_update(free)
-    report(f"{unit} is in a cycle with {', '.join(sorted(needs))}" for unit, needs in edges.items())
+    report(f"{unit} has no place in the order: it needs {', '.join(sorted(needs))}" for unit, needs in edges.items())
 
 
 def test_storage_and_brokers_know_no_wire() -> None:
@@ -164,7 +164,7 @@ def test_a_distribution_imports_only_what_it_declares(folder: Path, project: Pat
 
     own = {"dtms_service", "dtms_client", "dtms"} if project == REPO else {"dtms_client", "dtms"}
     report(
-        f"{source.place}:{line}: imports {name}, which {project.name}/pyproject.toml does not declare"
+        f"{source.place}:{line}: imports {name}, which {(project / 'pyproject.toml').relative_to(REPO)} does not declare"
         for source in sources(folder)
         for line, name in source.imports()
         if name.split(".")[0] not in own and not is_declared(name.split(".")[0])
