@@ -146,6 +146,23 @@ fn smaller_bars_are_merged() {
     );
 }
 
+/// Ticks whose minute an M1 bar has already brought change nothing.
+#[test]
+fn ticks_inside_a_fragment_are_ignored() {
+    let mut builder = BarBuilder::new(M5);
+    assert_eq!(
+        builder.outside(60, &flat(MONDAY_S, 10.0)),
+        Ok(Some([None, None]))
+    );
+    assert_eq!(builder.tick(MONDAY_S + 59, 99.0, 1.0), None);
+    assert_eq!(builder.tick(MONDAY_S + 60, 11.0, 1.0), None);
+    let closed = Bar {
+        volume: 2.0,
+        ..bar(MONDAY_S, 10.0, 11.0, 10.0, 11.0)
+    };
+    assert_eq!(builder.tick(MONDAY_S + 300, 11.0, 1.0), Some(closed));
+}
+
 /// A fragment that ticks already cover widens the prices but does not count its volume twice.
 #[test]
 fn a_covered_fragment_counts_no_volume() {
