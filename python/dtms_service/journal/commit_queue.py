@@ -30,7 +30,7 @@ class _Job:
 
 
 class CommitQueue:
-    """Appends without blocking, tells when it is durable. Made and used on one running event loop.
+    """Takes events without blocking, tells when it is durable. Made and used on one running event loop.
 
     ``on_durable(newest_revision)`` runs on the loop after each commit, before anybody who awaits ``durable`` goes on:
     the place to publish. ``max_pending_events`` bounds what ``require_room`` lets in; ``idle_ms`` is how long nothing
@@ -50,10 +50,11 @@ class CommitQueue:
         self._on_durable = on_durable
         self._max_pending_events = max_pending_events
         self._idle_s = idle_ms / 1000
-        self._appended = self._durable = journal.newest_revision
+        self._submitted = self._durable = journal.newest_revision
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
-        self._failure: asyncio.Future[None] = self._loop.create_future()
+        self._failure: Exception | None = None
+        self._has_failed = asyncio.Event()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         # Below: shared with the thread, under the condition.
         self._handed_over = threading.Condition()
@@ -65,9 +66,9 @@ class CommitQueue:
         self._thread.start()
 
     @property
-    def appended_revision(self) -> int:
+    def submitted_revision(self) -> int:
         """The newest revision handed over."""
-        return self._appended
+        return self._submitted
 
     @property
     def durable_revision(self) -> int:
@@ -77,7 +78,7 @@ class CommitQueue:
     def require_room(self) -> None:
         """LIMIT_REACHED when too many events wait for the disk. Ask before deciding; what is decided must go in."""
         self._require_sound()
-        pending = self._appended - self._durable
+        pending = self._submitted - self._durable
         if pending >= self._max_pending_events:
             raise DtmsError(
                 Reason.LIMIT_REACHED,
@@ -86,10 +87,10 @@ class CommitQueue:
                 retry_after_s=_RETRY_AFTER_S,
             )
 
-    def append(self, events: Sequence[Event]) -> None:
-        """Hand over events that carry on from ``appended_revision``. Never blocks. JournalFailed after a failure."""
+    def submit(self, events: Sequence[Event]) -> None:
+        """Hand over events that carry on from ``submitted_revision``. Never blocks. JournalFailed after a failure."""
         self._require_sound()
-        for following, (revision, _body) in enumerate(events, self._appended + 1):
+        for following, (revision, _body) in enumerate(events, self._submitted + 1):
             if revision != following:
                 raise ValueError(f"revision {revision} where {following} follows")
         with self._handed_over:
@@ -97,12 +98,12 @@ class CommitQueue:
                 raise ValueError("the commit queue is closed")
             self._events.extend(events)
             self._handed_over.notify()
-        self._appended += len(events)
+        self._submitted += len(events)
 
     async def durable(self, revision: int) -> None:
         """Wait until the disk has ``revision``. JournalFailed if it never will."""
-        if revision > self._appended:
-            raise ValueError(f"revision {revision} was not appended; the newest is {self._appended}")
+        if revision > self._submitted:
+            raise ValueError(f"revision {revision} was not submitted; the newest is {self._submitted}")
         if revision <= self._durable:
             return
         self._require_sound()
@@ -115,7 +116,7 @@ class CommitQueue:
         return await self._do(lambda: self._journal.read(from_revision, limit))
 
     async def save_snapshot(self, snapshot: Snapshot) -> None:
-        """Journal.save_snapshot behind everything that was appended before."""
+        """Journal.save_snapshot behind everything that was submitted before."""
         await self._do(lambda: self._journal.save_snapshot(snapshot))
 
     async def compact(self, before_revision: int) -> int:
@@ -126,12 +127,13 @@ class CommitQueue:
                 return oldest
 
     async def chain_head(self) -> str:
-        """Journal.chain_head behind everything that was appended before."""
+        """Journal.chain_head behind everything that was submitted before."""
         return await self._do(lambda: self._journal.chain_head)
 
     async def watch_failure(self) -> None:
         """Never returns; raises JournalFailed when the journal fails. Await it in the task that keeps the process."""
-        await asyncio.shield(self._failure)
+        await self._has_failed.wait()
+        self._require_sound()
 
     async def close(self) -> None:
         """Commit what was handed over, then close the journal. JournalFailed if that was not possible."""
@@ -140,9 +142,7 @@ class CommitQueue:
             self._handed_over.notify()
         await asyncio.shield(self._stopped)
         self._thread.join()
-        if self._failure.done():
-            self._failure.result()
-        self._failure.cancel()
+        self._require_sound()
 
     # -- on the loop ---------------------------------------------------------------------------------------------
 
@@ -158,8 +158,8 @@ class CommitQueue:
         return answer
 
     def _require_sound(self) -> None:
-        if self._failure.done():
-            self._failure.result()
+        if self._failure is not None:
+            raise self._failure
 
     def _committed(self, newest_revision: int) -> None:
         self._durable = newest_revision
@@ -168,8 +168,8 @@ class CommitQueue:
             _settle(heapq.heappop(self._waiting)[2], None, None)
 
     def _failed(self, error: Exception, jobs: list[_Job]) -> None:
-        _settle(self._failure, None, error)
-        self._failure.exception()  # retrieved here: the process may learn of it from any waiter below
+        self._failure = error
+        self._has_failed.set()
         for waiting in (*(waiter for _, _, waiter in self._waiting), *(job.result for job in jobs)):
             _settle(waiting, None, error)
         self._waiting.clear()

@@ -117,7 +117,7 @@ def _tail(frames: Iterator[_Frame], salt: bytes, order: str) -> tuple[int, bool]
     previous: Checksum | None = None
     bad_transaction_ended = False
     for frame in frames:
-        if frame.salt == salt:
+        if frame.salt[:4] == salt[:4] or frame.salt[4:] == salt[4:]:  # one half may be what was damaged
             end = frame.position + 1
             intact = previous is not None and _checksum(previous, frame.summed, order) == frame.stored
             if bad_transaction_ended and intact:
