@@ -1,0 +1,404 @@
+"""The client for asyncio. `dtms_client.client` has the same methods for threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from dtms.v1.action_pb2 import DENIAL_CODE_UNSPECIFIED, Action, Decision, DenialCode
+from dtms.v1.admin_service_pb2 import GetSystemStatusRequest, GetSystemStatusResponse
+from dtms.v1.admin_service_pb2_grpc import AdminServiceStub
+from dtms.v1.arbitration_service_pb2 import (
+    AcquireOwnershipRequest,
+    AcquireOwnershipResponse,
+    ExplainResponse,
+    Grant,
+    ProposeRequest,
+    ProposeResponse,
+    ReleaseOwnershipRequest,
+    RenewOwnershipRequest,
+    RenewOwnershipResponse,
+)
+from dtms.v1.arbitration_service_pb2_grpc import ArbitrationServiceStub
+from dtms.v1.market_data_service_pb2 import Quote, ReportScoreRequest, ReportScoreResponse, WatchQuotesRequest
+from dtms.v1.market_data_service_pb2_grpc import MarketDataServiceStub
+from dtms.v1.ownership_pb2 import Ownership
+from dtms.v1.registry_service_pb2 import (
+    GetOwnershipRequest,
+    RegisterTradeRequest,
+    RegisterTradeResponse,
+    Registration,
+    UnregisterTradeRequest,
+    UnregisterTradeResponse,
+)
+from dtms.v1.registry_service_pb2_grpc import RegistryServiceStub
+from dtms.v1.score_pb2 import Score
+from dtms.v1.trade_pb2 import Side, Trade
+from dtms.v1.trade_status_service_pb2 import (
+    BatchGetTradesRequest,
+    BatchGetTradesResponse,
+    GetScoreRequest,
+    GetScoreResponse,
+    GetTradeRequest,
+    ListTradesRequest,
+    WatchFilter,
+    WatchRequest,
+    WatchResponse,
+)
+from dtms.v1.trade_status_service_pb2_grpc import TradeStatusServiceStub
+from dtms_client._channel import Backoff, Metadata, Target, deadlines, target
+from dtms_client.errors import OUTAGE, Cancelled, Compacted, DtmsError, closed, from_rpc
+from dtms_client.requests import explain_request, list_decisions_request, list_trades_request
+from dtms_client.watch import (
+    DEFAULT_PROGRESS_MS,
+    METHOD,
+    QUOTES_METHOD,
+    Cursor,
+    Interrupted,
+    WatchItem,
+    ended,
+    silent,
+)
+
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=Message)
+
+
+class _Open:
+    """A channel and its stubs, bound to the loop that made them."""
+
+    def __init__(self, to: Target) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.channel = to.open_aio()
+        self.registry = RegistryServiceStub(self.channel)
+        self.status = TradeStatusServiceStub(self.channel)
+        self.arbitration = ArbitrationServiceStub(self.channel)
+        self.market = MarketDataServiceStub(self.channel)
+        self.admin = AdminServiceStub(self.channel)
+
+
+class AsyncClient:
+    """A client of one service, for one event loop.
+
+    The channel is made at the first call, in the loop that runs then; a call from another loop is a RuntimeError.
+    Each unary call has the deadline of timeouts.json unless `timeout_s` is given, is repeated on UNAVAILABLE by the
+    shared retry policy, and raises an error of `dtms_client.errors`. An empty `account_id` means the only account.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        token_file: Path | str | None = None,
+        root_certificates: bytes | None = None,
+    ) -> None:
+        """Checks its arguments (see `_channel.target` for the errors) and connects to nothing yet."""
+        self._target = target(address, token=token, token_file=token_file, root_certificates=root_certificates)
+        self._deadlines = deadlines()
+        self._open: _Open | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        self._opened()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Gives up what is under way and disconnects for good."""
+        self._closed = True
+        if self._open is not None:
+            await self._open.channel.close()
+
+    # ---- registry
+
+    async def register_trade(
+        self, registration: Registration, *, timeout_s: float | None = None
+    ) -> RegisterTradeResponse:
+        """Registers an open position. The same body again answers with the trade as it is.
+
+        Raises AlreadyExists/TRADE_DIFFERS for another body under the same ticket, InvalidArgument for wrong fields.
+        """
+        request = RegisterTradeRequest(registration=registration)
+        return await self._call(self._opened().registry.RegisterTrade, request, timeout_s)
+
+    async def unregister_trade(
+        self, ticket: int, *, account_id: str = "", timeout_s: float | None = None
+    ) -> UnregisterTradeResponse:
+        """Takes a trade out of the registry; the position stays as it is."""
+        request = UnregisterTradeRequest(account_id=account_id, ticket=ticket)
+        return await self._call(self._opened().registry.UnregisterTrade, request, timeout_s)
+
+    async def get_ownership(self, ticket: int, *, account_id: str = "", timeout_s: float | None = None) -> Ownership:
+        """Who owns a trade, and since which grant. Raises NotFound."""
+        request = GetOwnershipRequest(account_id=account_id, ticket=ticket)
+        return (await self._call(self._opened().registry.GetOwnership, request, timeout_s)).ownership
+
+    # ---- status
+
+    async def get_trade(self, ticket: int, *, account_id: str = "", timeout_s: float | None = None) -> Trade:
+        """One trade. Raises NotFound."""
+        request = GetTradeRequest(account_id=account_id, ticket=ticket)
+        return (await self._call(self._opened().status.GetTrade, request, timeout_s)).trade
+
+    async def batch_get_trades(
+        self, tickets: Sequence[int], *, account_id: str = "", timeout_s: float | None = None
+    ) -> BatchGetTradesResponse:
+        """At most 500 trades of one account; unknown tickets are named in the response."""
+        request = BatchGetTradesRequest(account_id=account_id, tickets=tickets)
+        return await self._call(self._opened().status.BatchGetTrades, request, timeout_s)
+
+    async def list_trades(
+        self, *, watch_filter: WatchFilter | None = None, include_closed: bool = False, timeout_s: float | None = None
+    ) -> AsyncIterator[Trade]:
+        """All matching trades in order of registration, page by page; `timeout_s` is for each page."""
+        page_token = ""
+        while True:
+            request = list_trades_request(
+                watch_filter=watch_filter, include_closed=include_closed, page_token=page_token
+            )
+            page = await self._call(self._opened().status.ListTrades, request, timeout_s)
+            for trade in page.trades:
+                yield trade
+            page_token = page.next_page_token
+            if not page_token:
+                return
+
+    async def get_score(
+        self, symbol: str, side: Side.ValueType, *, account_id: str = "", timeout_s: float | None = None
+    ) -> GetScoreResponse:
+        """The score of a symbol from the side of a trade. Raises NotFound/SYMBOL_UNKNOWN."""
+        request = GetScoreRequest(account_id=account_id, symbol=symbol, side=side)
+        return await self._call(self._opened().status.GetScore, request, timeout_s)
+
+    async def watch(
+        self,
+        *,
+        start_revision: int = 0,
+        snapshot: bool = False,
+        watch_filter: WatchFilter | None = None,
+        progress_interval_ms: int = DEFAULT_PROGRESS_MS,
+    ) -> AsyncGenerator[WatchItem, None]:
+        """Every matching event from `start_revision` on (0: from now on, or after the snapshot), for ever.
+
+        Resumes by itself after an outage (`Interrupted` tells of it), also when the service falls silent for three
+        progress intervals; a gap that cannot be closed is told by `Relisted`. Raises FUTURE_REVISION when the service
+        knows less than was seen before, and what no repeat can mend.
+        """
+        cursor = Cursor(
+            start_revision=start_revision,
+            snapshot=snapshot,
+            watch_filter=watch_filter,
+            progress_interval_ms=progress_interval_ms,
+        )
+        backoff = Backoff()
+        while True:
+            error: DtmsError
+            try:
+                if not cursor.anchored:
+                    cursor.anchor(await self._newest_revision())
+                stubs = self._opened()
+                call = stubs.status.Watch(cursor.request(), metadata=self._target.metadata)
+                try:
+                    while (response := await _next(call, cursor.silence_s)) is not None:
+                        backoff.reset()
+                        for item in cursor.take(response):
+                            yield item
+                finally:
+                    call.cancel()
+                error = ended(METHOD)
+            except grpc.aio.AioRpcError as failure:
+                error = from_rpc(failure, method=METHOD)
+            except TimeoutError:
+                error = silent(cursor.silence_s)
+            except DtmsError as failure:
+                error = failure
+            cursor.broken(error)
+            if not isinstance(error, Compacted):
+                yield Interrupted(error)
+            await asyncio.sleep(backoff.pause_s(error.retry_after_s))
+
+    # ---- arbitration
+
+    async def acquire_ownership(
+        self, ticket: int, *, account_id: str = "", timeout_s: float | None = None
+    ) -> AcquireOwnershipResponse:
+        """Asks for a trade; a denial is data in the response."""
+        request = AcquireOwnershipRequest(account_id=account_id, ticket=ticket)
+        return await self._call(self._opened().arbitration.AcquireOwnership, request, timeout_s)
+
+    async def renew_ownership(
+        self, grants: Iterable[Grant], *, timeout_s: float | None = None
+    ) -> RenewOwnershipResponse:
+        """Keeps leases alive, at most 500; those that are lost are named in the response."""
+        request = RenewOwnershipRequest(grants=grants)
+        return await self._call(self._opened().arbitration.RenewOwnership, request, timeout_s)
+
+    async def release_ownership(self, grant: Grant, *, timeout_s: float | None = None) -> Ownership:
+        """Gives a trade back and says who owns it then. Raises StaleEpoch."""
+        request = ReleaseOwnershipRequest(grant=grant)
+        return (await self._call(self._opened().arbitration.ReleaseOwnership, request, timeout_s)).ownership
+
+    async def propose(
+        self,
+        *,
+        request_id: str,
+        ticket: int,
+        owner_epoch: int,
+        action: Action,
+        account_id: str = "",
+        dry_run: bool = False,
+        timeout_s: float | None = None,
+    ) -> ProposeResponse:
+        """Proposes one change; a denial is data in the response.
+
+        After DeadlineExceeded or Unavailable the outcome is unknown: repeat with the same `request_id` and body, and
+        the broker is called once at most. Raises StaleEpoch when the trade was granted anew since it was read.
+        """
+        request = ProposeRequest(
+            request_id=request_id,
+            account_id=account_id,
+            ticket=ticket,
+            owner_epoch=owner_epoch,
+            action=action,
+            dry_run=dry_run,
+        )
+        return await self._call(self._opened().arbitration.Propose, request, timeout_s)
+
+    async def explain(
+        self,
+        *,
+        decision_id: int | None = None,
+        request_id: str | None = None,
+        revision: int | None = None,
+        manager: str = "",
+        timeout_s: float | None = None,
+    ) -> ExplainResponse:
+        """Why something was decided, by exactly one of the three keys."""
+        request = explain_request(decision_id=decision_id, request_id=request_id, revision=revision, manager=manager)
+        return await self._call(self._opened().arbitration.Explain, request, timeout_s)
+
+    async def list_decisions(
+        self,
+        *,
+        account_id: str = "",
+        ticket: int = 0,
+        manager: str = "",
+        denied_only: bool = False,
+        denial: DenialCode.ValueType = DENIAL_CODE_UNSPECIFIED,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[Decision]:
+        """Decisions, newest first, page by page as they are consumed; `timeout_s` is for each page."""
+        page_token = ""
+        while True:
+            request = list_decisions_request(
+                account_id=account_id,
+                ticket=ticket,
+                manager=manager,
+                denied_only=denied_only,
+                denial=denial,
+                page_token=page_token,
+            )
+            page = await self._call(self._opened().arbitration.ListDecisions, request, timeout_s)
+            for decision in page.decisions:
+                yield decision
+            page_token = page.next_page_token
+            if not page_token:
+                return
+
+    # ---- market data
+
+    async def report_score(
+        self, symbol: str, score: Score, *, valid_ms: int, account_id: str = "", timeout_s: float | None = None
+    ) -> ReportScoreResponse:
+        """Speaks for a symbol with a score for a BUY, for `valid_ms`."""
+        request = ReportScoreRequest(account_id=account_id, symbol=symbol, score=score, valid_ms=valid_ms)
+        return await self._call(self._opened().market.ReportScore, request, timeout_s)
+
+    async def watch_quotes(
+        self, *, account_id: str = "", symbols: Sequence[str] = ()
+    ) -> AsyncGenerator[tuple[Quote, ...] | Interrupted, None]:
+        """What changed since the item before, the latest quote of each symbol, for ever. Resumes by itself.
+
+        Silence is no error here (markets close); a dead connection is found by keepalive.
+        """
+        backoff = Backoff()
+        while True:
+            error: DtmsError
+            request = WatchQuotesRequest(account_id=account_id, symbols=symbols)
+            try:
+                call = self._opened().market.WatchQuotes(request, metadata=self._target.metadata)
+                try:
+                    async for response in call:
+                        backoff.reset()
+                        yield tuple(response.quotes)
+                finally:
+                    call.cancel()
+                error = ended(QUOTES_METHOD)
+            except grpc.aio.AioRpcError as failure:
+                error = from_rpc(failure, method=QUOTES_METHOD)
+                if not isinstance(error, (*OUTAGE, Cancelled)):
+                    raise error from failure
+            yield Interrupted(error)
+            await asyncio.sleep(backoff.pause_s(error.retry_after_s))
+
+    # ---- admin
+
+    async def system_status(self, *, timeout_s: float | None = None) -> GetSystemStatusResponse:
+        """What runs, since when, and how it is."""
+        return await self._call(self._opened().admin.GetSystemStatus, GetSystemStatusRequest(), timeout_s)
+
+    # ---- wiring
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel, for services that this client does not wrap; pass `metadata` with each call."""
+        return self._opened().channel
+
+    @property
+    def metadata(self) -> Metadata:
+        """The credential, as call metadata."""
+        return self._target.metadata
+
+    def _opened(self) -> _Open:
+        if self._closed:
+            raise closed()
+        if self._open is None:
+            self._open = _Open(self._target)
+        elif self._open.loop is not asyncio.get_running_loop():
+            raise RuntimeError("this client belongs to another event loop; make one for each loop")
+        return self._open
+
+    async def _newest_revision(self) -> int:
+        request = ListTradesRequest(page_size=1)
+        return (await self._call(self._opened().status.ListTrades, request, None)).revision
+
+    async def _call(
+        self,
+        rpc: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT],
+        request: RequestT,
+        timeout_s: float | None,
+    ) -> ResponseT:
+        timeout = self._deadlines.of(request) if timeout_s is None else timeout_s
+        try:
+            return await rpc(request, timeout=timeout, metadata=self._target.metadata)
+        except grpc.aio.AioRpcError as failure:
+            raise from_rpc(failure, method=self._deadlines.method(request)) from failure
+
+
+async def _next(call: grpc.aio.UnaryStreamCall[WatchRequest, WatchResponse], silence_s: float) -> WatchResponse | None:
+    """The next response, None at the end of the stream; TimeoutError when it takes longer than `silence_s`."""
+    async with asyncio.timeout(silence_s):
+        response = await call.read()
+    return response if isinstance(response, WatchResponse) else None

@@ -1,0 +1,388 @@
+"""The client for threads. `dtms_client.aio` has the same methods for asyncio."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from dtms.v1.action_pb2 import DENIAL_CODE_UNSPECIFIED, Action, Decision, DenialCode
+from dtms.v1.admin_service_pb2 import GetSystemStatusRequest, GetSystemStatusResponse
+from dtms.v1.admin_service_pb2_grpc import AdminServiceStub
+from dtms.v1.arbitration_service_pb2 import (
+    AcquireOwnershipRequest,
+    AcquireOwnershipResponse,
+    ExplainResponse,
+    Grant,
+    ProposeRequest,
+    ProposeResponse,
+    ReleaseOwnershipRequest,
+    RenewOwnershipRequest,
+    RenewOwnershipResponse,
+)
+from dtms.v1.arbitration_service_pb2_grpc import ArbitrationServiceStub
+from dtms.v1.market_data_service_pb2 import Quote, ReportScoreRequest, ReportScoreResponse, WatchQuotesRequest
+from dtms.v1.market_data_service_pb2_grpc import MarketDataServiceStub
+from dtms.v1.ownership_pb2 import Ownership
+from dtms.v1.registry_service_pb2 import (
+    GetOwnershipRequest,
+    RegisterTradeRequest,
+    RegisterTradeResponse,
+    Registration,
+    UnregisterTradeRequest,
+    UnregisterTradeResponse,
+)
+from dtms.v1.registry_service_pb2_grpc import RegistryServiceStub
+from dtms.v1.score_pb2 import Score
+from dtms.v1.trade_pb2 import Side, Trade
+from dtms.v1.trade_status_service_pb2 import (
+    BatchGetTradesRequest,
+    BatchGetTradesResponse,
+    GetScoreRequest,
+    GetScoreResponse,
+    GetTradeRequest,
+    ListTradesRequest,
+    WatchFilter,
+)
+from dtms.v1.trade_status_service_pb2_grpc import TradeStatusServiceStub
+from dtms_client._channel import Backoff, Metadata, deadlines, target
+from dtms_client._watchdog import Stream, Watchdog
+from dtms_client.errors import OUTAGE, Cancelled, Compacted, DtmsError, closed, from_rpc
+from dtms_client.requests import explain_request, list_decisions_request, list_trades_request
+from dtms_client.watch import (
+    DEFAULT_PROGRESS_MS,
+    METHOD,
+    QUOTES_METHOD,
+    Cursor,
+    Interrupted,
+    WatchItem,
+    ended,
+    silent,
+)
+
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=Message)
+
+
+class Client:
+    """A client of one service; threads may share it.
+
+    Make it after a fork, not before: gRPC does not survive one.
+    Each unary call has the deadline of timeouts.json unless `timeout_s` is given, is repeated on UNAVAILABLE by the
+    shared retry policy, and raises an error of `dtms_client.errors`. An empty `account_id` means the only account.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        token_file: Path | str | None = None,
+        root_certificates: bytes | None = None,
+    ) -> None:
+        """Checks its arguments (see `_channel.target` for the errors) and connects to nothing yet."""
+        self._target = target(address, token=token, token_file=token_file, root_certificates=root_certificates)
+        self._deadlines = deadlines()
+        self._channel = self._target.open()
+        self._registry = RegistryServiceStub(self._channel)
+        self._status = TradeStatusServiceStub(self._channel)
+        self._arbitration = ArbitrationServiceStub(self._channel)
+        self._market = MarketDataServiceStub(self._channel)
+        self._admin = AdminServiceStub(self._channel)
+        self._closed = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives up what is under way and disconnects for good."""
+        self._closed.set()
+        self._channel.close()
+
+    # ---- registry
+
+    def register_trade(self, registration: Registration, *, timeout_s: float | None = None) -> RegisterTradeResponse:
+        """Registers an open position. The same body again answers with the trade as it is.
+
+        Raises AlreadyExists/TRADE_DIFFERS for another body under the same ticket, InvalidArgument for wrong fields.
+        """
+        request = RegisterTradeRequest(registration=registration)
+        return self._call(self._registry.RegisterTrade, request, timeout_s)
+
+    def unregister_trade(
+        self, ticket: int, *, account_id: str = "", timeout_s: float | None = None
+    ) -> UnregisterTradeResponse:
+        """Takes a trade out of the registry; the position stays as it is."""
+        request = UnregisterTradeRequest(account_id=account_id, ticket=ticket)
+        return self._call(self._registry.UnregisterTrade, request, timeout_s)
+
+    def get_ownership(self, ticket: int, *, account_id: str = "", timeout_s: float | None = None) -> Ownership:
+        """Who owns a trade, and since which grant. Raises NotFound."""
+        request = GetOwnershipRequest(account_id=account_id, ticket=ticket)
+        return self._call(self._registry.GetOwnership, request, timeout_s).ownership
+
+    # ---- status
+
+    def get_trade(self, ticket: int, *, account_id: str = "", timeout_s: float | None = None) -> Trade:
+        """One trade. Raises NotFound."""
+        request = GetTradeRequest(account_id=account_id, ticket=ticket)
+        return self._call(self._status.GetTrade, request, timeout_s).trade
+
+    def batch_get_trades(
+        self, tickets: Sequence[int], *, account_id: str = "", timeout_s: float | None = None
+    ) -> BatchGetTradesResponse:
+        """At most 500 trades of one account; unknown tickets are named in the response."""
+        request = BatchGetTradesRequest(account_id=account_id, tickets=tickets)
+        return self._call(self._status.BatchGetTrades, request, timeout_s)
+
+    def list_trades(
+        self, *, watch_filter: WatchFilter | None = None, include_closed: bool = False, timeout_s: float | None = None
+    ) -> Iterator[Trade]:
+        """All matching trades in order of registration, page by page; `timeout_s` is for each page."""
+        page_token = ""
+        while True:
+            request = list_trades_request(
+                watch_filter=watch_filter, include_closed=include_closed, page_token=page_token
+            )
+            page = self._call(self._status.ListTrades, request, timeout_s)
+            yield from page.trades
+            page_token = page.next_page_token
+            if not page_token:
+                return
+
+    def get_score(
+        self, symbol: str, side: Side.ValueType, *, account_id: str = "", timeout_s: float | None = None
+    ) -> GetScoreResponse:
+        """The score of a symbol from the side of a trade. Raises NotFound/SYMBOL_UNKNOWN."""
+        request = GetScoreRequest(account_id=account_id, symbol=symbol, side=side)
+        return self._call(self._status.GetScore, request, timeout_s)
+
+    def watch(
+        self,
+        *,
+        start_revision: int = 0,
+        snapshot: bool = False,
+        watch_filter: WatchFilter | None = None,
+        progress_interval_ms: int = DEFAULT_PROGRESS_MS,
+    ) -> Generator[WatchItem, None, None]:
+        """Every matching event from `start_revision` on (0: from now on, or after the snapshot), until the client
+        is closed.
+
+        Resumes by itself after an outage (`Interrupted` tells of it), also when the service falls silent for three
+        progress intervals; a gap that cannot be closed is told by `Relisted`. Raises FUTURE_REVISION when the service
+        knows less than was seen before, and what no repeat can mend.
+        """
+        cursor = Cursor(
+            start_revision=start_revision,
+            snapshot=snapshot,
+            watch_filter=watch_filter,
+            progress_interval_ms=progress_interval_ms,
+        )
+        backoff = Backoff()
+        while not self._closed.is_set():
+            error: DtmsError
+            guard: Watchdog | None = None
+            try:
+                if not cursor.anchored:
+                    cursor.anchor(self._newest_revision())
+                stream = self._stream(self._status.Watch, cursor.request())
+                guard = Watchdog(stream, cursor.silence_s)
+                for response in guard.responses():
+                    backoff.reset()
+                    yield from cursor.take(response)
+                error = ended(METHOD)
+            except grpc.RpcError as failure:
+                fired = guard is not None and guard.fired
+                error = silent(cursor.silence_s) if fired else from_rpc(failure, method=METHOD)
+            except DtmsError as failure:
+                error = failure
+            finally:
+                if guard is not None:
+                    guard.stop()
+            if self._closed.is_set():
+                return
+            cursor.broken(error)
+            if not isinstance(error, Compacted):
+                yield Interrupted(error)
+            self._closed.wait(backoff.pause_s(error.retry_after_s))
+
+    # ---- arbitration
+
+    def acquire_ownership(
+        self, ticket: int, *, account_id: str = "", timeout_s: float | None = None
+    ) -> AcquireOwnershipResponse:
+        """Asks for a trade; a denial is data in the response."""
+        request = AcquireOwnershipRequest(account_id=account_id, ticket=ticket)
+        return self._call(self._arbitration.AcquireOwnership, request, timeout_s)
+
+    def renew_ownership(self, grants: Iterable[Grant], *, timeout_s: float | None = None) -> RenewOwnershipResponse:
+        """Keeps leases alive, at most 500; those that are lost are named in the response."""
+        request = RenewOwnershipRequest(grants=grants)
+        return self._call(self._arbitration.RenewOwnership, request, timeout_s)
+
+    def release_ownership(self, grant: Grant, *, timeout_s: float | None = None) -> Ownership:
+        """Gives a trade back and says who owns it then. Raises StaleEpoch."""
+        request = ReleaseOwnershipRequest(grant=grant)
+        return self._call(self._arbitration.ReleaseOwnership, request, timeout_s).ownership
+
+    def propose(
+        self,
+        *,
+        request_id: str,
+        ticket: int,
+        owner_epoch: int,
+        action: Action,
+        account_id: str = "",
+        dry_run: bool = False,
+        timeout_s: float | None = None,
+    ) -> ProposeResponse:
+        """Proposes one change; a denial is data in the response.
+
+        After DeadlineExceeded or Unavailable the outcome is unknown: repeat with the same `request_id` and body, and
+        the broker is called once at most. Raises StaleEpoch when the trade was granted anew since it was read.
+        """
+        request = ProposeRequest(
+            request_id=request_id,
+            account_id=account_id,
+            ticket=ticket,
+            owner_epoch=owner_epoch,
+            action=action,
+            dry_run=dry_run,
+        )
+        return self._call(self._arbitration.Propose, request, timeout_s)
+
+    def explain(
+        self,
+        *,
+        decision_id: int | None = None,
+        request_id: str | None = None,
+        revision: int | None = None,
+        manager: str = "",
+        timeout_s: float | None = None,
+    ) -> ExplainResponse:
+        """Why something was decided, by exactly one of the three keys."""
+        request = explain_request(decision_id=decision_id, request_id=request_id, revision=revision, manager=manager)
+        return self._call(self._arbitration.Explain, request, timeout_s)
+
+    def list_decisions(
+        self,
+        *,
+        account_id: str = "",
+        ticket: int = 0,
+        manager: str = "",
+        denied_only: bool = False,
+        denial: DenialCode.ValueType = DENIAL_CODE_UNSPECIFIED,
+        timeout_s: float | None = None,
+    ) -> Iterator[Decision]:
+        """Decisions, newest first, page by page as they are consumed; `timeout_s` is for each page."""
+        page_token = ""
+        while True:
+            request = list_decisions_request(
+                account_id=account_id,
+                ticket=ticket,
+                manager=manager,
+                denied_only=denied_only,
+                denial=denial,
+                page_token=page_token,
+            )
+            page = self._call(self._arbitration.ListDecisions, request, timeout_s)
+            yield from page.decisions
+            page_token = page.next_page_token
+            if not page_token:
+                return
+
+    # ---- market data
+
+    def report_score(
+        self, symbol: str, score: Score, *, valid_ms: int, account_id: str = "", timeout_s: float | None = None
+    ) -> ReportScoreResponse:
+        """Speaks for a symbol with a score for a BUY, for `valid_ms`."""
+        request = ReportScoreRequest(account_id=account_id, symbol=symbol, score=score, valid_ms=valid_ms)
+        return self._call(self._market.ReportScore, request, timeout_s)
+
+    def watch_quotes(
+        self, *, account_id: str = "", symbols: Sequence[str] = ()
+    ) -> Generator[tuple[Quote, ...] | Interrupted, None, None]:
+        """What changed since the item before, the latest quote of each symbol. Resumes by itself.
+
+        Silence is no error here (markets close); a dead connection is found by keepalive.
+        """
+        backoff = Backoff()
+        while not self._closed.is_set():
+            error: DtmsError
+            request = WatchQuotesRequest(account_id=account_id, symbols=symbols)
+            try:
+                stream = self._stream(self._market.WatchQuotes, request)
+            except Cancelled:
+                return
+            try:
+                for response in stream:
+                    backoff.reset()
+                    yield tuple(response.quotes)
+                error = ended(QUOTES_METHOD)
+            except grpc.RpcError as failure:
+                error = from_rpc(failure, method=QUOTES_METHOD)
+                if not isinstance(error, (*OUTAGE, Cancelled)):
+                    raise error from failure
+            finally:
+                stream.cancel()
+            if self._closed.is_set():
+                return
+            yield Interrupted(error)
+            self._closed.wait(backoff.pause_s(error.retry_after_s))
+
+    # ---- admin
+
+    def system_status(self, *, timeout_s: float | None = None) -> GetSystemStatusResponse:
+        """What runs, since when, and how it is."""
+        return self._call(self._admin.GetSystemStatus, GetSystemStatusRequest(), timeout_s)
+
+    # ---- wiring
+
+    @property
+    def channel(self) -> grpc.Channel:
+        """The channel, for services that this client does not wrap; pass `metadata` with each call."""
+        return self._channel
+
+    @property
+    def metadata(self) -> Metadata:
+        """The credential, as call metadata."""
+        return self._target.metadata
+
+    def _newest_revision(self) -> int:
+        request = ListTradesRequest(page_size=1)
+        return self._call(self._status.ListTrades, request, None).revision
+
+    def _call(
+        self,
+        rpc: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT],
+        request: RequestT,
+        timeout_s: float | None,
+    ) -> ResponseT:
+        timeout = self._deadlines.of(request) if timeout_s is None else timeout_s
+        try:
+            return rpc(request, timeout=timeout, metadata=self._target.metadata)
+        except grpc.RpcError as failure:
+            raise from_rpc(failure, method=self._deadlines.method(request)) from failure
+        except ValueError as failure:
+            raise self._refused(failure) from failure
+
+    def _stream(self, rpc: grpc.UnaryStreamMultiCallable[RequestT, ResponseT], request: RequestT) -> Stream[ResponseT]:
+        try:
+            return rpc(request, metadata=self._target.metadata)
+        except ValueError as failure:
+            raise self._refused(failure) from failure
+
+    def _refused(self, failure: ValueError) -> Exception:
+        """gRPC has only a ValueError to say that the channel is closed."""
+        return closed() if self._closed.is_set() else failure
