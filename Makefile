@@ -145,11 +145,11 @@ fix-proto-base: $(SETUP) ## Make the present protocol the one that later version
 
 .PHONY: verify-generated fix-generated
 verify-generated: $(SETUP) ## The committed stubs and call data are what proto/ gives
-	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
+	@set -e; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 	$(MAKE) --no-print-directory stubs OUT="$$scratch" > /dev/null; \
-	{ diff -r -x __init__.py -x __pycache__ -x py.typed $(STUBS) "$$scratch/dtms/v1" \
-	&& for file in $(notdir $(SHARED)); do diff clients/python/dtms_client/$$file "$$scratch/dtms_client/$$file"; done; } \
-	|| { echo 'the committed files are not what proto/ gives: run make proto' >&2; exit 1; }
+	differ() { diff "$$@" || { echo 'the committed files are not what proto/ gives: run make proto' >&2; exit 1; }; }; \
+	differ -r -x __init__.py -x __pycache__ -x py.typed $(STUBS) "$$scratch/dtms/v1"; \
+	for file in $(notdir $(SHARED)); do differ clients/python/dtms_client/$$file "$$scratch/dtms_client/$$file"; done
 fix-generated: proto ## Generate anew
 
 .PHONY: verify-house fix-house
@@ -160,11 +160,13 @@ fix-house: verify-house ## Names each breach; moving code is left to people
 # Go and Node may be absent, so this is no part of `make verify`.
 .PHONY: verify-clients fix-clients
 verify-clients: $(SETUP) ## Build the clients in other languages, where their tools exist
-	@if command -v go > /dev/null; then set -x; cd clients/go; \
+	@if command -v go > /dev/null; then set -ex; cd clients/go; \
 		test -z "$$(gofmt -l *.go)"; go vet ./...; go build -o /dev/null .; \
-		for file in $(notdir $(SHARED)); do diff ../../proto/dtms/v1/$$file gen/$$file; done; \
+		scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
+		$(CURDIR)/$(BIN)/buf generate ../../proto --output "$$scratch"; cp $(addprefix ../../,$(SHARED)) "$$scratch/gen"; \
+		diff -r gen "$$scratch/gen"; \
 	else echo 'clients/go: skipped, no go on this machine'; fi
-	@if command -v npm > /dev/null; then set -x; cd clients/node; \
+	@if command -v npm > /dev/null; then set -ex; cd clients/node; \
 		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error; node --check watch.js; node watch.js --help > /dev/null; \
 	else echo 'clients/node: skipped, no npm on this machine'; fi
 fix-clients: proto-go ## Lay out and generate the Go client anew

@@ -163,8 +163,9 @@ def test_a_distribution_imports_only_what_it_declares(folder: Path, project: Pat
         return top in sys.stdlib_module_names or top in OPTIONAL or bool(known & allowed)
 
     own = {"dtms_service", "dtms_client", "dtms"} if project == REPO else {"dtms_client", "dtms"}
+    where = (project / "pyproject.toml").relative_to(REPO)
     report(
-        f"{source.place}:{line}: imports {name}, which {(project / 'pyproject.toml').relative_to(REPO)} does not declare"
+        f"{source.place}:{line}: imports {name}, which {where} does not declare"
         for source in sources(folder)
         for line, name in source.imports()
         if name.split(".")[0] not in own and not is_declared(name.split(".")[0])
