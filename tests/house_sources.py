@@ -23,8 +23,8 @@ LAYERS = MappingProxyType(
         for layer, units in {
             1: "_core",
             2: "config clock errors journal event_log history symbols credentials broker latency",
-            3: "convert status",
-            4: "desk doors executor explain lockstep monitor quotes recovery watch",
+            3: "convert gateway_messages status",
+            4: "desk doors executor explain lockstep monitor paper_account quotes recovery watch",
             5: "interceptors servicers",
             6: "server cli gateway demo replay report",
         }.items()

@@ -22,7 +22,7 @@ RPC = ("grpc", "grpc_status", "grpc_health", "grpc_reflection")
 WIRE = (*RPC, "dtms", "google.protobuf")
 DOMAIN = frozenset({"_core", "journal", "event_log", "broker", "desk", "executor", "monitor", "recovery"})
 # Where the wire and the domain may be seen together; the gateway packs what its broker says.
-MEETING_POINTS = frozenset({"convert", "status", "interceptors", "servicers", "server", "gateway"})
+MEETING_POINTS = frozenset({"convert", "gateway_messages", "status", "interceptors", "servicers", "server", "gateway"})
 # Packages that a file imports where used, and tells by name when they are missing.
 OPTIONAL = frozenset({"numpy"})
 CLOCK_READS = frozenset(
