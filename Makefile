@@ -39,13 +39,14 @@ help: ## List the verbs
 .PHONY: setup
 setup: $(SETUP) $(BUILT) ## Make .venv with everything pinned and build the extension (a second run is instant)
 
+# Inexact, or uv would remove itself and the extension, which are no part of this sync.
 $(SETUP): uv.lock pyproject.toml clients/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python >= 3.11 is needed, {sys.executable} is {v.major}.{v.minor}; say make PYTHON=/path/to/python")'
 	@command -v $(CARGO) > /dev/null || { echo "Rust (cargo) is needed: https://rustup.rs" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip > /dev/null
 	@$(UV) --version 2> /dev/null | grep -qF 'uv $(UV_VERSION)' || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(UV) sync --frozen --all-packages --all-groups --no-install-package dtms-service
+	$(UV) sync --frozen --inexact --all-packages --all-groups --no-install-package dtms-service
 	@touch $@
 
 # maturin keeps Cargo's incremental build; uv would build in a clean room each time.
