@@ -1,0 +1,194 @@
+"""Wire <-> domain: the only module that sees both the messages of ``dtms.v1`` and the values of the core.
+
+The core speaks dicts whose keys are the proto's field names, so conversion is generic: there is no second list of fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from dtms.v1 import action_pb2, event_pb2, lockstep_service_pb2, ownership_pb2, trade_pb2
+from dtms_service.broker.door import (
+    Command,
+    CommandKind,
+    Outcome,
+    Side,
+    SymbolSpec,
+)
+from dtms_service.event_log import Entry
+
+_FIRST_FIELD = b"\x0a"  # field 1, length-delimited: WatchResponse.events, GetTradeResponse.trade
+
+Reader = Callable[[Message], Any]
+_plans: dict[Descriptor, list[tuple[str, bool, Reader]]] = {}
+
+
+def encode_event(event: Mapping[str, Any]) -> bytes:
+    """One core event as the bytes that are stored and streamed."""
+    return event_pb2.Event(**event).SerializeToString(deterministic=True)
+
+
+def decode_event(body: bytes) -> dict[str, Any]:
+    """The inverse of :func:`encode_event`, for ``Engine.apply``."""
+    return to_dict(event_pb2.Event.FromString(body))
+
+
+def frame(body: bytes) -> bytes:
+    """An encoded event as a piece of a WatchResponse: pieces can be joined without encoding anything again."""
+    return as_first_field(body)
+
+
+def as_first_field(body: bytes) -> bytes:
+    """A message whose field 1 is the encoded message ``body``, without encoding it again."""
+    return _FIRST_FIELD + _varint(len(body)) + body
+
+
+def entry_of_trade(view: trade_pb2.Trade) -> Entry:
+    """A trade as a filter sees it."""
+    return Entry(view.revision, view.account_id, view.ticket, view.symbol, view.state, b"")
+
+
+def to_dict(message: Message) -> dict[str, Any]:
+    """Fields by name; enums as ints; absent optional fields and messages are left out, plain scalars never are."""
+    out: dict[str, Any] = {}
+    for name, has_presence, read in _plan(message.DESCRIPTOR):
+        if not has_presence or message.HasField(name):
+            out[name] = read(getattr(message, name))
+    return out
+
+
+def _plan(descriptor: Descriptor) -> list[tuple[str, bool, Reader]]:
+    plan = _plans.get(descriptor)
+    if plan is None:
+        plan = _plans[descriptor] = [(f.name, f.has_presence, _reader(f)) for f in descriptor.fields]
+    return plan
+
+
+def _reader(field: FieldDescriptor) -> Reader:
+    if field.message_type is None:
+        return list if field.is_repeated else lambda value: value
+    if field.is_repeated:
+        return lambda items: [to_dict(item) for item in items]  # type: ignore[attr-defined]  # a repeated container
+    return to_dict
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def trade(view: Mapping[str, Any]) -> trade_pb2.Trade:
+    return trade_pb2.Trade(**view)
+
+
+def ownership(view: Mapping[str, Any]) -> ownership_pb2.Ownership:
+    return ownership_pb2.Ownership(**view)
+
+
+def decision(view: Mapping[str, Any]) -> action_pb2.Decision:
+    return action_pb2.Decision(**view)
+
+
+def outcome_message(view: Mapping[str, Any] | None) -> action_pb2.Outcome | None:
+    return None if view is None else action_pb2.Outcome(**view)
+
+
+def proposal_result(
+    request_id: str,
+    decided: Mapping[str, Any] | None,
+    outcome: Mapping[str, Any] | None,
+    error_reason: str,
+) -> lockstep_service_pb2.ProposalResult:
+    return lockstep_service_pb2.ProposalResult(
+        request_id=request_id,
+        decision=None if decided is None else decision(decided),
+        outcome=outcome_message(outcome),
+        error_reason=error_reason,
+    )
+
+
+# Intent (core) -> command (door). The deal that an action becomes:
+_COMMAND_OF_KIND = {
+    action_pb2.ACTION_KIND_STOP: CommandKind.MODIFY,
+    action_pb2.ACTION_KIND_TARGET: CommandKind.MODIFY,
+    action_pb2.ACTION_KIND_PARTIAL_CLOSE: CommandKind.CLOSE,
+    action_pb2.ACTION_KIND_CLOSE: CommandKind.CLOSE,
+    action_pb2.ACTION_KIND_CLOSE_HEDGE: CommandKind.CLOSE,
+    action_pb2.ACTION_KIND_CLOSE_RE_ADD: CommandKind.CLOSE,
+    action_pb2.ACTION_KIND_OPEN_HEDGE: CommandKind.OPEN,
+    action_pb2.ACTION_KIND_RE_ADD: CommandKind.OPEN,
+}
+
+
+def command(intent: Mapping[str, Any], *, deviation_points: int, magic: int) -> Command:
+    """The broker command of an IntentRecorded body with its account_id, ticket and symbol.
+
+    A netting account has no second position: the core then records a hedge as a reduction of the trade's own position,
+    which is a CLOSE.
+    """
+    kind = _COMMAND_OF_KIND[intent["kind"]]
+    if intent["kind"] == action_pb2.ACTION_KIND_OPEN_HEDGE and intent["position"]:
+        kind = CommandKind.CLOSE
+    return Command(
+        intent_id=intent["intent_id"],
+        account_id=intent["account_id"],
+        ticket=intent["ticket"],
+        token=intent["owner_epoch"],
+        kind=kind,
+        symbol=intent["symbol"],
+        position=intent["position"],
+        side=Side(intent["side"]),
+        volume=intent["volume"],
+        sl=intent.get("sl"),
+        tp=intent.get("tp"),
+        deviation_points=deviation_points,
+        magic=magic,
+        comment=intent_comment(intent["intent_id"]),
+    )
+
+
+def intent_comment(intent_id: int) -> str:
+    """The comment that links a deal to its intent: an opened position is found by it after a lost reply."""
+    return f"dtms {intent_id}"
+
+
+def outcome(intent_id: int, answer: Outcome, *, settled: bool) -> dict[str, Any]:
+    """A door's answer as the core takes it: absent values are left out, never zero."""
+    view: dict[str, Any] = {
+        "intent_id": intent_id,
+        "status": answer.status.value,
+        "retcode": answer.retcode,
+        "comment": answer.comment,
+        "opened_ticket": answer.order,
+        "settled": settled,
+    }
+    for name in ("price", "volume", "sl", "tp"):
+        value = getattr(answer, name)
+        if value is not None:
+            view[name] = value
+    return view
+
+
+def symbol_spec(spec: SymbolSpec, vwap_slope_threshold: float) -> dict[str, Any]:
+    """A broker's symbol as the core's SymbolSpec."""
+    return {
+        "symbol": spec.name,
+        "digits": spec.digits,
+        "point": spec.point,
+        "tick_size": spec.tick_size,
+        "contract_size": spec.contract_size,
+        "volume_min": spec.volume_min,
+        "volume_max": spec.volume_max,
+        "volume_step": spec.volume_step,
+        "stops_level": spec.stops_level,
+        "freeze_level": spec.freeze_level,
+        "vwap_slope_threshold": vwap_slope_threshold,
+    }

@@ -1,0 +1,333 @@
+"""The desk: the single writer. It alone changes the engine, and shows nothing before it is durable.
+
+Every change goes one way: engine (decide and fold) -> encode once -> group commit -> event log and executor.
+The engine runs ahead of the disk by at most one group commit; an answer waits for the revision that it speaks of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
+
+import structlog
+
+from dtms.v1 import action_pb2
+from dtms_service import convert
+from dtms_service._core import CoreError, Engine, Step
+from dtms_service.clock import Clock
+from dtms_service.errors import DtmsError, FieldViolation, Reason
+from dtms_service.event_log import Entry, EventLog
+from dtms_service.journal import CommitQueue
+
+TradeKey = tuple[str, int]
+P = ParamSpec("P")
+R = TypeVar("R")
+MANAGER_OF_SERVICE = "dtms_manager"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Unpublished:
+    """Events handed to the commit queue, waiting for the disk."""
+
+    entry: Entry
+    event: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to a proposal: a decision, and the broker's outcome where there is one."""
+
+    decision: dict[str, Any]
+    outcome: dict[str, Any] | None
+
+
+@dataclass(slots=True)
+class Desk:
+    """Owns the engine. Methods that change something return once the change is durable."""
+
+    engine: Engine
+    commits: CommitQueue
+    events: EventLog
+    clock: Clock
+    decisions_kept: int
+    # Set by the server: what happens with facts once they are durable.
+    on_intent: Callable[[dict[str, Any]], None] = field(default=lambda _intent: None)
+    on_alarm: Callable[[dict[str, Any]], None] = field(default=lambda _event: None)
+    _unpublished: deque[_Unpublished] = field(default_factory=deque)
+    _views: dict[TradeKey, tuple[int, bytes]] = field(default_factory=dict)
+    _outcomes: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
+    _decisions: deque[dict[str, Any]] = field(default_factory=deque)
+
+    # ---- writes: one synchronous step each, then the disk ---------------------------------------------------------
+
+    async def define_account(self, account_id: str, hedging: bool, currency: str) -> None:
+        await self._commit(self._run(self.engine.define_account, account_id, hedging, currency, self.clock.now_ns()))
+
+    async def define_symbol(self, account_id: str, spec: Mapping[str, Any]) -> None:
+        await self._commit(self._run(self.engine.define_symbol, account_id, spec, self.clock.now_ns()))
+
+    async def register(self, key: TradeKey, body: Mapping[str, Any], origin: int, by: str) -> bool:
+        """True when the trade is new. Raises FIELD_INVALID, SYMBOL_UNKNOWN or TRADE_DIFFERS."""
+        step = self._decide(
+            self.engine.register,
+            *key,
+            body["symbol"],
+            body["side"],
+            body["entry_price"],
+            body["volume"],
+            body.get("sl"),
+            body.get("tp"),
+            body["strategy_type"],
+            body["opened_ns"] or self.clock.now_ns(),
+            origin,
+            by,
+            self.clock.now_ns(),
+            self.clock.mono_ns(),
+        )
+        await self._commit(step)
+        return bool(step.reply)
+
+    async def unregister(self, key: TradeKey, by: str) -> int:
+        return await self._commit(self._decide(self.engine.unregister, *key, by, self.clock.now_ns()))
+
+    async def acquire(self, key: TradeKey, manager: str) -> dict[str, Any]:
+        step = self._decide(self.engine.acquire, *key, manager, self.clock.now_ns(), self.clock.mono_ns())
+        await self._commit(step)
+        return dict(step.reply)
+
+    def renew(self, key: TradeKey, manager: str, owner_epoch: int) -> dict[str, Any]:
+        """Leases are not journaled: a restart gives each holder a full lease anyway."""
+        return dict(self._run(self.engine.renew, *key, manager, owner_epoch, self.clock.mono_ns()))
+
+    async def release(self, key: TradeKey, manager: str, owner_epoch: int) -> dict[str, Any]:
+        now = self.clock.now_ns(), self.clock.mono_ns()
+        await self._commit(self._decide(self.engine.release, *key, manager, owner_epoch, *now))
+        return self.ownership(key)
+
+    async def propose(
+        self,
+        manager: str,
+        request_id: str,
+        key: TradeKey,
+        owner_epoch: int,
+        action: Mapping[str, Any],
+        *,
+        dry_run: bool = False,
+    ) -> Verdict:
+        """Decide, and for a grant wait for the broker's outcome. Raises STALE_EPOCH, REQUEST_ID_REUSED, FIELD_INVALID."""
+        now = self.clock.now_ns(), self.clock.mono_ns()
+        step = self._decide(self.engine.propose, manager, request_id, *key, owner_epoch, action, dry_run, *now)
+        intent_id = step.reply["intent_id"]
+        outcome: dict[str, Any] | None = step.reply["outcome"]
+        waiting = None if intent_id is None or outcome is not None or dry_run else self._outcome_of(intent_id)
+        await self._commit(step)
+        decision: dict[str, Any] = step.reply["decision"]
+        if decision["denial"] == action_pb2.DENIAL_CODE_STALE_EPOCH and not dry_run:
+            raise DtmsError(
+                Reason.STALE_EPOCH,
+                f"trade {key[1]} is at owner_epoch {decision['owner_epoch']}, not {owner_epoch}: read it and decide anew",
+                metadata={"owner_epoch": str(decision["owner_epoch"]), "decision_id": str(decision["decision_id"])},
+            )
+        if waiting is not None:
+            outcome = await asyncio.shield(waiting)
+        return Verdict(decision, outcome)
+
+    async def report_score(self, account_id: str, symbol: str, score: Mapping[str, Any], by: str, valid_ms: int) -> int:
+        now_ns = self.clock.now_ns()
+        until_ns = now_ns + valid_ms * 1_000_000
+        return await self._commit(
+            self._decide(self.engine.report_score, account_id, symbol, score, by, until_ns, now_ns)
+        )
+
+    async def set_trading_state(self, state: int, by: str, reason: str) -> int:
+        return await self._commit(self._decide(self.engine.set_trading_state, state, by, reason, self.clock.now_ns()))
+
+    async def set_kill_switch(self, scope: int, value: str, engaged: bool, by: str, reason: str) -> int:
+        now_ns = self.clock.now_ns()
+        return await self._commit(self._decide(self.engine.set_kill_switch, scope, value, engaged, by, reason, now_ns))
+
+    # ---- facts from the market and the broker: handed to the disk, nobody waits for an answer -----------------------
+
+    def tick(self, account_id: str, symbol: str, time_msc: int, bid: float, ask: float, volume: float) -> bool:
+        """True when events came of it."""
+        now_ns = self.clock.now_ns()
+        return self._hand_over(self._run(self.engine.on_tick, account_id, symbol, time_msc, bid, ask, volume, now_ns))
+
+    def bar(
+        self, account_id: str, symbol: str, timeframe_s: int, bar: tuple[int, float, float, float, float, float]
+    ) -> bool:
+        """``bar`` is (open time s UTC, open, high, low, close, volume). Raises FIELD_INVALID for a late or broken one."""
+        now_ns = self.clock.now_ns()
+        return self._hand_over(self._run(self.engine.on_bar, account_id, symbol, timeframe_s, *bar, now_ns))
+
+    def time(self) -> bool:
+        """Timers, holds, leases and retries that are due."""
+        return self._hand_over(self._run(self.engine.on_time, self.clock.now_ns(), self.clock.mono_ns()))
+
+    def outcome(self, view: Mapping[str, Any]) -> None:
+        self._hand_over(self._run(self.engine.on_outcome, view, self.clock.now_ns()))
+
+    def position(self, account_id: str, position: int, volume: float, sl: float | None, tp: float | None) -> None:
+        now_ns = self.clock.now_ns()
+        self._hand_over(self._run(self.engine.on_position, account_id, position, volume, sl, tp, now_ns))
+
+    def closed(self, account_id: str, position: int, reason: int, price: float, profit: float) -> None:
+        now_ns = self.clock.now_ns()
+        self._hand_over(self._run(self.engine.on_closed, account_id, position, reason, price, profit, now_ns))
+
+    def missing(self, key: TradeKey) -> None:
+        self._hand_over(self._run(self.engine.on_missing, *key, self.clock.now_ns()))
+
+    # ---- reads ------------------------------------------------------------------------------------------------------
+
+    async def trade_bytes(self, key: TradeKey) -> bytes:
+        """The encoded Trade, not before it is durable. Raises TRADE_UNKNOWN."""
+        revision, body = self._view(key)
+        if revision > self.commits.durable_revision:
+            await self.commits.durable(revision)
+        return body
+
+    def keys(self, include_closed: bool) -> list[TradeKey]:
+        """Trades in order of registration."""
+        return self.engine.keys(not include_closed)
+
+    def views(self, include_closed: bool) -> list[bytes]:
+        """Encoded trades in order of registration, as of now: wait for the engine's revision before showing them."""
+        return [self._view(key)[1] for key in self.keys(include_closed)]
+
+    def knows(self, key: TradeKey) -> bool:
+        return key in self._views or self.engine.trade(*key) is not None
+
+    def trade(self, key: TradeKey) -> dict[str, Any]:
+        view = self.engine.trade(*key)
+        if view is None:
+            raise trade_unknown(key)
+        return view
+
+    def ownership(self, key: TradeKey) -> dict[str, Any]:
+        view = self.engine.ownership(*key, self.clock.mono_ns())
+        if view is None:
+            raise trade_unknown(key)
+        return view
+
+    def decisions(self) -> Iterable[dict[str, Any]]:
+        """The durable decisions kept in memory, newest first, each with its revision."""
+        return reversed(self._decisions)
+
+    async def settled(self) -> None:
+        """Everything that was handed over so far is durable and published."""
+        await self.commits.durable(self.engine.revision)
+
+    # ---- recovery ---------------------------------------------------------------------------------------------------
+
+    def replay(self, events: Iterable[tuple[int, bytes]]) -> None:
+        """Folds journal events, in order."""
+        for _revision, body in events:
+            event = convert.decode_event(body)
+            self._run(self.engine.apply, event)
+            self._remember(event)
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def _decide(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """A client's command: refused while too much waits for the disk, because what is decided must go in."""
+        self.commits.require_room()
+        return self._run(method, *args, **kwargs)
+
+    @staticmethod
+    def _run(method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except CoreError as error:
+            raise from_core(error) from None
+
+    async def _commit(self, step: Step) -> int:
+        """Waits until the step is on disk; a repeated command waits for what it repeats."""
+        self._hand_over(step)
+        revision = self.engine.revision
+        await self.commits.durable(revision)
+        return revision
+
+    def _hand_over(self, step: Step | None) -> bool:
+        if step is None or not step.events:
+            return False
+        bodies = []
+        for event in step.events:
+            body = convert.encode_event(event)
+            bodies.append((event["revision"], body))
+            self._views.pop((event["account_id"], event["ticket"]), None)
+            entry = Entry(
+                event["revision"],
+                event["account_id"],
+                event["ticket"],
+                event["symbol"],
+                event["state"],
+                convert.frame(body),
+            )
+            self._unpublished.append(_Unpublished(entry, event))
+        self.commits.append(bodies)
+        return True
+
+    def publish(self, revision: int) -> None:
+        """CommitQueue calls it when everything up to ``revision`` is on disk: show it, then act on it."""
+        durable: list[_Unpublished] = []
+        while self._unpublished and self._unpublished[0].entry.revision <= revision:
+            durable.append(self._unpublished.popleft())
+        self.events.publish([item.entry for item in durable])
+        for item in durable:
+            self._remember(item.event)
+            self._act_on(item.event)
+
+    def _act_on(self, event: dict[str, Any]) -> None:
+        if intent := event.get("intent_recorded"):
+            where = {name: event[name] for name in ("account_id", "ticket", "symbol")}
+            self.on_intent({**intent, **where})
+        elif recorded := event.get("outcome_recorded"):
+            outcome = recorded["outcome"]
+            if outcome["status"] != action_pb2.OUTCOME_STATUS_UNKNOWN:
+                waiting = self._outcomes.pop(outcome["intent_id"], None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(outcome)
+        elif "alarm_raised" in event:
+            self.on_alarm(event)
+
+    def _remember(self, event: dict[str, Any]) -> None:
+        if made := event.get("decision_made"):
+            self._decisions.append({**made["decision"], "revision": event["revision"]})
+            if len(self._decisions) > self.decisions_kept:
+                self._decisions.popleft()
+
+    def _view(self, key: TradeKey) -> tuple[int, bytes]:
+        cached = self._views.get(key)
+        if cached is None:
+            view = self.trade(key)
+            cached = self._views[key] = (view["revision"], convert.trade(view).SerializeToString())
+        return cached
+
+    def _outcome_of(self, intent_id: int) -> Awaitable[dict[str, Any]]:
+        waiting = self._outcomes.get(intent_id)
+        if waiting is None:
+            waiting = self._outcomes[intent_id] = asyncio.get_running_loop().create_future()
+        return waiting
+
+
+def trade_unknown(key: TradeKey) -> DtmsError:
+    account_id, ticket = key
+    return DtmsError(
+        Reason.TRADE_UNKNOWN,
+        f"no trade {ticket} on account {account_id}",
+        metadata={"account_id": account_id, "ticket": str(ticket)},
+    )
+
+
+def from_core(error: CoreError) -> DtmsError:
+    """A refusal of the core with its facts: (reason, field, message)."""
+    reason, field_name, message = error.args
+    violations = (FieldViolation(field_name, message),) if reason == Reason.FIELD_INVALID else ()
+    metadata = {"field": field_name} if field_name and not violations else {}
+    return DtmsError(Reason(reason), message, metadata=metadata, violations=violations)

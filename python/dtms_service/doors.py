@@ -1,0 +1,54 @@
+"""Which broker door serves which account."""
+
+from __future__ import annotations
+
+from dtms_service.broker.door import BrokerDoor
+from dtms_service.errors import DtmsError, Reason, invalid
+
+
+class Doors:
+    """Accounts and the doors attached to them. An account is known from its first attachment on."""
+
+    def __init__(self) -> None:
+        self._doors: dict[str, BrokerDoor | None] = {}
+
+    def attach(self, account_id: str, door: BrokerDoor) -> None:
+        if self._doors.get(account_id) is not None:
+            raise invalid("account_id", f"{account_id} is served by another gateway already")
+        self._doors[account_id] = door
+
+    def detach(self, account_id: str, door: BrokerDoor) -> None:
+        if self._doors.get(account_id) is door:
+            self._doors[account_id] = None
+
+    def know(self, account_id: str) -> None:
+        """An account of the journal whose door is not there yet."""
+        self._doors.setdefault(account_id, None)
+
+    @property
+    def account_ids(self) -> list[str]:
+        return sorted(self._doors)
+
+    def attached(self, account_id: str) -> bool:
+        return self._doors.get(account_id) is not None
+
+    def of(self, account_id: str) -> BrokerDoor:
+        """Raises ACCOUNT_UNKNOWN, or BROKER_DISCONNECTED where the account's gateway is away."""
+        door = self._doors.get(self.resolve(account_id))
+        if door is None:
+            raise DtmsError(
+                Reason.BROKER_DISCONNECTED, f"no gateway serves {account_id} now", metadata={"account_id": account_id}
+            )
+        return door
+
+    def resolve(self, account_id: str) -> str:
+        """The account meant: an empty name means the only one. Raises ACCOUNT_UNKNOWN or FIELD_INVALID."""
+        if account_id in self._doors:
+            return account_id
+        if account_id:
+            raise DtmsError(
+                Reason.ACCOUNT_UNKNOWN, f"no account {account_id}", metadata={"account_id": account_id[:100]}
+            )
+        if len(self._doors) != 1:
+            raise invalid("account_id", f"required: the service has {len(self._doors)} accounts")
+        return next(iter(self._doors))

@@ -1,0 +1,148 @@
+"""The monitor: what comes from the market and the broker, in the order in which it must be seen.
+
+One tick: what the broker did by itself (stops, targets, changes by hand), then the engine's evaluation, then the
+commands that follow, and in lockstep the managers' turn. Positions are read when the broker says that something changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from dtms.v1 import event_pb2
+from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, CloseReason, ClosingDeal, SymbolSpec
+from dtms_service.clock import VirtualClock
+from dtms_service.desk import Desk
+from dtms_service.doors import Doors
+from dtms_service.executor import Executor
+from dtms_service.latency import Latencies
+from dtms_service.quotes import Quotes
+
+MISSING_REPORTS = 2  # positive reports without a position or a closing deal before it is quarantined (I23)
+
+log = structlog.get_logger(__name__)
+
+CLOSE_REASONS = {
+    CloseReason.CLIENT: event_pb2.CLOSE_REASON_CLIENT,
+    CloseReason.EXPERT: event_pb2.CLOSE_REASON_CLIENT,
+    CloseReason.STOP_LOSS: event_pb2.CLOSE_REASON_STOP_LOSS,
+    CloseReason.TAKE_PROFIT: event_pb2.CLOSE_REASON_TAKE_PROFIT,
+    CloseReason.STOP_OUT: event_pb2.CLOSE_REASON_STOP_OUT,
+}
+
+
+class Tick(Protocol):
+    """Time in ms UTC, bid and ask in quote currency, tick volume."""
+
+    @property
+    def time_msc(self) -> int: ...
+    @property
+    def bid(self) -> float: ...
+    @property
+    def ask(self) -> float: ...
+    @property
+    def volume(self) -> float: ...
+
+
+@dataclass(slots=True)
+class _Account:
+    """What the monitor knows of one account's broker."""
+
+    change_count: int = -1
+    seen: dict[int, tuple[float, float | None, float | None]] = field(default_factory=dict)
+    missing: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Monitor:
+    desk: Desk
+    doors: Doors
+    executor: Executor
+    quotes: Quotes
+    spec_of: Callable[[SymbolSpec], dict[str, object]]
+    virtual_clock: VirtualClock | None
+    # Lockstep: the managers' turn after each tick.
+    managers_turn: Callable[[], Awaitable[None]] | None = None
+    tick_to_decision: Latencies = field(default_factory=Latencies)
+    tick_to_durable: Latencies = field(default_factory=Latencies)
+    _accounts: dict[str, _Account] = field(default_factory=dict)
+    _turns: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    async def attach(self, account_id: str, door: BrokerDoor, symbols: list[str]) -> None:
+        """Takes an account in: its figures and symbols become known. Raises what the door raises; then nothing changed."""
+        account = await door.account(account_id)
+        specs = [await door.symbol(account_id, symbol) for symbol in symbols]
+        self.doors.attach(account_id, door)
+        self._accounts[account_id] = _Account()
+        self._turns.setdefault(account_id, asyncio.Lock())
+        await self.desk.define_account(account_id, account.hedging, account.currency)
+        for spec in specs:
+            await self.desk.define_symbol(account_id, self.spec_of(spec))
+        log.info("account_attached", account=account_id, hedging=account.hedging, symbols=symbols)
+
+    def detach(self, account_id: str, door: BrokerDoor) -> None:
+        self.doors.detach(account_id, door)
+        log.warning("account_detached", account=account_id)
+
+    async def tick(self, account_id: str, symbol: str, tick: Tick, change_count: int) -> None:
+        """Returns when all that follows from the tick is done. Raises FIELD_INVALID or SYMBOL_UNKNOWN."""
+        arrived = time.perf_counter_ns()
+        async with self._turns[account_id]:
+            if self.virtual_clock is not None:
+                self.virtual_clock.advance_to(tick.time_msc * 1_000_000)
+            if change_count != self._accounts[account_id].change_count:
+                await self.sync(account_id, change_count)
+            made = self.desk.tick(account_id, symbol, tick.time_msc, tick.bid, tick.ask, tick.volume)
+            self.tick_to_decision.add(time.perf_counter_ns() - arrived)
+            if self.virtual_clock is not None:
+                made |= self.desk.time()
+            self.quotes.changed(account_id, symbol)
+            if made:
+                await self.desk.settled()
+                self.tick_to_durable.add(time.perf_counter_ns() - arrived)
+                await self.executor.idle()
+            if self.managers_turn is not None:
+                await self.managers_turn()
+
+    async def sync(self, account_id: str, change_count: int) -> None:
+        """Compares the account's positions with the trades. A query that fails changes nothing (I21)."""
+        account, door = self._accounts[account_id], self.doors.of(account_id)
+        try:
+            held = {position.ticket: position for position in await door.positions(account_id)}
+            absent = [
+                (ticket, position, await door.closing_deals(account_id, position))
+                for ticket, position in self.desk.engine.open_positions(account_id)
+                if position not in held
+            ]
+        except BrokerUnavailable as error:
+            log.warning("positions_unknown", account=account_id, why=str(error))
+            return
+        for position, report in held.items():
+            if account.seen.get(position) != (levels := (report.volume, report.sl, report.tp)):
+                self.desk.position(account_id, position, *levels)
+                account.seen[position] = levels
+        missing: dict[int, int] = {}
+        for ticket, position, deals in absent:
+            account.seen.pop(position, None)
+            if not self._close(account_id, position, deals):
+                missing[position] = account.missing.get(position, 0) + 1
+                if missing[position] == MISSING_REPORTS:
+                    self.desk.missing((account_id, ticket))
+        account.missing = missing
+        # Something may still be on its way to a proof: look again at the next tick.
+        account.change_count = -1 if missing else change_count
+        await self.executor.idle()
+
+    def _close(self, account_id: str, position: int, deals: list[ClosingDeal]) -> bool:
+        """True when the deals prove that the position is closed."""
+        if not deals or deals[-1].remaining > 0:
+            return False
+        last = deals[-1]
+        profit = sum(deal.profit + deal.commission + deal.swap for deal in deals)
+        self.desk.closed(account_id, position, CLOSE_REASONS[last.reason], last.price, profit)
+        return True

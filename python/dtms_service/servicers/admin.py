@@ -1,0 +1,70 @@
+"""AdminService: status of the service and the big switches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dtms.v1 import admin_service_pb2 as pb
+from dtms_service.interceptors import Call, Stage
+from dtms_service.latency import Latencies
+from dtms_service.servicers.paging import require
+from dtms_service.system import System
+
+_STAGES = {
+    Stage.RECOVERING: pb.SERVICE_STAGE_RECOVERING,
+    Stage.SERVING: pb.SERVICE_STAGE_SERVING,
+    Stage.DRAINING: pb.SERVICE_STAGE_DRAINING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AdminServicer:
+    system: System
+
+    async def GetSystemStatus(self, _request: pb.GetSystemStatusRequest, _call: Call) -> pb.GetSystemStatusResponse:
+        system, desk = self.system, self.system.desk
+        status = desk.engine.status()
+        return pb.GetSystemStatusResponse(
+            version=system.version,
+            stage=_STAGES[system.stage],
+            recovery_detail=system.recovery_detail,
+            revision=desk.commits.durable_revision,
+            oldest_revision=system.oldest_revision,
+            started_ns=system.started_ns,
+            trading_state=status["trading_state"],
+            kill_switches=[pb.KillSwitch(**switch) for switch in status["kill_switches"]],
+            states=[pb.StateCount(state=state, trades=trades) for state, trades in status["states"].items()],
+            account_ids=system.doors.account_ids,
+            watchers=system.watches.open,
+            tick_to_decision=_latency(system.monitor.tick_to_decision),
+            tick_to_durable=_latency(system.monitor.tick_to_durable),
+            broker_call=_latency(system.executor.calls),
+            lockstep=system.lockstep is not None,
+            journal_sha256=await desk.commits.chain_head(),
+        )
+
+    async def SetTradingState(self, request: pb.SetTradingStateRequest, call: Call) -> pb.SetTradingStateResponse:
+        require("trading_state", request.trading_state)
+        require("reason", request.reason)
+        revision = await self.system.desk.set_trading_state(request.trading_state, call.principal.name, request.reason)
+        return pb.SetTradingStateResponse(revision=revision)
+
+    async def SetKillSwitch(self, request: pb.SetKillSwitchRequest, call: Call) -> pb.SetKillSwitchResponse:
+        require("scope", request.scope)
+        require("value", request.value)
+        require("reason", request.reason)
+        revision = await self.system.desk.set_kill_switch(
+            request.scope, request.value, request.engaged, call.principal.name, request.reason
+        )
+        return pb.SetKillSwitchResponse(revision=revision)
+
+    async def Drain(self, request: pb.DrainRequest, call: Call) -> pb.DrainResponse:
+        require("reason", request.reason)
+        await self.system.desk.settled()
+        self.system.begin_drain(f"{call.principal.name}: {request.reason}")
+        return pb.DrainResponse(revision=self.system.desk.commits.durable_revision)
+
+
+def _latency(latencies: Latencies) -> pb.Latency:
+    figures = latencies.figures()
+    return pb.Latency(count=figures.count, p50_us=figures.p50_us, p99_us=figures.p99_us, max_us=figures.max_us)

@@ -1,0 +1,90 @@
+"""ArbitrationService: ownership, proposals and their reasons. The manager is the caller's credential."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dtms.v1 import arbitration_service_pb2 as pb
+from dtms_service import convert
+from dtms_service.credentials import Role
+from dtms_service.desk import Desk
+from dtms_service.doors import Doors
+from dtms_service.errors import DtmsError, invalid
+from dtms_service.explain import Explainer
+from dtms_service.interceptors import Call
+from dtms_service.servicers.paging import MAX_PAGE, page_of, require
+
+MAX_REQUEST_ID_CHARS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ArbitrationServicer:
+    desk: Desk
+    doors: Doors
+    explainer: Explainer
+
+    async def AcquireOwnership(self, request: pb.AcquireOwnershipRequest, call: Call) -> pb.AcquireOwnershipResponse:
+        reply = await self.desk.acquire((self.doors.resolve(request.account_id), request.ticket), call.principal.name)
+        return pb.AcquireOwnershipResponse(
+            granted=reply["granted"], denial=reply["denial"], ownership=convert.ownership(reply["ownership"])
+        )
+
+    async def RenewOwnership(self, request: pb.RenewOwnershipRequest, call: Call) -> pb.RenewOwnershipResponse:
+        require("grants", request.grants)
+        if len(request.grants) > MAX_PAGE:
+            raise invalid("grants", f"at most {MAX_PAGE}")
+        response = pb.RenewOwnershipResponse()
+        for grant in request.grants:
+            key = (self.doors.resolve(grant.account_id), grant.ticket)
+            try:
+                renewed = self.desk.renew(key, call.principal.name, grant.owner_epoch)
+            except DtmsError:  # one lost grant must not cost the others: it is named in the answer
+                response.lost.append(grant)
+            else:
+                response.renewed.append(convert.ownership(renewed))
+        return response
+
+    async def ReleaseOwnership(self, request: pb.ReleaseOwnershipRequest, call: Call) -> pb.ReleaseOwnershipResponse:
+        require("grant", request.HasField("grant"))
+        key = (self.doors.resolve(request.grant.account_id), request.grant.ticket)
+        ownership = await self.desk.release(key, call.principal.name, request.grant.owner_epoch)
+        return pb.ReleaseOwnershipResponse(ownership=convert.ownership(ownership))
+
+    async def Propose(self, request: pb.ProposeRequest, call: Call) -> pb.ProposeResponse:
+        require("request_id", request.request_id)
+        if len(request.request_id) > MAX_REQUEST_ID_CHARS:
+            raise invalid("request_id", f"at most {MAX_REQUEST_ID_CHARS} characters")
+        require("action.kind", request.action.kind)
+        verdict = await self.desk.propose(
+            call.principal.name,
+            request.request_id,
+            (self.doors.resolve(request.account_id), request.ticket),
+            request.owner_epoch,
+            convert.to_dict(request.action),
+            dry_run=request.dry_run,
+        )
+        return pb.ProposeResponse(
+            decision=convert.decision(verdict.decision), outcome=convert.outcome_message(verdict.outcome)
+        )
+
+    async def Explain(self, request: pb.ExplainRequest, call: Call) -> pb.ExplainResponse:
+        key = request.WhichOneof("key")
+        if key is None:
+            raise invalid("key", "required: decision_id, request_id or revision")
+        may_ask = call.principal.role is not Role.MANAGER
+        manager = request.manager if may_ask and request.manager else call.principal.name
+        return await self.explainer.explain(key, getattr(request, key), manager)
+
+    async def ListDecisions(self, request: pb.ListDecisionsRequest, _call: Call) -> pb.ListDecisionsResponse:
+        account_id = self.doors.resolve(request.account_id) if request.account_id else ""
+        matching = [
+            decision
+            for decision in self.desk.decisions()
+            if (not account_id or decision["account_id"] == account_id)
+            and (not request.ticket or decision["ticket"] == request.ticket)
+            and (not request.manager or decision["manager"] == request.manager)
+            and (not request.denied_only or not decision["granted"])
+            and (not request.denial or decision["denial"] == request.denial)
+        ]
+        page, token = page_of(matching, request.page_size, request.page_token)
+        return pb.ListDecisionsResponse(decisions=[convert.decision(item) for item in page], next_page_token=token)

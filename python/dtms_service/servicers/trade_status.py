@@ -1,0 +1,83 @@
+"""TradeStatusService: states, asked for or streamed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from dtms.v1 import score_pb2, trade_pb2
+from dtms.v1 import trade_status_service_pb2 as pb
+from dtms_service import convert
+from dtms_service.desk import Desk
+from dtms_service.doors import Doors
+from dtms_service.errors import DtmsError, Reason, invalid
+from dtms_service.interceptors import Call
+from dtms_service.servicers.paging import MAX_PAGE, page_of, require
+from dtms_service.watch import Watches, chunks, filter_of
+
+MIN_PROGRESS_MS, DEFAULT_PROGRESS_MS, MAX_PROGRESS_MS = 100, 5_000, 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class TradeStatusServicer:
+    desk: Desk
+    doors: Doors
+    watches: Watches
+
+    async def GetTrade(self, request: pb.GetTradeRequest, _call: Call) -> bytes:
+        key = (self.doors.resolve(request.account_id), request.ticket)
+        return convert.as_first_field(await self.desk.trade_bytes(key))
+
+    async def BatchGetTrades(self, request: pb.BatchGetTradesRequest, _call: Call) -> pb.BatchGetTradesResponse:
+        require("tickets", request.tickets)
+        if len(request.tickets) > MAX_PAGE:
+            raise invalid("tickets", f"at most {MAX_PAGE}")
+        account_id = self.doors.resolve(request.account_id)
+        response = pb.BatchGetTradesResponse()
+        for ticket in request.tickets:
+            if self.desk.knows((account_id, ticket)):
+                response.trades.append(await self._trade((account_id, ticket)))
+            else:
+                response.unknown_tickets.append(ticket)
+        return response
+
+    async def ListTrades(self, request: pb.ListTradesRequest, _call: Call) -> pb.ListTradesResponse:
+        wanted = filter_of(request.filter)
+        revision = self.desk.engine.revision
+        views = self.desk.views(request.include_closed)
+        await self.desk.commits.durable(revision)
+        trades = [trade_pb2.Trade.FromString(body) for body in views]
+        matching = [trade for trade in trades if wanted.passes(convert.entry_of_trade(trade))]
+        page, token = page_of(matching, request.page_size, request.page_token)
+        return pb.ListTradesResponse(trades=page, next_page_token=token, revision=revision)
+
+    async def GetScore(self, request: pb.GetScoreRequest, _call: Call) -> pb.GetScoreResponse:
+        require("symbol", request.symbol)
+        require("side", request.side)
+        account_id = self.doors.resolve(request.account_id)
+        score = self.desk.engine.score(account_id, request.symbol, request.side)
+        quote = self.desk.engine.quote(account_id, request.symbol)
+        if score is None or quote is None:
+            raise DtmsError(Reason.SYMBOL_UNKNOWN, f"no price of {request.symbol} on {account_id} yet")
+        return pb.GetScoreResponse(
+            score=score_pb2.Score(**score), time_ns=quote["time_msc"] * 1_000_000, warm="atr_slow" in quote
+        )
+
+    async def Watch(self, request: pb.WatchRequest, _call: Call) -> AsyncIterator[pb.WatchResponse | bytes]:
+        if request.snapshot and request.start_revision:
+            raise invalid("start_revision", "not together with snapshot: events follow the snapshot by themselves")
+        interval_ms = request.progress_interval_ms or DEFAULT_PROGRESS_MS
+        if not MIN_PROGRESS_MS <= interval_ms <= MAX_PROGRESS_MS:
+            raise invalid("progress_interval_ms", f"must be {MIN_PROGRESS_MS} to {MAX_PROGRESS_MS}, or 0")
+        wanted = filter_of(request.filter)
+        cursor = request.start_revision or self.watches.events.newest_revision + 1
+        if request.snapshot:
+            revision, trades = await self.watches.snapshot(wanted)
+            for chunk in chunks(revision, trades):
+                yield chunk
+            cursor = revision + 1
+        async for response in self.watches.stream(cursor, wanted, interval_ms / 1000):
+            yield response
+
+    async def _trade(self, key: tuple[str, int]) -> trade_pb2.Trade:
+        return trade_pb2.Trade.FromString(await self.desk.trade_bytes(key))

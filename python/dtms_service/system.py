@@ -1,0 +1,252 @@
+"""The system: everything of the service but gRPC, put together. One way to start, which is recovery."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+
+from dtms.v1 import event_pb2
+from dtms_service import convert, recovery, symbols
+from dtms_service._core import Engine
+from dtms_service.broker.door import BrokerDoor, SymbolSpec
+from dtms_service.clock import Clock, SystemClock, VirtualClock
+from dtms_service.config import Config
+from dtms_service.desk import Desk
+from dtms_service.doors import Doors
+from dtms_service.event_log import Entry, EventLog
+from dtms_service.executor import Executor
+from dtms_service.explain import Explainer
+from dtms_service.interceptors import Stage
+from dtms_service.journal import CommitQueue, SqliteJournal
+from dtms_service.lockstep import Lockstep
+from dtms_service.monitor import Monitor
+from dtms_service.paper_account import PaperAccount
+from dtms_service.quotes import Quotes
+from dtms_service.watch import Watches
+
+TIMER_INTERVAL_S = 0.25  # timers are minutes, leases seconds: a quarter of a second late changes nothing
+
+log = structlog.get_logger(__name__)
+
+
+class LockstepClock(VirtualClock):
+    """Event time of the history; the lease clock stands: in lockstep no manager can miss its turn."""
+
+    def advance_to(self, now_ns: int) -> None:
+        mono_ns = self.mono_ns()
+        super().advance_to(max(now_ns, self.now_ns()))
+        self._mono_ns = mono_ns
+
+
+@dataclass(slots=True)
+class System:
+    """Made by :meth:`open` on the running loop; ended by :meth:`close`."""
+
+    config: Config
+    clock: Clock
+    journal: SqliteJournal
+    desk: Desk
+    doors: Doors
+    executor: Executor
+    monitor: Monitor
+    quotes: Quotes
+    watches: Watches
+    explainer: Explainer
+    lockstep: Lockstep | None
+    started_ns: int
+    replayed: recovery.Replayed
+    failed: asyncio.Future[None]
+    stage: Stage = Stage.RECOVERING
+    recovery_detail: str = "starting"
+    paper: PaperAccount | None = None
+    on_stage: Callable[[Stage], None] = field(default=lambda _stage: None)
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    _timer: asyncio.Task[None] | None = None
+    _snapshot_revision: int = 0
+
+    @classmethod
+    async def open(cls, config: Config, managers_in_lockstep: frozenset[str] | None) -> System:
+        """Locks the data directory, verifies and replays the journal. ``managers_in_lockstep`` is None in real time.
+
+        Raises DataDirectoryBusy, JournalDamaged, JournalVersionUnknown or JournalFailed; then nothing was changed.
+        """
+        virtual = managers_in_lockstep is not None
+        clock: Clock = LockstepClock(0) if virtual else SystemClock()
+        started = time.monotonic()
+        journal, report = SqliteJournal.open(
+            config.data_dir, wal_limit_bytes=config.journal.wal_limit_bytes, progress=_log_progress
+        )
+        if report.recovered:
+            log.warning("journal_recovered", torn_revisions=report.torn_revisions, torn_log_bytes=report.torn_log_bytes)
+        engine = Engine(config.engine.to_core(), config.managers_to_core(), config.managed_strategies)
+        loop = asyncio.get_running_loop()
+        failed: asyncio.Future[None] = loop.create_future()
+
+        def fail(error: BaseException) -> None:
+            if not failed.done():
+                log.critical("service_fails", exc_info=error)
+                failed.set_exception(error)
+
+        desk = Desk(engine, None, None, clock, config.engine.decisions_kept)  # type: ignore[arg-type]
+        replayed = recovery.replay(desk, journal, _log_progress)
+        log.info(
+            "replayed", events=replayed.events, revision=replayed.revision, seconds=round(time.monotonic() - started, 3)
+        )
+        desk.commits = commits = CommitQueue(
+            journal,
+            on_durable=desk.publish,
+            max_pending_events=config.journal.max_pending_events,
+            idle_ms=config.journal.idle_ms,
+        )
+
+        async def read_back(from_revision: int, limit: int) -> list[Entry]:
+            return [_entry(revision, body) for revision, body in await commits.read(from_revision, limit)]
+
+        desk.events = events = EventLog(config.event_log.capacity, journal.newest_revision, read_back)
+        engine.start(clock.mono_ns())
+        doors = Doors()
+        executor = Executor(
+            desk, doors, config.engine.deviation_points, config.engine.magic, serial=virtual, on_failure=fail
+        )
+        desk.on_intent = executor.submit
+        desk.on_alarm = _log_alarm
+        quotes = Quotes(engine.quote)
+        monitor = Monitor(
+            desk, doors, executor, quotes, _spec_of(config), clock if isinstance(clock, VirtualClock) else None
+        )
+        lockstep = None
+        if managers_in_lockstep is not None:
+            lockstep = Lockstep(desk, doors, executor, quotes, clock, managers_in_lockstep)
+            monitor.managers_turn = lockstep.step
+        system = cls(
+            config=config,
+            clock=clock,
+            journal=journal,
+            desk=desk,
+            doors=doors,
+            executor=executor,
+            monitor=monitor,
+            quotes=quotes,
+            watches=Watches(desk, events, clock),
+            explainer=Explainer(desk),
+            lockstep=lockstep,
+            started_ns=time.time_ns() if virtual else clock.now_ns(),
+            replayed=replayed,
+            failed=failed,
+        )
+        system._snapshot_revision = replayed.snapshot_revision
+        for account_id, _ticket in engine.keys(False):
+            doors.know(account_id)
+        loop.create_task(_until_failure(commits, fail))
+        return system
+
+    @property
+    def version(self) -> str:
+        return version("dtms-service")
+
+    @property
+    def oldest_revision(self) -> int:
+        return self.journal.oldest_revision
+
+    async def attach(self, account_id: str, door: BrokerDoor, symbol_names: list[str]) -> None:
+        """Takes a broker in: settles open intents, adopts and compares positions. Serving begins with the last account."""
+        self.recovery_detail = f"comparing {account_id} with its broker"
+        await self.monitor.attach(account_id, door, symbol_names)
+        await recovery.reconcile(self.desk, self.doors, self.executor, account_id)
+        await self.monitor.sync(account_id, -1)
+        missing = [known for known in self.doors.account_ids if not self.doors.attached(known)]
+        if missing:
+            self.recovery_detail = f"waiting for the gateway of {', '.join(missing)}"
+            log.warning("recovery_waits", accounts=missing)
+        elif self.stage is Stage.RECOVERING:
+            self._enter(Stage.SERVING)
+            if self.lockstep is None:
+                self._timer = asyncio.get_running_loop().create_task(self._run_timer())
+
+    def begin_drain(self, why: str) -> None:
+        """No new writes; streams are told where to resume. The server stops when what is in flight has ended."""
+        if self.stage is not Stage.DRAINING:
+            log.info("draining", why=why)
+            self._enter(Stage.DRAINING)
+            self.watches.drain()
+            self.draining.set()
+
+    async def close(self) -> None:
+        """Finishes what is at the broker, writes a snapshot and gives the journal back."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.failed.done():
+            await self.executor.idle()
+            await self._save_snapshot()
+        if self.paper is not None:
+            self.paper.close()
+        await self.desk.commits.close()
+
+    async def _run_timer(self) -> None:
+        while True:
+            await asyncio.sleep(TIMER_INTERVAL_S)
+            try:
+                self.desk.time()
+                if self.desk.engine.revision - self._snapshot_revision >= self.config.journal.snapshot_every_events:
+                    await self._save_snapshot()
+            except Exception as error:  # noqa: BLE001  whatever it is, a service whose timers stand still must not go on
+                if not self.failed.done():
+                    self.failed.set_exception(error)
+                return
+
+    async def _save_snapshot(self) -> None:
+        snapshot = recovery.snapshot_of(self.desk.engine)
+        if snapshot.revision > self._snapshot_revision:
+            await self.desk.commits.save_snapshot(snapshot)
+            self._snapshot_revision = snapshot.revision
+
+    def _enter(self, stage: Stage) -> None:
+        self.stage = stage
+        self.recovery_detail = ""
+        log.info("stage", stage=stage.name, revision=self.desk.engine.revision)
+        self.on_stage(stage)
+
+
+async def _until_failure(commits: CommitQueue, fail: Callable[[BaseException], None]) -> None:
+    try:
+        await commits.watch_failure()
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:  # noqa: BLE001  a journal that cannot write ends the service
+        fail(error)
+
+
+def _spec_of(config: Config) -> Callable[[SymbolSpec], dict[str, Any]]:
+    def spec_of(spec: SymbolSpec) -> dict[str, Any]:
+        name = symbols.normalise(spec.name, config.symbols.suffixes)
+        return convert.symbol_spec(spec, symbols.vwap_slope_threshold(name))
+
+    return spec_of
+
+
+def _entry(revision: int, body: bytes) -> Entry:
+    event = event_pb2.Event.FromString(body)
+    return Entry(revision, event.account_id, event.ticket, event.symbol, event.state, convert.frame(body))
+
+
+def _log_progress(what: str, done: int, total: int) -> None:
+    log.info("progress", what=what, done=done, total=total)
+
+
+def _log_alarm(event: dict[str, Any]) -> None:
+    alarm = event["alarm_raised"]
+    log.error(
+        "alarm",
+        code=event_pb2.AlarmCode.Name(alarm["code"]),
+        detail=alarm["detail"],
+        account=event["account_id"],
+        ticket=event["ticket"],
+        symbol=event["symbol"],
+        revision=event["revision"],
+    )
