@@ -24,9 +24,9 @@ LAYERS = MappingProxyType(
             1: "_core",
             2: "config clock errors journal event_log history symbols credentials broker latency",
             3: "convert gateway_messages status",
-            4: "desk doors executor explain lockstep monitor paper_account quotes recovery watch",
+            4: "desk doors executor explain gateway_door lockstep monitor paper_account quotes recovery system watch",
             5: "interceptors servicers",
-            6: "server cli gateway demo replay report",
+            6: "server cli gateway demo live_table logs replay report",
         }.items()
         for unit in units.split()
     }
