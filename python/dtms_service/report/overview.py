@@ -1,0 +1,197 @@
+"""The first part of the page: the verdict, the headline numbers, and what happened over the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dtms_service.report import words
+from dtms_service.report.figures import Curve, Effect, curve, effect
+from dtms_service.report.inputs import Run, TradeResult
+from dtms_service.report.overview_charts import difference_chart, equity_chart
+from dtms_service.report.summary import Summary
+from dtms_service.report.words import text
+
+_EVEN_R = 0.005  # below it two sums print alike
+
+
+def head(summary: Summary, results: Sequence[TradeResult], run: Run) -> str:
+    period = ""
+    if results:
+        first = min(result.opened_ns for result in results)
+        period = f", {words.day(first)} to {words.day(max(result.closed_ns for result in results))}"
+    about = (
+        f'<p class="about">{text(run.source)}{period}; {words.count(summary["bars"], "bar")}. '
+        f"Entries: {text(run.entry_rule)}. DTMS opens nothing; it defends what is open.</p>"
+    )
+    lines = [
+        '<header><p class="eyebrow">DTMS run report</p>',
+        f"<h1>{text(run.symbol)}: {words.count(summary['trades'], 'defended trade')}</h1>",
+        about,
+    ]
+    if not results:
+        return "".join([*lines, '<p class="verdict">No trade was opened, so there was nothing to defend.</p></header>'])
+    ordered = sorted(results, key=lambda result: (result.closed_ns, result.ticket))
+    with_dtms, without = curve([r.r for r in ordered]), curve([r.unprotected_r for r in ordered])
+    lines.append(_verdict(with_dtms, without, effect(results)))
+    lines.append(_tiles(summary, with_dtms, without, len(results)))
+    still_open = sum(result.open_at_end for result in results)
+    if still_open:
+        lines.append(
+            f'<p class="fine">{words.count(still_open, "trade")} still open at the end, counted at the last price.</p>'
+        )
+    return "".join([*lines, "</header>"])
+
+
+def _verdict(with_dtms: Curve, without: Curve, made: Effect) -> str:
+    gain = with_dtms.total - without.total
+    if gain >= _EVEN_R:
+        claim = f'Protection added <b class="gain">{words.r(gain)}</b>'
+    elif gain <= -_EVEN_R:
+        claim = f'Protection cost <b class="loss">{words.r(gain)}</b>'
+    else:
+        claim = "Protection made <b>no difference</b> to the sum"
+    shallower = without.drawdown - with_dtms.drawdown
+    calm = "shallower" if shallower >= _EVEN_R else "deeper" if shallower <= -_EVEN_R else "the same"
+    return (
+        f'<p class="verdict">{claim}: {words.r(with_dtms.total)} with DTMS, {words.r(without.total)} with the same '
+        f"trades left to their original stops and targets.</p>"
+        f"<p>It helped {words.count(made.helped, 'trade')} by {made.saved:.2f}\u00a0R together, hurt "
+        f"{words.count(made.hurt, 'trade')} by {made.cost:.2f}\u00a0R, and left {made.unchanged} as they were. The "
+        f"deepest fall from a high was {calm}: {with_dtms.drawdown:.2f}\u00a0R against {without.drawdown:.2f}\u00a0R. "
+        "1\u00a0R is what a trade risks between its entry and its first stop.</p>"
+    )
+
+
+def _tiles(summary: Summary, with_dtms: Curve, without: Curve, trades: int) -> str:
+    conflicts, unconfirmed = summary["conflicting_writes"], summary["unconfirmed_actions"]
+    latency = summary["tick_to_decision_us"]
+    rows = [
+        ("Result with DTMS", words.r(with_dtms.total), f"original only {words.r(without.total)}", ""),
+        (
+            "Deepest drawdown",
+            f"{with_dtms.drawdown:.2f}\u00a0R",
+            f"original only {without.drawdown:.2f}\u00a0R",
+            "",
+        ),
+        ("Worst trade", words.r(with_dtms.worst), f"original only {words.r(without.worst)}", ""),
+        (
+            "Winners",
+            f"{with_dtms.winners / trades:.0%}",
+            f"{with_dtms.winners} of {trades}; original only {without.winners / trades:.0%}",
+            "",
+        ),
+        ("Conflicting writes", f"{conflicts:,}", "two managers on one trade at once", "bad" if conflicts else "good"),
+        (
+            "Unconfirmed actions",
+            f"{unconfirmed:,}",
+            "without an answer of the broker",
+            "bad" if unconfirmed else "good",
+        ),
+        ("Tick to decision", f"{latency['p99']:,.0f}\u00a0µs", f"99 of 100; median {latency['p50']:,.0f}\u00a0µs", ""),
+    ]
+    tiles = "".join(
+        f'<div class="tile {css}"><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>'
+        for name, value, note, css in rows
+    )
+    return f'<dl class="tiles">{tiles}</dl>'
+
+
+def curves(results: Sequence[TradeResult]) -> str:
+    if not results:
+        return ""
+    return (
+        "<section><h2>Earned R, trade by trade</h2>"
+        '<p class="legend"><span class="key with">with DTMS</span>'
+        '<span class="key without">original stops and targets only</span></p>'
+        f"{equity_chart(results)}<h3>What protection did to each trade</h3>"
+        '<p class="fine">One bar a trade: its R with DTMS minus its R without. Up helped, down hurt.</p>'
+        f"{difference_chart(results)}</section>"
+    )
+
+
+def stops(summary: Summary) -> str:
+    moves, managers = summary["stop_changes"], summary["managers"]
+    most = max(moves.values(), default=0)
+    bars = "".join(
+        f'<li class="{words.manager(name).css}"><span>{text(words.manager(name).label)}</span>'
+        f'<i style="--share:{number / most:.4f}"></i><b>{number:,}</b></li>'
+        for name, number in sorted(moves.items(), key=lambda item: -item[1])
+    )
+    rows = "".join(
+        f'<tr><th scope="row">{text(words.manager(name).label)}</th><td>{m["proposals"]:,}</td>'
+        f"<td>{m['granted']:,}</td><td>{m['denied']:,}</td><td>{m['preemptions']:,}</td></tr>"
+        for name, m in managers.items()
+    )
+    return (
+        "<section><h2>Who moved the stop</h2>"
+        '<p class="fine">Changes that the broker confirmed. Everyone asks DTMS first; one writes at a time.</p>'
+        f'<ul class="hbars">{bars or "<li>No stop was moved.</li>"}</ul>'
+        '<div class="wide"><table class="numbers"><thead><tr><th>Manager</th><th>Asked</th><th>Granted</th>'
+        f"<th>Denied</th><th>Took a trade over</th></tr></thead><tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def decisions(summary: Summary) -> str:
+    granted, denied = summary["decisions"]["granted"], summary["decisions"]["denied"]
+    refused = sum(denied.values())
+    rows = "".join(
+        f'<tr><th scope="row">{text(words.DENIALS.get(code, code)).capitalize()}<small>{text(code)}</small></th>'
+        f"<td>{number:,}</td><td>{number / refused:.0%}</td></tr>"
+        for code, number in sorted(denied.items(), key=lambda item: -item[1])
+    )
+    table = (
+        '<div class="wide"><table class="numbers"><thead><tr><th>Why not</th><th>Times</th><th>Share</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+        if rows
+        else ""
+    )
+    return (
+        f"<section><h2>“May I?”</h2><p>{words.count(granted + refused, 'change')} asked for: <b>{granted:,} granted"
+        f"</b>, <b>{refused:,} denied</b>. Each answer is in the journal with its reason.</p>{table}</section>"
+    )
+
+
+def states(summary: Summary, hours: Mapping[str, float]) -> str:
+    entered: dict[str, int] = {"HEALTHY": summary["trades"]}
+    for edge, number in summary["transitions"].items():
+        before, after = edge.split("->")
+        if before != after:
+            entered[after] = entered.get(after, 0) + number
+    whole = sum(hours.values()) or 1.0
+    rows = "".join(
+        f'<tr><th scope="row"><span class="chip {term.css}">{term.label}</span></th>'
+        f'<td class="words">{term.meaning}</td>'
+        f"<td>{entered.get(state, 0):,}</td><td>{_share(hours.get(state, 0.0) / whole, state)}</td></tr>"
+        for state, term in words.STATES.items()
+    )
+    edges = "".join(f"<tr>{_edge(edge)}<td>{number:,}</td></tr>" for edge, number in summary["transitions"].items())
+    return (
+        "<section><h2>The six states</h2>"
+        "<p>The score says, from the side of the trade, how the market looks: six readings added up, from "
+        f"{words.signed(-10.5, 1)} to {words.signed(10.5, 1)}; below zero speaks against the trade. When it falls far "
+        "enough DTMS changes the state, and each state has its defence.</p>"
+        '<div class="wide"><table class="numbers states"><thead><tr><th>State</th><th class="words">What it means</th>'
+        f"<th>Entered</th><th>Time</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        '<h3>Every step taken</h3><div class="wide"><table class="numbers edges"><thead><tr><th>From</th><th>To</th>'
+        f"<th>Times</th></tr></thead><tbody>{edges}</tbody></table></div></section>"
+    )
+
+
+def _share(share: float, state: str) -> str:
+    return "" if state == "CLOSED" else f"{share:.1%}"
+
+
+def _edge(edge: str) -> str:
+    before, after = (words.STATES[name] for name in edge.split("->"))
+    goal = f'<span class="chip {after.css}">{after.label}</span>'
+    if before == after:
+        goal += " <small>stop trails structure</small>"
+    return f'<td><span class="chip {before.css}">{before.label}</span></td><td>{goal}</td>'
+
+
+def foot(summary: Summary, run: Run) -> str:
+    return (
+        "<footer><p>Every number and line on this page is read from the journal, the broker's results and the history. "
+        "The same history gives the same journal, byte for byte; only the two latencies are wall clock.</p>"
+        f"<p>Journal SHA-256 <code>{text(summary['journal_sha256'])}</code></p><p>{text(run.source)}</p></footer>"
+    )

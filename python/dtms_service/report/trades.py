@@ -1,0 +1,158 @@
+"""The second part of the page: how to read a chart, the charts, and the table of all trades."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dtms_service.report import words
+from dtms_service.report.inputs import Bar, TradeResult
+from dtms_service.report.story import Story
+from dtms_service.report.summary import EXTERNAL
+from dtms_service.report.trade_chart import trade_chart
+from dtms_service.report.words import text
+
+Pair = tuple[Story, TradeResult]
+
+_EVEN_R = 0.005
+_SEVERITY = ("HEDGED", "RECOVERING", "WARNING_L2", "WARNING_L1", "HEALTHY")
+
+
+@dataclass(frozen=True, slots=True)
+class Charts:
+    """What every chart is drawn from: bars of ``period_s`` and prices of so many decimals."""
+
+    bars: Sequence[Bar]
+    period_s: int
+    digits: int
+
+    def of(self, story: Story) -> str:
+        return trade_chart(story, self.bars, period_s=self.period_s, digits=self.digits)
+
+
+def reading() -> str:
+    """The legend of all charts."""
+    states = "".join(
+        f'<span class="chip {term.css}">{term.label}</span>' for name, term in words.STATES.items() if name != "CLOSED"
+    )
+    hands = "".join(
+        f'<span class="key stop {term.css}">{text(term.label)}</span>'
+        for term in map(
+            words.manager,
+            (words.ENTRY, "dtms_manager", "intelligent_exit_manager", "universal_sl_tp_manager", EXTERNAL),
+        )
+    )
+    parts = "".join(
+        f'<li><span class="key part {term.css}">{text(term.label)}</span> <small>{text(term.meaning)}</small></li>'
+        for term in words.PARTS.values()
+    )
+    deals = (
+        '<span class="deal"><i class="glyph open">▲</i> entry</span>'
+        '<span class="deal"><i class="glyph partial">½</i> part closed</span>'
+        '<span class="deal"><i class="glyph hedge">H</i> hedge opened</span>'
+        '<span class="deal"><i class="glyph hedge-end">h</i> hedge closed</span>'
+        '<span class="deal"><i class="glyph re-add">+</i> taken up again</span>'
+        '<span class="deal"><i class="glyph close">×</i> closed</span>'
+    )
+    return (
+        '<section id="reading"><h2>How to read the charts</h2><dl class="reading">'
+        f"<div><dt>Background and strip: the state</dt><dd>{states}</dd></div>"
+        f"<div><dt>Steps: the stop, by who moved it</dt><dd>{hands}</dd></div>"
+        f"<div><dt>Signs: the deals</dt><dd>{deals}</dd></div>"
+        '<div><dt>Below: the score, from the side of the trade</dt><dd><p class="fine">The line is the score. The '
+        "stacks are its six parts: what is above zero favours the trade, below speaks against it, also for a short."
+        f'</p><ul class="parts">{parts}</ul></dd></div></dl></section>'
+    )
+
+
+def featured(pairs: Sequence[Pair], charts: Charts) -> str:
+    if not pairs:
+        return ""
+    cards = "".join(f'<article id="t{r.ticket}">{_title(s, r, "h3")}{_body(s, r, charts)}</article>' for s, r in pairs)
+    return (
+        f"<section><h2>{words.count(len(pairs), 'telling trade')}</h2>"
+        '<p class="fine">Those with the most states, hands on the stop and difference made, for better or worse.</p>'
+        f"{cards}</section>"
+    )
+
+
+def others(pairs: Sequence[Pair], charts: Charts, limit: int) -> str:
+    """The other trades, folded; ``limit`` charts at most, the table names the rest."""
+    if not pairs:
+        return ""
+    shown = pairs[:limit]
+    folded = "".join(
+        f'<details class="trade" id="t{r.ticket}"><summary>{_title(s, r, "span")}</summary>'
+        f"{_body(s, r, charts)}</details>"
+        for s, r in shown
+    )
+    left_out = len(pairs) - len(shown)
+    note = f'<p class="fine">{words.count(left_out, "more trade")} only in the table.</p>' if left_out else ""
+    return f"<section><h2>The other trades</h2>{folded}{note}</section>"
+
+
+def table(pairs: Sequence[Pair]) -> str:
+    if not pairs:
+        return ""
+    rows = "".join(_row(story, result) for story, result in pairs)
+    return (
+        '<section><h2>All trades</h2><div class="wide"><table class="numbers all"><thead><tr><th>Trade</th>'
+        "<th>Opened</th><th>Held</th><th>With DTMS</th><th>Original</th><th>Difference</th><th>Worst state</th>"
+        f'<th class="words">Stop moved by</th><th class="words">Ended</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def _row(story: Story, result: TradeResult) -> str:
+    gain = result.r - result.unprotected_r
+    worst = words.STATES[next(name for name in _SEVERITY if name in story.states_seen)]
+    moved = ", ".join(f"{words.manager(name).label} {n}" for name, n in Counter(story.stop_movers).items())
+    return (
+        f'<tr><th scope="row"><a href="#t{result.ticket}">{_direction(story)} {result.ticket}</a></th>'
+        f"<td>{words.short_moment(result.opened_ns)}</td><td>{words.duration(result.closed_ns - result.opened_ns)}</td>"
+        f'<td class="{words.tone(result.r)}">{words.signed(result.r)}</td><td>{words.signed(result.unprotected_r)}</td>'
+        f'<td class="{words.tone(gain) if abs(gain) >= _EVEN_R else "even"}">{words.signed(gain)}</td>'
+        f'<td><span class="chip {worst.css}">{worst.label}</span></td>'
+        f'<td class="words">{text(moved) or "nobody"}</td><td class="words">{text(_ending(story, result))}</td></tr>'
+    )
+
+
+def _title(story: Story, result: TradeResult, tag: str) -> str:
+    return (
+        f'<{tag} class="title"><span>{_direction(story)} {result.ticket}</span> '
+        f'<b class="{words.tone(result.r)}">{words.r(result.r)}</b> '
+        f"<small>{words.short_moment(result.opened_ns)}, held {words.duration(result.closed_ns - result.opened_ns)}"
+        f"</small></{tag}>"
+    )
+
+
+def _body(story: Story, result: TradeResult, charts: Charts) -> str:
+    chart = charts.of(story) or '<p class="fine">The history has no bars for the life of this trade.</p>'
+    facts = "".join(f"<li><time>{words.short_moment(f.time_ns)}</time> {text(f.text)}</li>" for f in story.facts)
+    return (
+        f'<p class="outcome">{text(_outcome(story, result))}</p>{chart}'
+        f'<details class="facts"><summary>{words.count(len(story.facts), "fact")} from the journal</summary>'
+        f"<ol>{facts}</ol></details>"
+    )
+
+
+def _outcome(story: Story, result: TradeResult) -> str:
+    gain = result.r - result.unprotected_r
+    ending = f"{_ending(story, result)[0].upper()}{_ending(story, result)[1:]}"
+    alone = words.r(result.unprotected_r)
+    if gain >= _EVEN_R:
+        return f"{ending}. Left to its original stop and target it would have made {alone}: {words.r(gain)} better."
+    if gain <= -_EVEN_R:
+        return f"{ending}. Left to its original stop and target it would have made {alone}: {words.r(gain)} worse."
+    return f"{ending}. Its original stop and target would have given the same."
+
+
+def _ending(story: Story, result: TradeResult) -> str:
+    if story.ended_ns is None or result.open_at_end:
+        return "still open at the end"
+    return f"closed {story.ending}"
+
+
+def _direction(story: Story) -> str:
+    return "Long" if story.buy else "Short"
