@@ -55,6 +55,7 @@ class Desk:
     events: EventLog
     clock: Clock
     decisions_kept: int
+    max_trades: int
     # Set by the server: what happens with facts once they are durable.
     on_intent: Callable[[dict[str, Any]], None] = field(default=lambda _intent: None)
     on_alarm: Callable[[dict[str, Any]], None] = field(default=lambda _event: None)
@@ -73,6 +74,12 @@ class Desk:
 
     async def register(self, key: TradeKey, body: Mapping[str, Any], origin: int, by: str) -> bool:
         """True when the trade is new. Raises FIELD_INVALID, SYMBOL_UNKNOWN or TRADE_DIFFERS."""
+        if self.engine.trade_count >= self.max_trades:
+            raise DtmsError(
+                Reason.LIMIT_REACHED,
+                f"{self.engine.trade_count} trades are registered",
+                metadata={"limit": "limits.max_trades", "value": str(self.max_trades)},
+            )
         step = self._decide(
             self.engine.register,
             *key,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -40,8 +39,6 @@ from dtms_service.servicers.trade_status import TradeStatusServicer
 from dtms_service.system import System
 
 log = structlog.get_logger(__name__)
-
-DRAIN_GRACE_S = 5.0  # what is in flight at the broker ends well within it
 
 # All with the prefix "grpc.". A frozen client is found in 30 s instead of hours; a second server on the port fails.
 _OPTIONS = [
@@ -94,7 +91,7 @@ class Server:
         loop = asyncio.get_running_loop()
         system.on_stage = lambda stage: _keep(loop.create_task(running._show(stage, names)))
         await server.start()
-        log.info("listening", address=running.address, tls=config.server.tls is not None)
+        log.info("listening", address=running.address, tls=config.server.tls_key is not None)
         return running
 
     async def run(self) -> None:
@@ -112,7 +109,8 @@ class Server:
         """Ends calls, then the system. Nothing that was acknowledged is lost."""
         self.system.begin_drain("stop")
         await self.health.enter_graceful_shutdown()
-        await self.grpc_server.stop(0 if self.system.failed.done() else DRAIN_GRACE_S)
+        grace_s = 0 if self.system.failed.done() else self.system.config.server.drain_ms / 1000
+        await self.grpc_server.stop(grace_s)
         await self.system.close()
         log.info("stopped", revision=self.system.desk.engine.revision)
 
@@ -124,11 +122,13 @@ class Server:
 
 
 def _services(system: System) -> list[tuple[Any, object]]:
-    desk, doors = system.desk, system.doors
+    desk, doors, limits = system.desk, system.doors, system.config.limits
     servicers = {
-        registry_service_pb2: RegistryServicer(desk, doors),
-        trade_status_service_pb2: TradeStatusServicer(desk, doors, system.watches),
-        arbitration_service_pb2: ArbitrationServicer(desk, doors, system.explainer),
+        registry_service_pb2: RegistryServicer(desk, doors, limits),
+        trade_status_service_pb2: TradeStatusServicer(
+            desk, doors, limits, system.watches, system.config.server.progress_interval_ms
+        ),
+        arbitration_service_pb2: ArbitrationServicer(desk, doors, limits, system.explainer),
         market_data_service_pb2: MarketDataServicer(desk, doors, system.monitor, system.quotes, system.paper),
         lockstep_service_pb2: LockstepServicer(system.lockstep),
         gateway_service_pb2: GatewayServicer(system),
@@ -143,7 +143,7 @@ def _services(system: System) -> list[tuple[Any, object]]:
 
 
 def _add_reflection(server: grpc.aio.Server, names: list[str]) -> None:
-    """Under v1alpha, which the package knows, and under v1, which newer tools ask for first: the messages are the same."""
+    """Under v1alpha, which the package knows, and under v1, which newer tools ask for first: same messages."""
     servicer = ReflectionServicer(names)
     reflection.enable_server_reflection(names, server)
     info = grpc.stream_stream_rpc_method_handler(
@@ -156,20 +156,11 @@ def _add_reflection(server: grpc.aio.Server, names: list[str]) -> None:
 
 
 def _listen(server: grpc.aio.Server, address: str, config: Config) -> int:
-    tls = config.server.tls
-    if tls is None:
+    certificate, key = config.server.tls_certificate, config.server.tls_key
+    if certificate is None or key is None:
         return server.add_insecure_port(address)
-    roots = _read(tls.client_ca) if tls.client_ca else None
-    return server.add_secure_port(
-        address,
-        grpc.ssl_server_credentials(
-            [(_read(tls.key), _read(tls.certificate))], root_certificates=roots, require_client_auth=roots is not None
-        ),
-    )
-
-
-def _read(path: Path) -> bytes:
-    return path.read_bytes()
+    pair = (key.read_bytes(), certificate.read_bytes())
+    return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
 
 
 def _fail(system: System) -> Callable[[BaseException], None]:

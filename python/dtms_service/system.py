@@ -19,6 +19,7 @@ from dtms_service.clock import Clock, SystemClock, VirtualClock
 from dtms_service.config import Config
 from dtms_service.desk import Desk
 from dtms_service.doors import Doors
+from dtms_service.errors import DtmsError
 from dtms_service.event_log import Entry, EventLog
 from dtms_service.executor import Executor
 from dtms_service.explain import Explainer
@@ -31,6 +32,7 @@ from dtms_service.quotes import Quotes
 from dtms_service.watch import Watches
 
 TIMER_INTERVAL_S = 0.25  # timers are minutes, leases seconds: a quarter of a second late changes nothing
+OTHER_VWAP_SLOPE = 0.001
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +70,7 @@ class System:
     on_stage: Callable[[Stage], None] = field(default=lambda _stage: None)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: asyncio.Task[None] | None = None
+    _watcher: asyncio.Task[None] | None = None
     _snapshot_revision: int = 0
 
     @classmethod
@@ -84,7 +87,11 @@ class System:
         )
         if report.recovered:
             log.warning("journal_recovered", torn_revisions=report.torn_revisions, torn_log_bytes=report.torn_log_bytes)
-        engine = Engine(config.engine.to_core(), config.managers_to_core(), config.managed_strategies)
+        engine = Engine(
+            config.engine.to_core(),
+            {name: int(rank) for name, rank in config.managers.items()},
+            config.universal_strategies,
+        )
         loop = asyncio.get_running_loop()
         failed: asyncio.Future[None] = loop.create_future()
 
@@ -93,7 +100,7 @@ class System:
                 log.critical("service_fails", exc_info=error)
                 failed.set_exception(error)
 
-        desk = Desk(engine, None, None, clock, config.engine.decisions_kept)  # type: ignore[arg-type]
+        desk = Desk(engine, None, None, clock, config.engine.decisions_kept, config.limits.max_trades)  # type: ignore[arg-type]
         replayed = recovery.replay(desk, journal, _log_progress)
         log.info(
             "replayed", events=replayed.events, revision=replayed.revision, seconds=round(time.monotonic() - started, 3)
@@ -102,7 +109,7 @@ class System:
             journal,
             on_durable=desk.publish,
             max_pending_events=config.journal.max_pending_events,
-            idle_ms=config.journal.idle_ms,
+            idle_ms=config.journal.idle_checkpoint_ms,
         )
 
         async def read_back(from_revision: int, limit: int) -> list[Entry]:
@@ -133,7 +140,7 @@ class System:
             executor=executor,
             monitor=monitor,
             quotes=quotes,
-            watches=Watches(desk, events, clock),
+            watches=Watches(desk, events, clock, config.limits),
             explainer=Explainer(desk),
             lockstep=lockstep,
             started_ns=time.time_ns() if virtual else clock.now_ns(),
@@ -143,7 +150,7 @@ class System:
         system._snapshot_revision = replayed.snapshot_revision
         for account_id, _ticket in engine.keys(False):
             doors.know(account_id)
-        loop.create_task(_until_failure(commits, fail))
+        system._watcher = loop.create_task(_until_failure(commits, fail))
         return system
 
     @property
@@ -155,7 +162,7 @@ class System:
         return self.journal.oldest_revision
 
     async def attach(self, account_id: str, door: BrokerDoor, symbol_names: list[str]) -> None:
-        """Takes a broker in: settles open intents, adopts and compares positions. Serving begins with the last account."""
+        """Takes a broker in: settles open intents, adopts and compares positions; after the last one, serves."""
         self.recovery_detail = f"comparing {account_id} with its broker"
         await self.monitor.attach(account_id, door, symbol_names)
         await recovery.reconcile(self.desk, self.doors, self.executor, account_id)
@@ -224,8 +231,11 @@ async def _until_failure(commits: CommitQueue, fail: Callable[[BaseException], N
 
 def _spec_of(config: Config) -> Callable[[SymbolSpec], dict[str, Any]]:
     def spec_of(spec: SymbolSpec) -> dict[str, Any]:
-        name = symbols.normalise(spec.name, config.symbols.suffixes)
-        return convert.symbol_spec(spec, symbols.vwap_slope_threshold(name))
+        try:
+            known = symbols.load(spec.name, config.symbols.override_fields(), config.symbols.suffixes)
+        except DtmsError:  # not in the table: the broker's own rules, and the slope of any other symbol (domain.md)
+            return convert.symbol_spec(spec, OTHER_VWAP_SLOPE)
+        return convert.symbol_spec(spec, known.vwap_slope_threshold)
 
     return spec_of
 

@@ -1,4 +1,4 @@
-"""Watch streams: snapshot, events from a cursor, progress marks; every watcher on its own, none in the way of another."""
+"""Watch streams: snapshot, events from a cursor, progress marks; no watcher in the way of another."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dtms.v1 import trade_pb2
 from dtms.v1 import trade_status_service_pb2 as pb
 from dtms_service import convert
 from dtms_service.clock import Clock
+from dtms_service.config import LimitsConfig
 from dtms_service.desk import Desk
 from dtms_service.errors import DtmsError, Reason
 from dtms_service.event_log import EventLog, Filter
 
-EVENTS_PER_MESSAGE = 16  # about 4 KB: larger messages cost more than they save (stack.md, 3)
 TRADES_PER_CHUNK = 200  # about 60 KB
 
 
@@ -25,6 +25,7 @@ class Watches:
     desk: Desk
     events: EventLog
     clock: Clock
+    limits: LimitsConfig
     open: int = 0
     _draining: bool = False
     _idle: set[asyncio.Timeout] = field(default_factory=set)
@@ -39,6 +40,13 @@ class Watches:
     async def stream(self, cursor: int, wanted: Filter, interval_s: float) -> AsyncIterator[bytes]:
         """Encoded WatchResponses from revision ``cursor`` on. Raises COMPACTED, FUTURE_REVISION, DRAINING."""
         self.events.check_start(cursor)
+        if self.open >= self.limits.max_watchers:
+            raise DtmsError(
+                Reason.LIMIT_REACHED,
+                f"{self.open} watchers are open",
+                metadata={"limit": "limits.max_watchers", "value": str(self.limits.max_watchers)},
+                retry_after_s=1.0,
+            )
         loop = asyncio.get_running_loop()
         marked = loop.time()
         self.open += 1
@@ -50,7 +58,7 @@ class Watches:
                     marked = loop.time()
                     yield self._mark(cursor - 1)
                     continue
-                batch = await self.events.next_batch(cursor, EVENTS_PER_MESSAGE)
+                batch = await self.events.next_batch(cursor, self.limits.max_batch_events)
                 cursor = batch[-1].revision + 1
                 if wanted.passes_all:
                     yield self.events.joined(batch)

@@ -31,13 +31,14 @@ class Book:
 
     def enter(self, market: Market, order: Order, request: TradeRequest, *, steps: int, price: float) -> Deal:
         """Execute an order that names no position: open one, or on a netting account add, reduce or reverse."""
+        self._before_deal()
         held = None if self.config.hedging else next(iter(market.positions.values()), None)
         if held is None:
             return self._open(market, order, request, steps=steps, price=price)
         if held.side is order.side:
             return self._add(held, order, request, steps=steps, price=price)
         if steps <= held.steps:
-            return self.reduce(held, order, DealEntry.OUT, steps=steps, price=price)
+            return self._reduce(held, order, DealEntry.OUT, steps=steps, price=price)
         return self._reverse(held, order, request, steps=steps, price=price)
 
     def _open(self, market: Market, order: Order, request: TradeRequest, *, steps: int, price: float) -> Deal:
@@ -105,6 +106,11 @@ class Book:
         return deal
 
     def reduce(self, position: PaperPosition, order: Order, entry: DealEntry, *, steps: int, price: float) -> Deal:
+        """Execute an order that closes all or a part of the position."""
+        self._before_deal()
+        return self._reduce(position, order, entry, steps=steps, price=price)
+
+    def _reduce(self, position: PaperPosition, order: Order, entry: DealEntry, *, steps: int, price: float) -> Deal:
         """Take volume away. Ticket, opening price, levels, magic and comment stay; swap leaves in proportion."""
         swap = position.swap_minor * steps // position.steps
         profit = self._profit_minor(position, steps, price)
@@ -160,7 +166,6 @@ class Book:
             taken=market.lots(taken),
             remaining=market.lots(max(0, position.steps - taken)) if taken else position.volume,
         )
-        self._before_deal()
         self.ledger.book(deal)
         self.made.append(deal)
         return deal

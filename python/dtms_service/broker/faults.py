@@ -111,7 +111,7 @@ class Faults:
         self._retcodes: deque[Injected] = deque()
         self._fills: deque[Fill] = deque()
         self._lost_replies = 0
-        self._stale: tuple[int, View] | None = None
+        self._stale: deque[tuple[int, View]] = deque()
 
     # --- set by the test ----------------------------------------------------------------------------------------------
 
@@ -176,13 +176,13 @@ class Faults:
         return True
 
     def before_deal(self) -> None:
-        """Called by the server right before it books a deal."""
+        """Called by the server right before a deal changes anything."""
         if self.stale_positions_ms:
             view = self._look()
-            self._stale = (view.time_msc + self.stale_positions_ms, view)
+            self._stale.append((view.time_msc + self.stale_positions_ms, view))
 
     def stale_view(self, now_msc: int) -> View | None:
         """What positions_get still shows after a recent deal, or None when it shows the truth."""
-        if self._stale is None or now_msc >= self._stale[0]:
-            return None
-        return self._stale[1]
+        while self._stale and self._stale[0][0] <= now_msc:
+            self._stale.popleft()
+        return self._stale[0][1] if self._stale else None

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from dtms.v1 import arbitration_service_pb2 as pb
 from dtms_service import convert
+from dtms_service.config import LimitsConfig
 from dtms_service.credentials import Role
 from dtms_service.desk import Desk
 from dtms_service.doors import Doors
 from dtms_service.errors import DtmsError, invalid
 from dtms_service.explain import Explainer
 from dtms_service.interceptors import Call
-from dtms_service.servicers.paging import MAX_PAGE, page_of, require
+from dtms_service.servicers.paging import MAX_BATCH, page_of, require
 
 MAX_REQUEST_ID_CHARS = 64
 
@@ -21,6 +22,7 @@ MAX_REQUEST_ID_CHARS = 64
 class ArbitrationServicer:
     desk: Desk
     doors: Doors
+    limits: LimitsConfig
     explainer: Explainer
 
     async def AcquireOwnership(self, request: pb.AcquireOwnershipRequest, call: Call) -> pb.AcquireOwnershipResponse:
@@ -31,8 +33,8 @@ class ArbitrationServicer:
 
     async def RenewOwnership(self, request: pb.RenewOwnershipRequest, call: Call) -> pb.RenewOwnershipResponse:
         require("grants", request.grants)
-        if len(request.grants) > MAX_PAGE:
-            raise invalid("grants", f"at most {MAX_PAGE}")
+        if len(request.grants) > MAX_BATCH:
+            raise invalid("grants", f"at most {MAX_BATCH}")
         response = pb.RenewOwnershipResponse()
         for grant in request.grants:
             key = (self.doors.resolve(grant.account_id), grant.ticket)
@@ -86,5 +88,5 @@ class ArbitrationServicer:
             and (not request.denied_only or not decision["granted"])
             and (not request.denial or decision["denial"] == request.denial)
         ]
-        page, token = page_of(matching, request.page_size, request.page_token)
+        page, token = page_of(matching, request.page_size, request.page_token, self.limits.max_page_size)
         return pb.ListDecisionsResponse(decisions=[convert.decision(item) for item in page], next_page_token=token)

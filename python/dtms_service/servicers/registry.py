@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dtms.v1 import registry_service_pb2 as pb
 from dtms.v1 import trade_pb2
 from dtms_service import convert
+from dtms_service.config import LimitsConfig
 from dtms_service.desk import Desk
 from dtms_service.doors import Doors
 from dtms_service.interceptors import Call
@@ -17,6 +18,7 @@ from dtms_service.servicers.paging import page_of, require
 class RegistryServicer:
     desk: Desk
     doors: Doors
+    limits: LimitsConfig
 
     async def RegisterTrade(self, request: pb.RegisterTradeRequest, call: Call) -> pb.RegisterTradeResponse:
         require("registration", request.HasField("registration"))
@@ -36,7 +38,7 @@ class RegistryServicer:
     ) -> pb.ListRegistrationsResponse:
         account_id = self.doors.resolve(request.account_id) if request.account_id else ""
         keys = [key for key in self.desk.keys(request.include_closed) if not account_id or key[0] == account_id]
-        page, token = page_of(keys, request.page_size, request.page_token)
+        page, token = page_of(keys, request.page_size, request.page_token, self.limits.max_page_size)
         registrations = [_registration(await self._durable(key)) for key in page]
         return pb.ListRegistrationsResponse(registrations=registrations, next_page_token=token)
 

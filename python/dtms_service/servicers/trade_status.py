@@ -8,21 +8,24 @@ from dataclasses import dataclass
 from dtms.v1 import score_pb2, trade_pb2
 from dtms.v1 import trade_status_service_pb2 as pb
 from dtms_service import convert
+from dtms_service.config import LimitsConfig
 from dtms_service.desk import Desk
 from dtms_service.doors import Doors
 from dtms_service.errors import DtmsError, Reason, invalid
 from dtms_service.interceptors import Call
-from dtms_service.servicers.paging import MAX_PAGE, page_of, require
+from dtms_service.servicers.paging import MAX_BATCH, page_of, require
 from dtms_service.watch import Watches, chunks, filter_of
 
-MIN_PROGRESS_MS, DEFAULT_PROGRESS_MS, MAX_PROGRESS_MS = 100, 5_000, 60_000
+MIN_PROGRESS_MS, MAX_PROGRESS_MS = 100, 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class TradeStatusServicer:
     desk: Desk
     doors: Doors
+    limits: LimitsConfig
     watches: Watches
+    progress_interval_ms: int
 
     async def GetTrade(self, request: pb.GetTradeRequest, _call: Call) -> bytes:
         key = (self.doors.resolve(request.account_id), request.ticket)
@@ -30,8 +33,8 @@ class TradeStatusServicer:
 
     async def BatchGetTrades(self, request: pb.BatchGetTradesRequest, _call: Call) -> pb.BatchGetTradesResponse:
         require("tickets", request.tickets)
-        if len(request.tickets) > MAX_PAGE:
-            raise invalid("tickets", f"at most {MAX_PAGE}")
+        if len(request.tickets) > MAX_BATCH:
+            raise invalid("tickets", f"at most {MAX_BATCH}")
         account_id = self.doors.resolve(request.account_id)
         response = pb.BatchGetTradesResponse()
         for ticket in request.tickets:
@@ -48,7 +51,7 @@ class TradeStatusServicer:
         await self.desk.commits.durable(revision)
         trades = [trade_pb2.Trade.FromString(body) for body in views]
         matching = [trade for trade in trades if wanted.passes(convert.entry_of_trade(trade))]
-        page, token = page_of(matching, request.page_size, request.page_token)
+        page, token = page_of(matching, request.page_size, request.page_token, self.limits.max_page_size)
         return pb.ListTradesResponse(trades=page, next_page_token=token, revision=revision)
 
     async def GetScore(self, request: pb.GetScoreRequest, _call: Call) -> pb.GetScoreResponse:
@@ -66,7 +69,7 @@ class TradeStatusServicer:
     async def Watch(self, request: pb.WatchRequest, _call: Call) -> AsyncIterator[pb.WatchResponse | bytes]:
         if request.snapshot and request.start_revision:
             raise invalid("start_revision", "not together with snapshot: events follow the snapshot by themselves")
-        interval_ms = request.progress_interval_ms or DEFAULT_PROGRESS_MS
+        interval_ms = request.progress_interval_ms or self.progress_interval_ms
         if not MIN_PROGRESS_MS <= interval_ms <= MAX_PROGRESS_MS:
             raise invalid("progress_interval_ms", f"must be {MIN_PROGRESS_MS} to {MAX_PROGRESS_MS}, or 0")
         wanted = filter_of(request.filter)

@@ -1,0 +1,133 @@
+"""Who is calling: one secret per identity, made at first start, kept in files that only the owner can read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import stat
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Self
+
+from dtms_service.errors import CredentialUnsafe
+
+IDENTITY_PATTERN: Final = r"^[a-z][a-z0-9_]{0,62}$"
+"""Names are file names and go into logs and events: nothing that a path or a terminal would interpret."""
+TOKEN_BYTES: Final = 32
+"""256 bits: a token cannot be guessed, so it needs no salt and no slow hash."""
+_TOKEN_CHARS: Final = 43  # 32 bytes in base64url
+_SUFFIX: Final = ".token"
+
+
+class Role(StrEnum):
+    """What an identity may do; the service's table of methods says which role each one needs."""
+
+    MANAGER = "MANAGER"
+    OPERATOR = "OPERATOR"
+    VIEWER = "VIEWER"
+    FEED = "FEED"
+    GATEWAY = "GATEWAY"
+
+
+BUILT_IN_IDENTITIES: Final[Mapping[str, Role]] = {
+    "universal_sl_tp_manager": Role.MANAGER,
+    "intelligent_exit_manager": Role.MANAGER,
+    "operator": Role.OPERATOR,
+    "viewer": Role.VIEWER,
+    "feed": Role.FEED,
+    "gateway": Role.GATEWAY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A caller whose credential was recognised. ``name`` is what appears as asker and owner."""
+
+    name: str
+    role: Role
+
+
+class Credentials:
+    """The tokens of all identities, kept as hashes: neither a dump nor a comparison's timing gives one away."""
+
+    def __init__(self, by_digest: Mapping[bytes, Principal]) -> None:
+        self._by_digest = dict(by_digest)
+
+    @classmethod
+    def load_or_create(cls, directory: Path, identities: Mapping[str, Role]) -> Self:
+        """Read ``<directory>/<name>.token`` of every identity, making those that are missing.
+
+        Directory and files are the owner's alone. A file of a name that is no identity opens nothing; deleting a file
+        and starting again replaces its token. CredentialUnsafe for a directory or file that others can read or write,
+        a token that is none, or one that two names share; OSError (ELOOP) for a link in place of a file.
+        """
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_private(directory, directory.lstat())
+        by_digest: dict[bytes, Principal] = {}
+        for name, role in identities.items():
+            if re.fullmatch(IDENTITY_PATTERN, name) is None:
+                raise CredentialUnsafe(directory, f"{name!r} is no identity name ({IDENTITY_PATTERN})")
+            path = token_path(directory, name)
+            digest = _digest(_read_or_create(path))
+            if digest in by_digest:
+                raise CredentialUnsafe(path, f"holds the token of {by_digest[digest].name} as well")
+            by_digest[digest] = Principal(name, role)
+        return cls(by_digest)
+
+    def identify(self, token: str) -> Principal | None:
+        """Whose token this is, None if nobody's. Takes the same time for every wrong token."""
+        # What an attacker could time is the look-up of a hash he cannot steer, never the comparison of a secret.
+        return self._by_digest.get(_digest(token))
+
+
+def token_path(directory: Path, name: str) -> Path:
+    """Where the token of an identity lies."""
+    return directory / f"{name}{_SUFFIX}"
+
+
+def read_token(path: Path) -> str:
+    """The token in a file, after the checks of ``load_or_create``. FileNotFoundError if there is none."""
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    with os.fdopen(fd, "rb") as file:
+        _check_private(path, os.fstat(fd))
+        text = file.read(_TOKEN_CHARS + 2).decode("ascii", "replace").strip()
+    if re.fullmatch(rf"[A-Za-z0-9_-]{{{_TOKEN_CHARS}}}", text) is None:
+        raise CredentialUnsafe(path, "is not a token; delete the file and start again to get a new one")
+    return text
+
+
+def _read_or_create(path: Path) -> str:
+    try:
+        return read_token(path)
+    except FileNotFoundError:
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+    # Under another name first: a crash in between must not leave half a token.
+    unfinished = path.with_suffix(".new")
+    unfinished.unlink(missing_ok=True)
+    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "w", encoding="ascii") as file:
+        file.write(token + "\n")
+        file.flush()
+        os.fsync(fd)
+    unfinished.replace(path)
+    return token
+
+
+def _check_private(path: Path, found: os.stat_result) -> None:
+    if sys.platform == "win32":  # the mode says nothing there; a user's own folder is private by inheritance
+        return
+    if found.st_uid != os.geteuid():
+        raise CredentialUnsafe(path, f"belongs to user {found.st_uid}, not to {os.geteuid()}")
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o077:
+        wanted = "700" if stat.S_ISDIR(found.st_mode) else "600"
+        raise CredentialUnsafe(path, f"is open to others (mode {mode:o}); run: chmod {wanted} {path}")
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,1 @@
+"""The gateway process: it owns a broker, dials the service, sends prices up and carries commands out."""

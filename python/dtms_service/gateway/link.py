@@ -1,0 +1,215 @@
+"""The gateway's end of an Attach stream, in lockstep: ticks up and waited for, commands and queries answered."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+import grpc
+import grpc.aio
+
+from dtms.v1 import gateway_service_pb2, gateway_service_pb2_grpc, market_data_service_pb2
+from dtms_client._channel import Target
+from dtms_client.errors import from_rpc
+from dtms_service import gateway_messages as messages
+from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, Outcome, OutcomeStatus
+from dtms_service.errors import FatalError, invalid
+from dtms_service.history import Tick
+from dtms_service.replay.driver import Registration, ScoreReading
+from dtms_service.replay.trader import Trader
+
+METHOD = "dtms.v1.GatewayService/Attach"
+
+
+class AttachmentLost(FatalError):
+    """The stream to the service ended before the history did. Nothing is known of a command under way."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"lost the service: {why}")
+        self.why = why
+
+
+class GatewayLink:
+    """Implements :class:`driver.Link` over one stream. A context manager: entering attaches, leaving hangs up.
+
+    Commands and queries are answered one at a time, in the order of their arrival, for a terminal has one thread; they
+    are answered whenever they come, also before the service has said "attached" and while a registration is under way.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        target: Target,
+        hello: gateway_service_pb2.GatewayHello,
+        door: BrokerDoor,
+        trader: Trader,
+    ) -> None:
+        self._stub = gateway_service_pb2_grpc.GatewayServiceStub(channel)
+        self._metadata = target.metadata
+        self._hello, self._door, self._trader = hello, door, trader
+        self._write_turn = asyncio.Lock()
+        self._seq = 0
+        self._attached: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._done: asyncio.Future[None] | None = None
+        self._ending = False
+        self._lost: BaseException | None = None
+
+    async def __aenter__(self) -> Self:
+        """Returns once the service has attached the account. Raises AttachmentLost, with what the service said."""
+        self._call = self._stub.Attach(metadata=self._metadata)
+        self._reader = asyncio.create_task(self._read(), name="gateway-stream")
+        self._reader.add_done_callback(self._ended)
+        try:
+            await self._write(gateway_service_pb2.AttachRequest(hello=self._hello))
+            await self._attached
+        except BaseException:
+            await self._hang_up()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        await self._hang_up()
+
+    @property
+    def attached_at_revision(self) -> int:
+        return self._attached.result()
+
+    # --- the driver's side ---
+
+    async def register(self, registration: Registration) -> None:
+        await self._trader.register(registration)
+
+    async def score(self, symbol: str) -> ScoreReading:
+        return await self._trader.score(symbol)
+
+    async def risk_distance(self, ticket: int) -> float | None:
+        return await self._trader.risk_distance(ticket)
+
+    async def tick(self, symbol: str, tick: Tick, change_count: int) -> None:
+        """Raises AttachmentLost."""
+        self._seq += 1
+        self._done = asyncio.get_running_loop().create_future()
+        price = market_data_service_pb2.Tick(time_msc=tick.time_msc, bid=tick.bid, ask=tick.ask, volume=tick.volume)
+        await self._write(
+            gateway_service_pb2.AttachRequest(
+                ticks=gateway_service_pb2.GatewayTicks(
+                    seq=self._seq, symbol=symbol, ticks=(price,), change_count=change_count
+                )
+            )
+        )
+        await self._done
+
+    async def end(self) -> None:
+        """Say that the history has ended and wait until the service has closed the stream. Raises AttachmentLost."""
+        self._ending = True
+        await self._write(gateway_service_pb2.AttachRequest(end=True))
+        await self._reader
+
+    # --- the service's side ---
+
+    async def _read(self) -> None:
+        """Serve the stream until it ends. Raises AttachmentLost unless the history had ended before."""
+        try:
+            async for message in self._call:
+                await self._take(message)
+        except grpc.aio.AioRpcError as error:
+            raise AttachmentLost(str(from_rpc(error, method=METHOD))) from error
+        if not self._ending:
+            raise AttachmentLost("the service closed the stream")
+
+    def _ended(self, reader: asyncio.Task[None]) -> None:
+        """Tell whoever waits why nothing more will come."""
+        error = AttachmentLost("hung up") if reader.cancelled() else reader.exception()
+        self._lost = error or AttachmentLost("the service closed the stream")
+        for waiting in (self._attached, self._done):
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(self._lost)
+
+    async def _take(self, message: gateway_service_pb2.AttachResponse) -> None:
+        match message.WhichOneof("message"):
+            case "attached_at_revision":
+                if not self._attached.done():
+                    self._attached.set_result(message.attached_at_revision)
+            case "command":
+                await self._carry_out(message.command)
+            case "query":
+                await self._answer(message.query)
+            case "ticks_done":
+                if message.ticks_done != self._seq or self._done is None or self._done.done():
+                    raise invalid("ticks_done", f"{message.ticks_done} was not sent last, {self._seq} was")
+                self._done.set_result(None)
+            case other:
+                raise invalid("message", f"{other or 'nothing known'} was sent")
+
+    async def _carry_out(self, message: gateway_service_pb2.GatewayCommand) -> None:
+        command = messages.command_from_wire(message)
+        try:
+            outcome = await self._door.execute(command)
+        except BrokerUnavailable as error:
+            outcome = Outcome(OutcomeStatus.UNKNOWN, 0, str(error))
+        result = gateway_service_pb2.CommandResult(
+            call_id=message.call_id, outcome=messages.outcome_to_wire(command, outcome)
+        )
+        await self._write(gateway_service_pb2.AttachRequest(command_result=result))
+
+    async def _answer(self, query: gateway_service_pb2.GatewayQuery) -> None:
+        result = gateway_service_pb2.QueryResult(call_id=query.call_id)
+        account_id = self._hello.account_id
+        try:
+            match query.kind:
+                case gateway_service_pb2.QUERY_KIND_ACCOUNT:
+                    result.account.CopyFrom(messages.account_to_wire(await self._door.account(account_id)))
+                case gateway_service_pb2.QUERY_KIND_POSITIONS:
+                    held = await self._door.positions(account_id)
+                    result.positions.extend(messages.position_to_wire(position) for position in held)
+                case gateway_service_pb2.QUERY_KIND_CLOSING_DEALS:
+                    deals = await self._door.closing_deals(account_id, query.position)
+                    result.deals.extend(messages.deal_to_wire(deal) for deal in deals)
+                case gateway_service_pb2.QUERY_KIND_SYMBOL:
+                    await self._answer_symbol(query.symbol, result)
+                case other:
+                    raise invalid("query.kind", f"{other} is no kind of query")
+        except BrokerUnavailable as error:
+            result.error_code, result.error_text = error.code, error.text
+        await self._write(gateway_service_pb2.AttachRequest(query_result=result))
+
+    async def _answer_symbol(self, name: str, result: gateway_service_pb2.QueryResult) -> None:
+        try:
+            spec = await self._door.symbol(self._hello.account_id, name)
+        except KeyError:
+            return  # an absent spec is the answer: the broker has no such symbol
+        result.spec.CopyFrom(messages.symbol_to_wire(spec))
+
+    # --- the stream ---
+
+    async def _write(self, message: gateway_service_pb2.AttachRequest) -> None:
+        if self._lost is not None:
+            raise self._lost
+        try:
+            async with self._write_turn:
+                await self._call.write(message)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise await self._status(error) from error
+
+    async def _status(self, failed_write: Exception) -> AttachmentLost:
+        """The status that the stream ended with says better than the failed write what happened."""
+        code = await self._call.code()
+        if code is grpc.StatusCode.OK:
+            return AttachmentLost(f"the service closed the stream ({failed_write})")
+        status = grpc.aio.AioRpcError(
+            code,
+            await self._call.initial_metadata(),
+            await self._call.trailing_metadata(),
+            details=await self._call.details(),
+        )
+        return AttachmentLost(str(from_rpc(status, method=METHOD)))
+
+    async def _hang_up(self) -> None:
+        self._call.cancel()
+        self._reader.cancel()
+        await asyncio.wait([self._reader])
+        if self._attached.done() and not self._attached.cancelled():
+            self._attached.exception()  # nobody may have waited for it

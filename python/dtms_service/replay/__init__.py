@@ -1,0 +1,1 @@
+"""A history file becomes a lockstep run: driver, entry rules, what a run leaves behind."""

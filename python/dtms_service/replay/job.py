@@ -1,0 +1,103 @@
+"""One run from end to end: a history, an account, an entry rule; brokers and files around the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtms_service.broker.door import SymbolSpec
+from dtms_service.broker.paper import PaperBroker
+from dtms_service.broker.paper_config import PaperConfig, SymbolTrading
+from dtms_service.broker.paper_door import PaperDoor
+from dtms_service.errors import invalid
+from dtms_service.history import Tick
+from dtms_service.replay.artefacts import RunFolder
+from dtms_service.replay.driver import HistoryDriver, Link, RunFigures, RunPlan
+from dtms_service.replay.entries import EntryRule
+from dtms_service.replay.recorded import RecordedBroker, RecordedDoor
+from dtms_service.replay.results import TradeResult, trade_results
+
+ENTRY_COMMENT = "entry"
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryJob:
+    """What to run. ``sources`` are the files that ``ticks`` come from; ``entry_magic`` must differ from that of DTMS.
+
+    ``bar_s`` is the length of the bars in ``bars.csv``, s. ``path_period_s`` is the length of the history's bars, None
+    where it holds real ticks.
+    """
+
+    sources: Sequence[Path]
+    ticks: Callable[[], Iterator[Tick]]
+    account: PaperConfig
+    spec: SymbolSpec
+    trading: SymbolTrading
+    entries: EntryRule
+    strategy_type: str
+    entry_magic: int
+    bar_s: int
+    path_period_s: int | None
+    out: Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    figures: RunFigures
+    trades: list[TradeResult]
+
+
+class HistoryRun:
+    """A job with its brokers and folder; make one with :func:`open_run`. The service acts through ``door``."""
+
+    def __init__(self, job: HistoryJob, folder: RunFolder) -> None:
+        self.job, self._folder = job, folder
+        self.broker: PaperBroker = RecordedBroker(job.account, folder)
+        self.door = RecordedDoor(PaperDoor({job.account.account_id: self.broker}))
+        self._shadow = PaperBroker(job.account)
+        for broker in (self.broker, self._shadow):
+            broker.add_symbol(job.spec, job.trading)
+
+    @property
+    def account_id(self) -> str:
+        return self.job.account.account_id
+
+    async def drive(self, link: Link) -> RunResult:
+        """Run the whole history over ``link`` and write the results. Raises what the driver raises."""
+        job = self.job
+        driver = HistoryDriver(
+            broker=self.broker,
+            shadow=self._shadow,
+            plan=RunPlan(
+                symbol=job.spec.name,
+                strategy_type=job.strategy_type,
+                magic=job.entry_magic,
+                comment=ENTRY_COMMENT,
+                bar_s=job.bar_s,
+                path_period_s=job.path_period_s,
+            ),
+            ticks=job.ticks(),
+            entries=job.entries,
+            link=link,
+            observer=self._folder,
+        )
+        figures = await driver.run()
+        if not figures.ticks:
+            raise invalid("history", f"{', '.join(map(str, job.sources))}: no ticks")
+        distances = {
+            opened.ticket: distance
+            for opened in (trade.registration for trade in figures.trades if trade.registration.sl is None)
+            if (distance := await link.risk_distance(opened.ticket)) is not None
+        }
+        trades = trade_results(figures.trades, self.broker, self._shadow, self.door, distances)
+        self._folder.finish(figures, trades, symbol=job.spec.name, sources=job.sources)
+        return RunResult(figures, trades)
+
+
+@contextmanager
+def open_run(job: HistoryJob) -> Iterator[HistoryRun]:
+    """The run with its folder open."""
+    with RunFolder(job.out, entry_magic=job.entry_magic) as folder:
+        yield HistoryRun(job, folder)

@@ -1,0 +1,76 @@
+"""`dtms serve`: one service process, from configuration to the last answered call."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from dtms_service import symbols
+from dtms_service.broker.paper import PaperBroker
+from dtms_service.broker.paper_store import PaperStore
+from dtms_service.broker.paper_symbols import list_symbols
+from dtms_service.config import Config, PaperSection
+from dtms_service.credentials import BUILT_IN_IDENTITIES, Credentials, Role
+from dtms_service.paper_account import PaperAccount
+from dtms_service.server import Server
+from dtms_service.system import System
+
+CREDENTIALS_FOLDER = "credentials"
+PAPER_STORE = "paper.db"
+
+log = structlog.get_logger(__name__)
+
+
+def credentials_of(config: Config, traders: tuple[str, ...] = ()) -> Credentials:
+    """Tokens of the built-in identities, the configured managers and ``traders`` (who may register and trade by hand)."""
+    identities = dict.fromkeys((*config.managers, *traders), Role.MANAGER) | dict(BUILT_IN_IDENTITIES)
+    return Credentials.load_or_create(config.data_dir / CREDENTIALS_FOLDER, identities)
+
+
+def paper_account(config: Config, section: PaperSection) -> PaperAccount:
+    """The embedded account with every symbol of the table, and its books as they were left."""
+    broker = PaperBroker(section.to_broker())
+    overrides, names = config.symbols.override_fields(), {*symbols.known(), *config.symbols.overrides}
+    list_symbols(broker, [symbols.load(name, overrides).spec for name in names])
+    return PaperAccount(broker, PaperStore(config.data_dir / PAPER_STORE, broker))
+
+
+async def serve(
+    config: Config,
+    *,
+    managers_in_lockstep: frozenset[str] | None = None,
+    traders: tuple[str, ...] = (),
+    ready: Callable[[Server], None] = lambda _server: None,
+) -> None:
+    """Serves until SIGTERM, SIGINT or Drain. Raises a FatalError, or what made the service fail."""
+    system = await System.open(config, managers_in_lockstep)
+    if config.paper is not None:
+        system.paper = paper_account(config, config.paper)
+    server = await Server.start(system, config, credentials_of(config, traders))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, system.begin_drain, number.name)
+    try:
+        if system.paper is not None:
+            await system.attach(system.paper.account_id, system.paper, list(system.paper.broker.symbols))
+        elif not system.doors.account_ids:
+            system.recovery_detail = "waiting for a gateway"
+        ready(server)
+        await server.run()
+    finally:
+        await server.stop()
+
+
+def write_address(path: Path) -> Callable[[Server], None]:
+    """A ``ready`` that tells other processes where the service listens."""
+
+    def ready(server: Server) -> None:
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(server.address)
+        temporary.replace(path)
+
+    return ready
