@@ -23,7 +23,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple, NoReturn
 
 from dtms_service.errors import HistoryInvalid
 
@@ -59,7 +59,7 @@ _MT_NAMES: Final = {
 
 
 class Tick(NamedTuple):
-    """One price. ``time_msc`` is milliseconds UTC; ``volume`` counts ticks, or is the bar's own volume where that is it."""
+    """One price. ``time_msc`` is milliseconds UTC; ``volume`` counts ticks, or is what the bar has for it."""
 
     time_msc: int
     bid: float
@@ -129,7 +129,7 @@ class _Table:
         if not count:
             self.refuse(0, "", "holds no rows")
 
-    def refuse(self, line: int, column: str, why: str) -> None:
+    def refuse(self, line: int, column: str, why: str) -> NoReturn:
         raise HistoryInvalid(self.path, line, column, why)
 
     def _read(self, text: io.TextIOWrapper) -> Iterator[tuple[int, str]]:
@@ -224,16 +224,18 @@ def _opened(path: Path, progress: BytesRead) -> Iterator[_Table]:
 
 def _ticks(table: _Table) -> Iterator[Tick]:
     at_time, at_bid, at_ask = (table.place[name] for name in ("time_msc", "bid", "ask"))
-    last = -1
+    last = Tick(-1, 0.0, 0.0, 0.0)
     for line, row in table.rows():
         time_msc = _whole(table, line, "time_msc", row[at_time])
         bid, ask = _price(table, line, "bid", row[at_bid]), _price(table, line, "ask", row[at_ask])
-        if time_msc <= last:
-            table.refuse(line, "time_msc", _disorder(time_msc, last))
+        tick = Tick(time_msc, bid, ask, 1.0)
+        # Several prices within one millisecond are real; the same price twice in it is a row written twice.
+        if time_msc < last.time_msc or tick == last:
+            table.refuse(line, "time_msc", _disorder(time_msc, last.time_msc))
         if ask < bid:
             table.refuse(line, "ask", f"{ask} lies below the bid, {bid}")
-        last = time_msc
-        yield Tick(time_msc, bid, ask, 1.0)
+        last = tick
+        yield tick
 
 
 # -- bars ---------------------------------------------------------------------------------------------------------
@@ -316,7 +318,7 @@ def _asks(
     spread = bar.spread_points if bar.spread_points is not None else spread_points
     if spread is None:
         table.refuse(1, "spread", "the file has no spread, and none was given (spread_points)")
-    width = (spread or 0) * point
+    width = spread * point
     first, high, low, last = (round(price + width, decimals) for price in bar.bid)
     return first, high, low, last
 
@@ -359,6 +361,8 @@ def _amount(table: _Table, line: int, column: str, text: str) -> float:
 
 
 def _number(table: _Table, line: int, column: str, text: str) -> float:
+    if "_" in text:  # Python would read 1_000
+        table.refuse(line, column, f"{text!r} is not a number")
     try:
         return float(text)
     except ValueError as error:

@@ -66,8 +66,8 @@ def load(name: str, overrides: Mapping[str, Mapping[str, int | float | str]], su
         raise DtmsError(Reason.SYMBOL_UNKNOWN, f"no rules for symbol {name}", metadata={"symbol": name})
     if violations := _violations(rules):
         raise ConfigInvalid(f"symbol {plain}", violations)
-    numbers = {field: float(rules[field]) for field, kind in _SPEC_FIELDS.items() if kind == "float"}
-    others = {field: rules[field] for field, kind in _SPEC_FIELDS.items() if kind != "float"}
+    numbers: dict[str, Any] = {field: float(rules[field]) for field, kind in _SPEC_FIELDS.items() if kind == "float"}
+    others: dict[str, Any] = {field: rules[field] for field, kind in _SPEC_FIELDS.items() if kind != "float"}
     return Symbol(SymbolSpec(name=name, **numbers, **others), float(rules["vwap_slope_threshold"]))
 
 

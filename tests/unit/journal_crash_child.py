@@ -32,9 +32,9 @@ async def main(data_dir: Path, seed: int) -> None:
         idle_ms=1,
     )
     while True:
-        first = queue.submitted_revision + 1
+        first = queue.appended_revision + 1
         last = first + chance.randrange(1, 300)
-        queue.submit([(revision, body_of(revision)) for revision in range(first, last)])
+        queue.append([(revision, body_of(revision)) for revision in range(first, last)])
         if chance.random() < 0.5:
             await queue.durable(last - 1)
         if chance.random() < 0.1:

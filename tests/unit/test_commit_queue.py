@@ -66,13 +66,13 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     try:
         await made.queue.close()
     except JournalFailed:
-        assert made.queue.durable_revision < made.queue.submitted_revision
+        assert made.queue.durable_revision < made.queue.appended_revision
 
 
 async def test_durable_means_on_disk(world: World) -> None:
     """`durable` returns once the journal has the revision, and not before the commit."""
     world.journal.gate.clear()
-    world.queue.submit(events(1, 3))
+    world.queue.append(events(1, 3))
     waiting = asyncio.create_task(world.queue.durable(3))
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -85,10 +85,10 @@ async def test_durable_means_on_disk(world: World) -> None:
 async def test_what_arrives_during_a_commit_shares_the_next(world: World) -> None:
     """Fifty events handed over one by one while a commit runs become one commit."""
     world.journal.gate.clear()
-    world.queue.submit(events(1, 1))
+    world.queue.append(events(1, 1))
     await world.journal.at_gate.wait()
     for revision in range(2, 52):
-        world.queue.submit(events(revision, revision))
+        world.queue.append(events(revision, revision))
     world.journal.gate.set()
     await world.queue.durable(51)
     assert world.journal.groups == [1, 50]
@@ -97,7 +97,7 @@ async def test_what_arrives_during_a_commit_shares_the_next(world: World) -> Non
 async def test_publishing_comes_before_anybody_goes_on(world: World) -> None:
     """When a waiter continues, `on_durable` has already run for its revision, and it runs in order."""
     for revision in range(1, 20):
-        world.queue.submit(events(revision, revision))
+        world.queue.append(events(revision, revision))
         await world.queue.durable(revision)
         assert world.published[-1] >= revision
     assert world.published == sorted(world.published)
@@ -105,7 +105,7 @@ async def test_publishing_comes_before_anybody_goes_on(world: World) -> None:
 
 async def test_a_long_backlog_is_cut_into_bounded_groups(world: World) -> None:
     """No commit holds more than the named limit, whatever was handed over at once."""
-    world.queue.submit(events(1, 2 * MAX_GROUP_EVENTS + 5))
+    world.queue.append(events(1, 2 * MAX_GROUP_EVENTS + 5))
     await world.queue.durable(2 * MAX_GROUP_EVENTS + 5)
     assert world.journal.groups == [MAX_GROUP_EVENTS, MAX_GROUP_EVENTS, 5]
 
@@ -113,7 +113,7 @@ async def test_a_long_backlog_is_cut_into_bounded_groups(world: World) -> None:
 async def test_the_queue_says_when_it_is_full(world: World) -> None:
     """With the limit's worth of events waiting for the disk, LIMIT_REACHED names the limit and when to come back."""
     world.journal.gate.clear()
-    world.queue.submit(events(1, 100))
+    world.queue.append(events(1, 100))
     with pytest.raises(DtmsError) as caught:
         world.queue.require_room()
     assert caught.value.reason is Reason.LIMIT_REACHED
@@ -125,8 +125,8 @@ async def test_the_queue_says_when_it_is_full(world: World) -> None:
 
 
 async def test_reads_and_snapshots_pass_between_commits(world: World) -> None:
-    """Read, snapshot, compact and head see everything that was submitted before them."""
-    world.queue.submit(events(1, 20))
+    """Read, snapshot, compact and head see everything that was handed over before them."""
+    world.queue.append(events(1, 20))
     assert await world.queue.read(15, 10) == events(15, 20)
     await world.queue.save_snapshot(Snapshot(20, b"state"))
     assert await world.queue.compact(21) == 21
@@ -134,26 +134,26 @@ async def test_reads_and_snapshots_pass_between_commits(world: World) -> None:
         await world.queue.read(20, 1)
     assert caught.value.reason is Reason.COMPACTED
     assert await world.queue.chain_head() == world.journal.chain_head
-    world.queue.submit(events(21, 21))
+    world.queue.append(events(21, 21))
     await world.queue.durable(21)
 
 
 async def test_a_gap_is_refused_before_it_is_queued(world: World) -> None:
     """Events that do not carry on from the last ones are a bug: ValueError, and nothing is handed over."""
     with pytest.raises(ValueError, match="revision 2 where 1 follows"):
-        world.queue.submit(events(2, 2))
-    with pytest.raises(ValueError, match="not submitted"):
+        world.queue.append(events(2, 2))
+    with pytest.raises(ValueError, match="not appended"):
         await world.queue.durable(1)
-    world.queue.submit(events(1, 1))
+    world.queue.append(events(1, 1))
     await world.queue.durable(1)
 
 
 async def test_a_failure_reaches_everybody_and_stays(world: World) -> None:
-    """When a commit fails, waiters, the watch, later submits, reads and close all raise the same JournalFailed."""
-    world.queue.submit(events(1, 5))
+    """When a commit fails, waiters, the watch, later appends, reads and close all raise the same JournalFailed."""
+    world.queue.append(events(1, 5))
     await world.queue.durable(5)
     world.journal.gate.clear()
-    world.queue.submit(events(6, 7))
+    world.queue.append(events(6, 7))
     waiting = [asyncio.create_task(c) for c in (world.queue.durable(7), world.queue.read(1, 1))]
     watching = asyncio.create_task(world.queue.watch_failure())
     await asyncio.sleep(0)
@@ -161,7 +161,7 @@ async def test_a_failure_reaches_everybody_and_stays(world: World) -> None:
     world.journal.gate.set()
     outcomes = await asyncio.gather(*waiting, watching, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [JournalFailed] * 3
-    refused: list[Callable[[], None]] = [world.queue.require_room, lambda: world.queue.submit(events(8, 8))]
+    refused: list[Callable[[], None]] = [world.queue.require_room, lambda: world.queue.append(events(8, 8))]
     for call in refused:
         with pytest.raises(JournalFailed):
             call()
@@ -171,13 +171,13 @@ async def test_a_failure_reaches_everybody_and_stays(world: World) -> None:
 
 
 async def test_close_commits_what_was_handed_over(tmp_path: Path) -> None:
-    """Everything submitted before close is on disk after it, the directory is free, and later submits are refused."""
+    """Everything handed over before close is on disk after it, the directory is free, and later appends are refused."""
     world = World(tmp_path)
-    world.queue.submit(events(1, 50))
+    world.queue.append(events(1, 50))
     await world.queue.close()
     assert verify_journal(tmp_path, no_progress).newest_revision == 50
     with pytest.raises(ValueError, match="closed"):
-        world.queue.submit(events(51, 51))
+        world.queue.append(events(51, 51))
 
 
 async def test_an_idle_journal_is_checkpointed(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ async def test_an_idle_journal_is_checkpointed(tmp_path: Path) -> None:
 
     journal, _report = Watched.open(tmp_path, wal_limit_bytes=1 << 30, progress=no_progress)
     queue = CommitQueue(journal, on_durable=lambda _revision: None, max_pending_events=10**6, idle_ms=1)
-    queue.submit(events(1, 10_000))
+    queue.append(events(1, 10_000))
     await queue.durable(10_000)
     await cleared.wait()
     await queue.close()

@@ -50,7 +50,7 @@ class CommitQueue:
         self._on_durable = on_durable
         self._max_pending_events = max_pending_events
         self._idle_s = idle_ms / 1000
-        self._submitted = self._durable = journal.newest_revision
+        self._appended = self._durable = journal.newest_revision
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._failure: Exception | None = None
@@ -66,9 +66,9 @@ class CommitQueue:
         self._thread.start()
 
     @property
-    def submitted_revision(self) -> int:
+    def appended_revision(self) -> int:
         """The newest revision handed over."""
-        return self._submitted
+        return self._appended
 
     @property
     def durable_revision(self) -> int:
@@ -78,7 +78,7 @@ class CommitQueue:
     def require_room(self) -> None:
         """LIMIT_REACHED when too many events wait for the disk. Ask before deciding; what is decided must go in."""
         self._require_sound()
-        pending = self._submitted - self._durable
+        pending = self._appended - self._durable
         if pending >= self._max_pending_events:
             raise DtmsError(
                 Reason.LIMIT_REACHED,
@@ -87,10 +87,10 @@ class CommitQueue:
                 retry_after_s=_RETRY_AFTER_S,
             )
 
-    def submit(self, events: Sequence[Event]) -> None:
-        """Hand over events that carry on from ``submitted_revision``. Never blocks. JournalFailed after a failure."""
+    def append(self, events: Sequence[Event]) -> None:
+        """Hand over events that carry on from ``appended_revision``. Never blocks. JournalFailed after a failure."""
         self._require_sound()
-        for following, (revision, _body) in enumerate(events, self._submitted + 1):
+        for following, (revision, _body) in enumerate(events, self._appended + 1):
             if revision != following:
                 raise ValueError(f"revision {revision} where {following} follows")
         with self._handed_over:
@@ -98,12 +98,12 @@ class CommitQueue:
                 raise ValueError("the commit queue is closed")
             self._events.extend(events)
             self._handed_over.notify()
-        self._submitted += len(events)
+        self._appended += len(events)
 
     async def durable(self, revision: int) -> None:
         """Wait until the disk has ``revision``. JournalFailed if it never will."""
-        if revision > self._submitted:
-            raise ValueError(f"revision {revision} was not submitted; the newest is {self._submitted}")
+        if revision > self._appended:
+            raise ValueError(f"revision {revision} was not appended; the newest is {self._appended}")
         if revision <= self._durable:
             return
         self._require_sound()
@@ -116,7 +116,7 @@ class CommitQueue:
         return await self._do(lambda: self._journal.read(from_revision, limit))
 
     async def save_snapshot(self, snapshot: Snapshot) -> None:
-        """Journal.save_snapshot behind everything that was submitted before."""
+        """Journal.save_snapshot behind everything that was appended before."""
         await self._do(lambda: self._journal.save_snapshot(snapshot))
 
     async def compact(self, before_revision: int) -> int:
@@ -127,7 +127,7 @@ class CommitQueue:
                 return oldest
 
     async def chain_head(self) -> str:
-        """Journal.chain_head behind everything that was submitted before."""
+        """Journal.chain_head behind everything that was appended before."""
         return await self._do(lambda: self._journal.chain_head)
 
     async def watch_failure(self) -> None:

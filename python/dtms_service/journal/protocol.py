@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 GENESIS: Final = bytes(32)
@@ -39,6 +40,10 @@ class Journal(Protocol):
 
     Every method may raise JournalFailed; after that only ``close`` may be called.
     """
+
+    @property
+    def path(self) -> Path:
+        """Where it is stored, for messages."""
 
     @property
     def oldest_revision(self) -> int:
