@@ -11,14 +11,14 @@ from google.protobuf.message import Message
 
 from dtms.v1.trade_status_service_pb2 import WatchResponse
 
-ResponseT = TypeVar("ResponseT", bound=Message, covariant=True)
+ResponseT_co = TypeVar("ResponseT_co", bound=Message, covariant=True)
 
 
-class Stream(Protocol[ResponseT]):
+class Stream(Protocol[ResponseT_co]):
     """A stream as gRPC hands it to a thread."""
 
-    def __iter__(self) -> Iterator[ResponseT]: ...
-    def __next__(self) -> ResponseT: ...
+    def __iter__(self) -> Iterator[ResponseT_co]: ...
+    def __next__(self) -> ResponseT_co: ...
     def cancel(self) -> object: ...
 
 

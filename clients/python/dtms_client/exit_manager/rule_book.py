@@ -26,7 +26,7 @@ NAMES = frozenset(each.name for each in fields(ExitRules))
 
 @dataclass(frozen=True, slots=True)
 class RuleBook:
-    """Rules by ticket, else by symbol, else the default."""
+    """Rules by ticket, else by symbol, else the default. Tables of tickets and symbols change the default each."""
 
     default: ExitRules
     symbols: Mapping[str, ExitRules] = field(default_factory=dict)
@@ -44,6 +44,9 @@ class RuleBook:
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{path}: {error}") from error
         symbols, trades = table.pop("symbols", {}), table.pop("trades", {})
+        for name, each in (("symbols", symbols), ("trades", trades)):
+            if not isinstance(each, dict) or not all(isinstance(rules, dict) for rules in each.values()):
+                raise ValueError(f"{path}: {name}: expected tables, such as [{name}.NAME]")
         default = _rules(ExitRules(), table, where=str(path))
         return cls(
             default=default,

@@ -1,0 +1,208 @@
+"""The exit manager on a running service: follows quotes and events, proposes, and stays alive through outages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from dtms.v1.arbitration_service_pb2 import ProposeResponse
+from dtms.v1.event_pb2 import Event
+from dtms.v1.trade_pb2 import TRADE_STATE_CLOSED, Trade
+from dtms.v1.trade_status_service_pb2 import Progress
+from dtms_client._channel import Backoff
+from dtms_client.aio import AsyncClient
+from dtms_client.errors import OUTAGE, DtmsError, PermissionDenied, Unauthenticated
+from dtms_client.exit_manager.manager import ExitManager, Instrument, Key, Proposal
+from dtms_client.exit_manager.rules import TradeView
+from dtms_client.exit_manager.state_source import Answer, Limits, Source, StateSource
+from dtms_client.requests import new_request_id
+from dtms_client.watch import Interrupted, Listed, Relisted
+
+# An unanswered proposal is repeated for as long as the state that it was decided on may be acted on.
+PROPOSAL_TTL_S: Final = Limits().last_known_s
+
+logger = logging.getLogger(__name__)
+
+
+class LiveExitManager:
+    """Runs one ExitManager on one client, in one event loop.
+
+    `monotonic` gives seconds that never go back, `now_ns` event time (ns UTC).
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        manager: ExitManager,
+        *,
+        monotonic: Callable[[], float],
+        now_ns: Callable[[], int],
+        limits: Limits,
+    ) -> None:
+        self._client = client
+        self._manager = manager
+        self._monotonic = monotonic
+        self._now_ns = now_ns
+        self._limits = limits
+        self._states = StateSource(client.batch_get_trades, monotonic=monotonic, limits=limits)
+        self._symbols: dict[Key, str] = {}
+        self._open: defaultdict[Instrument, set[Key]] = defaultdict(set)
+        """Open trades by instrument, as the stream tells."""
+        self._touched: set[Instrument] = set()
+        self._work = asyncio.Event()
+        self._busy: set[Key] = set()
+        """Trades with a proposal of ours under way."""
+        self._assuming = False
+
+    async def run(self) -> None:
+        """Until cancelled. Raises what no repeat can mend, a refused credential above all."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow_events(), name="events")
+                tasks.create_task(self._follow_quotes(), name="quotes")
+                tasks.create_task(self._propose_all(tasks), name="proposals")
+        except BaseExceptionGroup as group:
+            failed, others = group.split(DtmsError)
+            if failed is None or others is not None:
+                raise
+            # The tasks share one client: they fail for one reason, and the first to notice ends the others.
+            raise _first(failed) from group
+
+    # ---- what comes in
+
+    async def _follow_events(self) -> None:
+        async for item in self._client.watch(snapshot=True):
+            match item:
+                case Listed() | Relisted():
+                    self._relist(item.trades)
+                    logger.info("trades listed", extra={"facts": {"open": len(item.trades), "revision": item.revision}})
+                case Event():
+                    self._heed(item)
+                case Interrupted():
+                    logger.warning("events interrupted", extra={"facts": {"error": str(item.error)}})
+                case Progress():
+                    pass
+
+    async def _follow_quotes(self) -> None:
+        async for item in self._client.watch_quotes():
+            if isinstance(item, Interrupted):
+                logger.warning("quotes interrupted", extra={"facts": {"error": str(item.error)}})
+            else:
+                self._touch(self._manager.take_quotes(item))
+
+    def _relist(self, trades: tuple[Trade, ...]) -> None:
+        for key in list(self._symbols):
+            self._drop(key)
+        for trade in trades:
+            if trade.state != TRADE_STATE_CLOSED:
+                self._add((trade.account_id, trade.ticket), trade.symbol)
+                self._states.put(trade)
+        self._touch(self._open)
+
+    def _heed(self, event: Event) -> None:
+        key = (event.account_id, event.ticket)
+        if not event.ticket:
+            return
+        if event.state == TRADE_STATE_CLOSED or event.HasField("trade_unregistered"):
+            self._drop(key)
+            return
+        if event.HasField("trade_registered"):
+            self._add(key, event.symbol)
+        if key in self._symbols:
+            self._states.invalidate(key, event.revision)
+            self._touch([(event.account_id, self._symbols[key])])
+
+    def _add(self, key: Key, symbol: str) -> None:
+        self._symbols[key] = symbol
+        self._open[key[0], symbol].add(key)
+
+    def _drop(self, key: Key) -> None:
+        symbol = self._symbols.pop(key, None)
+        if symbol is not None:
+            self._open[key[0], symbol].discard(key)
+        self._states.forget(key)
+        self._manager.forget(key)
+
+    def _touch(self, instruments: list[Instrument] | defaultdict[Instrument, set[Key]]) -> None:
+        self._touched.update(instruments)
+        self._work.set()
+
+    # ---- what goes out
+
+    async def _propose_all(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            touched, self._touched = self._touched, set()
+            keys = sorted(key for instrument in touched for key in self._open[instrument] - self._busy)
+            answers = await self._states.read(keys, max_age_s=self._limits.ownership_s)
+            self._tell_of(answers.values())
+            views = [
+                TradeView.of(answer.trade, manager=self._manager.name)
+                for answer in answers.values()
+                if answer.trade is not None and answer.source is not Source.ASSUMED
+            ]
+            for proposal in self._manager.propose(views, now_ns=self._now_ns()):
+                self._busy.add(proposal.key)
+                tasks.create_task(self._carry_out(proposal), name=f"propose {proposal.trade.ticket}")
+
+    def _tell_of(self, answers: Iterable[Answer]) -> None:
+        """Says it once when states are no longer known, and once when they are again."""
+        assumed = sum(answer.source is Source.ASSUMED for answer in answers)
+        if bool(assumed) is not self._assuming:
+            self._assuming = bool(assumed)
+            facts = {"source": Source.ASSUMED, "trades": assumed}
+            logger.warning(
+                "states assumed, nothing is written" if assumed else "states known again", extra={"facts": facts}
+            )
+
+    async def _carry_out(self, proposal: Proposal) -> None:
+        try:
+            response = await self._send(proposal)
+        except (Unauthenticated, PermissionDenied):
+            raise
+        except DtmsError as error:
+            # Whatever it was, the trade is not what it seemed: read it again, decide anew.
+            self._manager.undecided(proposal, error.reason or type(error).__name__, now_ns=self._now_ns())
+        else:
+            if response is None:
+                self._manager.expired(proposal)
+            else:
+                outcome = response.outcome if response.HasField("outcome") else None
+                self._manager.decided(proposal, response.decision, outcome, now_ns=self._now_ns())
+        finally:
+            self._busy.discard(proposal.key)
+        if proposal.key in self._symbols:
+            self._states.doubt(proposal.key)
+            self._touch([(proposal.trade.account_id, proposal.trade.symbol)])
+
+    async def _send(self, proposal: Proposal) -> ProposeResponse | None:
+        """The answer, or None when DTMS did not answer for too long. Repeats carry the same request_id."""
+        request = proposal.request(new_request_id())
+        expires_s = self._monotonic() + PROPOSAL_TTL_S
+        backoff = Backoff()
+        while True:
+            try:
+                return await self._client.propose(
+                    request_id=request.request_id,
+                    account_id=request.account_id,
+                    ticket=request.ticket,
+                    owner_epoch=request.owner_epoch,
+                    action=request.action,
+                )
+            except OUTAGE as error:
+                pause_s = backoff.pause_s(error.retry_after_s)
+                if self._monotonic() + pause_s >= expires_s:
+                    return None
+                logger.warning("proposal waits", extra={"facts": proposal.facts() | {"error": str(error)}})
+            await asyncio.sleep(pause_s)
+
+
+def _first(group: BaseExceptionGroup[DtmsError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

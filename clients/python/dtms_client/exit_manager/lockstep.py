@@ -1,0 +1,121 @@
+"""The exit manager in virtual time: answers each step of a replay, always the same way."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import defaultdict
+from typing import Final
+
+import grpc
+import grpc.aio
+
+from dtms.v1.arbitration_service_pb2 import ProposeRequest
+from dtms.v1.lockstep_service_pb2 import JoinRequest, JoinResponse
+from dtms.v1.lockstep_service_pb2_grpc import LockstepServiceStub
+from dtms_client._channel import Backoff
+from dtms_client.aio import AsyncClient
+from dtms_client.errors import Unavailable, Unexpected, from_rpc
+from dtms_client.exit_manager.manager import ExitManager, Instrument, Proposal
+from dtms_client.exit_manager.rules import TradeView
+from dtms_client.watch import ended
+
+METHOD: Final = "dtms.v1.LockstepService/Join"
+# The parent of all request_ids of a replay: an arbitrary, fixed UUID.
+NAMESPACE: Final = uuid.UUID("6f0c5f9e-3f0e-5c55-9d3b-0d7a5a1c4e21")
+
+
+class LockstepExitManager:
+    """Runs one ExitManager through one replay."""
+
+    def __init__(self, client: AsyncClient, manager: ExitManager) -> None:
+        self._client = client
+        self._manager = manager
+        self._trades: defaultdict[Instrument, list[TradeView]] = defaultdict(list)
+        self._revision: int | None = None
+        self._sent: dict[str, Proposal] = {}
+        self.steps = 0
+
+    async def run(self, *, connect_s: float) -> None:
+        """Until the history ends. Waits at most `connect_s` for a service that is still starting.
+
+        Raises FailedPrecondition/MODE_UNSUPPORTED where the service does not run in lockstep, and any error after the
+        first step: a replay with a gap is worth nothing.
+        """
+        waited_s = 0.0
+        backoff = Backoff()
+        while True:
+            try:
+                await self._join()
+                return
+            except Unavailable as error:
+                pause_s = backoff.pause_s(error.retry_after_s)
+                waited_s += pause_s
+                if self.steps or waited_s > connect_s:
+                    raise
+            await asyncio.sleep(pause_s)
+
+    async def _join(self) -> None:
+        call = LockstepServiceStub(self._client.channel).Join(metadata=self._client.metadata)
+        try:
+            await self._answer_all(call)
+        except grpc.aio.AioRpcError as failure:
+            raise from_rpc(failure, method=METHOD) from failure
+        finally:
+            call.cancel()
+
+    async def _answer_all(self, call: grpc.aio.StreamStreamCall[JoinRequest, JoinResponse]) -> None:
+        await call.write(JoinRequest(seq=0))
+        while True:
+            step = await call.read()
+            if not isinstance(step, JoinResponse):
+                raise ended(METHOD)
+            self.steps += 1
+            proposals = await self._step(step)
+            if step.last:
+                await call.done_writing()
+                if isinstance(await call.read(), JoinResponse):
+                    raise Unexpected("a step after the last", method=METHOD, reason="STEP_AFTER_LAST")
+                return
+            await call.write(JoinRequest(seq=step.seq, proposals=proposals))
+
+    async def _step(self, step: JoinResponse) -> list[ProposeRequest]:
+        self._settle(step)
+        touched = self._manager.take_quotes(step.quotes)
+        if step.last:
+            return []
+        if step.revision != self._revision:
+            await self._refetch()
+            self._revision = step.revision
+            views = [view for trades in self._trades.values() for view in trades]
+        else:
+            views = [view for instrument in touched for view in self._trades[instrument]]
+        proposals = self._manager.propose(views, now_ns=step.time_ns)
+        requests = [
+            proposal.request(self._request_id(step.seq, proposal, index)) for index, proposal in enumerate(proposals)
+        ]
+        self._sent = {request.request_id: proposal for request, proposal in zip(requests, proposals, strict=True)}
+        return requests
+
+    def _settle(self, step: JoinResponse) -> None:
+        """What became of the proposals of the step before."""
+        for result in step.results:
+            proposal = self._sent.pop(result.request_id, None)
+            if proposal is None:
+                raise Unexpected(
+                    f"a result for {result.request_id}, which was not proposed", method=METHOD, reason="RESULT_UNKNOWN"
+                )
+            if result.error_reason:
+                self._manager.undecided(proposal, result.error_reason, now_ns=step.time_ns)
+            else:
+                outcome = result.outcome if result.HasField("outcome") else None
+                self._manager.decided(proposal, result.decision, outcome, now_ns=step.time_ns)
+
+    async def _refetch(self) -> None:
+        self._trades.clear()
+        async for trade in self._client.list_trades():
+            self._trades[trade.account_id, trade.symbol].append(TradeView.of(trade, manager=self._manager.name))
+
+    def _request_id(self, seq: int, proposal: Proposal, index: int) -> str:
+        account_id, ticket = proposal.key
+        return str(uuid.uuid5(NAMESPACE, f"{self._manager.name}/{seq}/{account_id}/{ticket}/{index}"))

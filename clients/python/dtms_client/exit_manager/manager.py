@@ -1,0 +1,206 @@
+"""One cycle of the exit manager: quotes and trades in, proposals out, results in. No clock, no I/O."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from dtms.v1.action_pb2 import (
+    OUTCOME_STATUS_CONFIRMED,
+    OUTCOME_STATUS_REJECTED,
+    Decision,
+    DenialCode,
+    Outcome,
+    OutcomeStatus,
+    Purpose,
+)
+from dtms.v1.arbitration_service_pb2 import ProposeRequest
+from dtms.v1.market_data_service_pb2 import Quote
+from dtms_client.exit_manager.rule_book import RuleBook
+from dtms_client.exit_manager.rules import QuoteView, TradeView, Wish, decide
+
+MANAGER: Final = "intelligent_exit_manager"
+
+NANOS: Final = 1_000_000_000
+# After a "no" the same question comes again in a moment: each one is an event in the journal of DTMS.
+PAUSE_NS: Final = 5 * NANOS
+# The very same wish, where DTMS said that asking again will not help.
+FINAL_PAUSE_NS: Final = 300 * NANOS
+
+Instrument: TypeAlias = tuple[str, str]
+"""(account_id, symbol)"""
+Key: TypeAlias = tuple[str, int]
+"""(account_id, ticket)"""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A wish for a trade, as it was when it was wished."""
+
+    trade: TradeView
+    wish: Wish
+
+    @property
+    def key(self) -> Key:
+        """The trade."""
+        return (self.trade.account_id, self.trade.ticket)
+
+    def request(self, request_id: str) -> ProposeRequest:
+        """As the wire wants it."""
+        return ProposeRequest(
+            request_id=request_id,
+            account_id=self.trade.account_id,
+            ticket=self.trade.ticket,
+            owner_epoch=self.trade.owner_epoch,
+            action=self.wish.action(),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """For the log."""
+        return {
+            "account_id": self.trade.account_id,
+            "ticket": self.trade.ticket,
+            "symbol": self.trade.symbol,
+            "purpose": Purpose.Name(self.wish.purpose).removeprefix("PURPOSE_"),
+            "stop": getattr(self.wish, "stop", None),
+            "volume": getattr(self.wish, "volume", None),
+        }
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the manager has done."""
+
+    proposals: int = 0
+    granted: int = 0
+    confirmed: int = 0
+    rejected: int = 0
+    unknown: int = 0
+    """Granted, and how it ended at the broker is left to the stream."""
+    expired: int = 0
+    """Waited for DTMS too long, to be decided anew."""
+    denied: Counter[str] = field(default_factory=Counter)
+    """By denial code, without prefix."""
+    undecided: Counter[str] = field(default_factory=Counter)
+    """By error reason."""
+
+    def facts(self) -> dict[str, Any]:
+        """For the log."""
+        return {
+            "proposals": self.proposals,
+            "granted": self.granted,
+            "confirmed": self.confirmed,
+            "rejected": self.rejected,
+            "unknown": self.unknown,
+            "expired": self.expired,
+            "denied": dict(self.denied),
+            "undecided": dict(self.undecided),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    """After a "no", until the trade changes: nothing of that purpose for a moment, the very same wish for longer."""
+
+    trade: TradeView
+    wish: Wish
+    any_until_ns: int
+    same_until_ns: int
+
+    def holds(self, trade: TradeView, wish: Wish, now_ns: int) -> bool:
+        """The wish has to wait."""
+        until_ns = self.same_until_ns if wish == self.wish else self.any_until_ns
+        return now_ns < until_ns and trade == self.trade
+
+
+class ExitManager:
+    """Holds the latest quotes and what was refused; the trades are passed in."""
+
+    def __init__(self, book: RuleBook, *, name: str) -> None:
+        """`name` is the manager of the credential: its own partials are found in the trade under it."""
+        self.name = name
+        self.tally = Tally()
+        self._book = book
+        self._quotes: dict[Instrument, QuoteView] = {}
+        self._pauses: dict[tuple[Key, Purpose.ValueType], _Pause] = {}
+
+    def take_quotes(self, quotes: Iterable[Quote]) -> list[Instrument]:
+        """Remembers quotes; returns whose they are."""
+        touched: list[Instrument] = []
+        for quote in quotes:
+            instrument = (quote.account_id, quote.symbol)
+            self._quotes[instrument] = QuoteView.of(quote)
+            touched.append(instrument)
+        return touched
+
+    def propose(self, trades: Iterable[TradeView], *, now_ns: int) -> list[Proposal]:
+        """What to propose now: one wish a trade, because a trade takes one change at a time and the next wish is
+        decided on what the first one has changed."""
+        proposals: list[Proposal] = []
+        for trade in trades:
+            quote = self._quotes.get((trade.account_id, trade.symbol))
+            if quote is None:
+                continue
+            for wish in decide(trade, quote, self._book.rules(trade)):
+                if not self._paused(trade, wish, now_ns):
+                    proposals.append(Proposal(trade=trade, wish=wish))
+                    break
+        self.tally.proposals += len(proposals)
+        return proposals
+
+    def decided(self, proposal: Proposal, decision: Decision, outcome: Outcome | None, *, now_ns: int) -> None:
+        """DTMS has answered."""
+        if not decision.granted:
+            code = DenialCode.Name(decision.denial).removeprefix("DENIAL_CODE_")
+            self.tally.denied[code] += 1
+            self._pause(proposal, now_ns, final=not decision.retryable)
+            logger.info("denied", extra={"facts": proposal.facts() | {"denial": code}})
+            return
+        self.tally.granted += 1
+        status = outcome.status if outcome is not None else None
+        if status == OUTCOME_STATUS_CONFIRMED:
+            self.tally.confirmed += 1
+        elif status == OUTCOME_STATUS_REJECTED:
+            self.tally.rejected += 1
+            self._pause(proposal, now_ns, final=False)
+        else:
+            self.tally.unknown += 1
+            self._pause(proposal, now_ns, final=False)
+        facts = {
+            "outcome": "UNDER_WAY" if status is None else OutcomeStatus.Name(status).removeprefix("OUTCOME_STATUS_"),
+            "retcode": outcome.retcode if outcome is not None else None,
+        }
+        logger.info("granted", extra={"facts": proposal.facts() | facts})
+
+    def undecided(self, proposal: Proposal, reason: str, *, now_ns: int) -> None:
+        """DTMS could not decide, as on a stale owner_epoch: the trade is to be read again."""
+        self.tally.undecided[reason] += 1
+        self._pause(proposal, now_ns, final=False)
+        logger.info("undecided", extra={"facts": proposal.facts() | {"reason": reason}})
+
+    def expired(self, proposal: Proposal) -> None:
+        """DTMS did not answer for too long: the wish is dropped, to be decided anew on its return."""
+        self.tally.expired += 1
+        logger.warning("expired", extra={"facts": proposal.facts()})
+
+    def forget(self, key: Key) -> None:
+        """The trade is gone."""
+        for paused in [paused for paused in self._pauses if paused[0] == key]:
+            del self._pauses[paused]
+
+    def _pause(self, proposal: Proposal, now_ns: int, *, final: bool) -> None:
+        self._pauses[proposal.key, proposal.wish.purpose] = _Pause(
+            trade=proposal.trade,
+            wish=proposal.wish,
+            any_until_ns=now_ns + PAUSE_NS,
+            same_until_ns=now_ns + (FINAL_PAUSE_NS if final else PAUSE_NS),
+        )
+
+    def _paused(self, trade: TradeView, wish: Wish, now_ns: int) -> bool:
+        pause = self._pauses.get(((trade.account_id, trade.ticket), wish.purpose))
+        return pause is not None and pause.holds(trade, wish, now_ns)

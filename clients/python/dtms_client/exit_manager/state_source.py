@@ -1,0 +1,194 @@
+"""The state of trades as far as it can be known: asked for, cached, remembered, or at last assumed.
+
+Never waits beyond its deadlines and never raises on an outage; each answer says where it comes from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol, TypeAlias
+
+from dtms.v1.trade_pb2 import Trade
+from dtms.v1.trade_status_service_pb2 import BatchGetTradesResponse
+from dtms_client.errors import OUTAGE
+from dtms_client.exit_manager.rules import DEFENSIVE
+
+Key: TypeAlias = tuple[str, int]
+"""(account_id, ticket)"""
+
+# The service takes at most so many tickets in one call.
+BATCH: Final = 500
+
+
+class Source(StrEnum):
+    """Where an answer comes from."""
+
+    FRESH = "FRESH"
+    """Just asked."""
+    CACHED = "CACHED"
+    """Asked a moment ago, and the stream told of no change since."""
+    LAST_KNOWN = "LAST_KNOWN"
+    """DTMS does not answer; what it said last is still young enough to act on."""
+    ASSUMED = "ASSUMED"
+    """DTMS does not answer and nothing young is known: taken as not defensive, which allows no write through DTMS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long to wait and to trust, seconds."""
+
+    deadline_s: float = 2.0
+    """For one question; asked twice at most."""
+    state_s: float = 10.0
+    """A state is believed for so long without a word from the stream."""
+    ownership_s: float = 5.0
+    """Ownership moves faster than states do."""
+    last_known_s: float = 30.0
+    """After that a state says nothing about the present."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known of a trade. `trade` is None when DTMS does not know it, or on ASSUMED."""
+
+    trade: Trade | None
+    source: Source
+    age_s: float
+
+    @property
+    def defensive(self) -> bool:
+        """Only DTMS acts. False on ASSUMED."""
+        return self.trade is not None and self.trade.state in DEFENSIVE
+
+
+class Ask(Protocol):
+    """Asks DTMS, as `AsyncClient.batch_get_trades` does."""
+
+    async def __call__(
+        self, tickets: Sequence[int], *, account_id: str, timeout_s: float
+    ) -> BatchGetTradesResponse: ...
+
+
+@dataclass(slots=True)
+class _Memory:
+    trade: Trade | None
+    asked_at_s: float
+
+
+class StateSource:
+    """States of trades for one event loop.
+
+    `monotonic` gives seconds that never go back. What is remembered is bounded by the trades that are not forgotten:
+    call `forget` when one is closed.
+    """
+
+    def __init__(self, ask: Ask, *, monotonic: Callable[[], float], limits: Limits) -> None:
+        self._ask = ask
+        self._monotonic = monotonic
+        self._limits = limits
+        self._memory: dict[Key, _Memory] = {}
+        self._changed_at: dict[Key, int] = {}
+        """Revision that the stream told of and no answer has reached yet."""
+
+    async def state(self, key: Key) -> Answer:
+        """The defensive state; believed for `state_s`."""
+        return (await self.read([key], max_age_s=self._limits.state_s))[key]
+
+    async def ownership(self, key: Key) -> Answer:
+        """Owner, token and breakeven of the trade; believed for `ownership_s`."""
+        return (await self.read([key], max_age_s=self._limits.ownership_s))[key]
+
+    async def read(self, keys: Iterable[Key], *, max_age_s: float) -> dict[Key, Answer]:
+        """Several trades at once, asked for together.
+
+        Takes two deadlines at most, however many trades. Raises what no repeat can mend (a refused credential).
+        """
+        now_s = self._monotonic()
+        wanted = list(dict.fromkeys(keys))
+        stale = [key for key in wanted if not self._believed(key, max_age_s=max_age_s, now_s=now_s)]
+        asked: set[Key] = set()
+        if stale:
+            for answered in await asyncio.gather(*(self._refresh(*group) for group in _groups(stale))):
+                asked.update(answered)
+        now_s = self._monotonic()
+        return {key: self._answer(key, fresh=key in asked, cached=key not in stale, now_s=now_s) for key in wanted}
+
+    def put(self, trade: Trade) -> None:
+        """Remembers a trade that the stream listed just now."""
+        key = (trade.account_id, trade.ticket)
+        self._remember(key, trade, self._monotonic())
+
+    def invalidate(self, key: Key, revision: int) -> None:
+        """The stream told of a change at `revision`: what is older is not believed any more."""
+        self._changed_at[key] = max(revision, self._changed_at.get(key, 0))
+
+    def doubt(self, key: Key) -> None:
+        """Believes nothing of the trade until it is asked for again, after a change of our own."""
+        self._changed_at[key] = sys.maxsize
+
+    def forget(self, key: Key) -> None:
+        """The trade is gone."""
+        self._memory.pop(key, None)
+        self._changed_at.pop(key, None)
+
+    def _believed(self, key: Key, *, max_age_s: float, now_s: float) -> bool:
+        memory = self._memory.get(key)
+        return memory is not None and now_s - memory.asked_at_s <= max_age_s and key not in self._changed_at
+
+    async def _refresh(self, account_id: str, tickets: Sequence[int]) -> set[Key]:
+        """Asks, once more after a failure; empty when DTMS does not answer."""
+        try:
+            return await self._ask_once(account_id, tickets)
+        except OUTAGE:
+            pass
+        try:
+            return await self._ask_once(account_id, tickets)
+        except OUTAGE:
+            return set()
+
+    async def _ask_once(self, account_id: str, tickets: Sequence[int]) -> set[Key]:
+        keys = [(account_id, ticket) for ticket in tickets]
+        asked_at_s = self._monotonic()
+        heard = {key: self._changed_at.get(key) for key in keys}
+        response = await self._ask(tickets, account_id=account_id, timeout_s=self._limits.deadline_s)
+        found = {trade.ticket: trade for trade in response.trades}
+        for key in keys:
+            self._remember(key, found.get(key[1]), asked_at_s)
+            # A change that the stream told of while the answer was on its way is not settled by it.
+            if self._changed_at.get(key) == heard[key]:
+                self._changed_at.pop(key, None)
+        return set(keys)
+
+    def _remember(self, key: Key, trade: Trade | None, asked_at_s: float) -> None:
+        known = self._memory.get(key)
+        newest = known.trade.revision if known is not None and known.trade is not None else 0
+        if trade is not None and trade.revision < newest:
+            return
+        self._memory[key] = _Memory(trade, asked_at_s)
+        if trade is not None and trade.revision >= self._changed_at.get(key, 0):
+            self._changed_at.pop(key, None)
+
+    def _answer(self, key: Key, *, fresh: bool, cached: bool, now_s: float) -> Answer:
+        memory = self._memory.get(key)
+        age_s = now_s - memory.asked_at_s if memory is not None else 0.0
+        if memory is None or (not fresh and age_s > self._limits.last_known_s):
+            return Answer(trade=None, source=Source.ASSUMED, age_s=age_s)
+        source = Source.FRESH if fresh else Source.CACHED if cached else Source.LAST_KNOWN
+        return Answer(trade=memory.trade, source=source, age_s=age_s)
+
+
+def _groups(keys: Sequence[Key]) -> list[tuple[str, list[int]]]:
+    """Tickets by account, in pieces that fit a call."""
+    accounts: defaultdict[str, list[int]] = defaultdict(list)
+    for account_id, ticket in keys:
+        accounts[account_id].append(ticket)
+    return [
+        (account_id, tickets[start : start + BATCH])
+        for account_id, tickets in accounts.items()
+        for start in range(0, len(tickets), BATCH)
+    ]

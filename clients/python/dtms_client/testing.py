@@ -1,0 +1,196 @@
+"""A stand-in for the service, for tests of programs that use these clients: a real gRPC server with scripted answers.
+
+::
+
+    service = ScriptedService()
+    service.on("GetTrade", answer)          # async def answer(request, context) -> GetTradeResponse
+    await service.start()
+    async with AsyncClient(service.address, token="test") as client: ...
+    await service.stop()
+
+A method without a script is UNIMPLEMENTED. `refuse` ends a call as DTMS does; `never` is a service that froze.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf import any_pb2, duration_pb2, message_factory
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from dtms.v1 import (
+    admin_service_pb2,
+    arbitration_service_pb2,
+    lockstep_service_pb2,
+    market_data_service_pb2,
+    paper_service_pb2,
+    registry_service_pb2,
+    trade_status_service_pb2,
+)
+from dtms_client.errors import DOMAIN
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+Script: TypeAlias = Callable[[Any, Context], Awaitable[Any] | AsyncIterator[Any]]
+"""Takes the request, or the iterator of requests; answers with a response, or yields responses."""
+
+_METHODS: Mapping[str, MethodDescriptor] = {
+    method.name: method
+    for module in (
+        admin_service_pb2,
+        arbitration_service_pb2,
+        lockstep_service_pb2,
+        market_data_service_pb2,
+        paper_service_pb2,
+        registry_service_pb2,
+        trade_status_service_pb2,
+    )
+    for service in module.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that came in; `request` is None where the client streams, `deadline_s` where it set none."""
+
+    method: str
+    request: Any
+    metadata: Mapping[str, str]
+    deadline_s: float | None
+
+
+class ScriptedService:
+    """One server on this machine at a time; it can be stopped and started again on the same port."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self._scripts: dict[str, Script] = {}
+        self._server: grpc.aio.Server | None = None
+        self._port = 0
+
+    @property
+    def address(self) -> str:
+        """Where it listens, also while it is stopped."""
+        return f"127.0.0.1:{self._port}"
+
+    def on(self, method: str, script: Script) -> None:
+        """Sets the answer of a method, "GetTrade" for example. Raises KeyError for a method that does not exist."""
+        self._scripts[_METHODS[method].name] = script
+
+    def requests(self, method: str) -> list[Any]:
+        """What was asked of a method so far, in order."""
+        return [call.request for call in self.calls if call.method == method]
+
+    async def start(self) -> None:
+        """Listens, on the port of the time before if there was one."""
+        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        self._server.add_generic_rpc_handlers((_Router(self._scripts, self.calls),))
+        self._port = self._server.add_insecure_port(self.address)
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Breaks all calls and goes away."""
+        if self._server is not None:
+            await self._server.stop(grace=None)
+            self._server = None
+
+
+class _Router(grpc.GenericRpcHandler):
+    def __init__(self, scripts: Mapping[str, Script], calls: list[Call]) -> None:
+        self._scripts = scripts
+        self._calls = calls
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """The handler of a method, None where nothing is scripted."""
+        path: str | bytes = handler_call_details.method
+        name = (path.decode() if isinstance(path, bytes) else path).rpartition("/")[2]
+        script = self._scripts.get(name)
+        return None if script is None else _handler(_METHODS[name], script, self._calls)
+
+
+def _handler(method: MethodDescriptor, script: Script, calls: list[Call]) -> grpc.RpcMethodHandler[Any, Any]:
+    def note(request: Any, context: Context) -> None:  # noqa: ANN401 - any message, or an iterator of them
+        calls.append(
+            Call(
+                method=method.name,
+                request=request if isinstance(request, Message) else None,
+                metadata={str(key): str(value) for key, value in context.invocation_metadata() or ()},
+                deadline_s=context.time_remaining(),
+            )
+        )
+
+    async def one(request: Any, context: Context) -> Any:  # noqa: ANN401 - as above
+        note(request, context)
+        answer = script(request, context)
+        assert isinstance(answer, Awaitable), f"{method.name}: the script must be a coroutine function"
+        return await answer
+
+    async def many(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401 - as above
+        note(request, context)
+        answers = script(request, context)
+        assert isinstance(answers, AsyncIterator), f"{method.name}: the script must be an async generator function"
+        async for answer in answers:
+            yield answer
+
+    coders = {
+        "request_deserializer": message_factory.GetMessageClass(method.input_type).FromString,
+        "response_serializer": message_factory.GetMessageClass(method.output_type).SerializeToString,
+    }
+    handler: grpc.RpcMethodHandler[Any, Any]
+    if method.client_streaming:
+        handler = grpc.stream_stream_rpc_method_handler(many, **coders)
+    elif method.server_streaming:
+        handler = grpc.unary_stream_rpc_method_handler(many, **coders)
+    else:
+        handler = grpc.unary_unary_rpc_method_handler(one, **coders)
+    return handler
+
+
+async def never(_request: object, _context: Context) -> NoReturn:
+    """A script that does not answer."""
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError("unreachable")
+
+
+async def refuse(
+    context: Context,
+    code: grpc.StatusCode,
+    reason: str,
+    message: str = "refused by script",
+    *,
+    metadata: Mapping[str, str] | None = None,
+    violations: Mapping[str, str] | None = None,
+    retry_after_s: float | None = None,
+) -> NoReturn:
+    """Ends the call with a status and details, as the service does."""
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata or {})]
+    if violations:
+        fields = [
+            error_details_pb2.BadRequest.FieldViolation(field=name, description=why) for name, why in violations.items()
+        ]
+        details.append(error_details_pb2.BadRequest(field_violations=fields))
+    if retry_after_s is not None:
+        delay = duration_pb2.Duration(seconds=int(retry_after_s), nanos=round(retry_after_s % 1 * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = []
+    for detail in details:
+        box = any_pb2.Any()
+        box.Pack(detail)
+        packed.append(box)
+    status = rpc_status.to_status(status_pb2.Status(code=_number(code), message=message, details=packed))
+    context.set_trailing_metadata(status.trailing_metadata)
+    await context.abort(status.code, status.details)
+    raise AssertionError("unreachable")
+
+
+def _number(code: grpc.StatusCode) -> int:
+    number: int = code_pb2.Code.Value(code.name)
+    return number
