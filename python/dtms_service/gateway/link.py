@@ -122,8 +122,8 @@ class GatewayLink:
 
     def _ended(self, reader: asyncio.Task[None]) -> None:
         """Tell whoever waits why nothing more will come."""
-        error = AttachmentLost("hung up") if reader.cancelled() else reader.exception()
-        self._lost = error or AttachmentLost("the service closed the stream")
+        failure = None if reader.cancelled() else reader.exception()
+        self._lost = AttachmentLost("the stream was closed") if failure is None else failure
         for waiting in (self._attached, self._done):
             if waiting is not None and not waiting.done():
                 waiting.set_exception(self._lost)

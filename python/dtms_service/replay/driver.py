@@ -175,8 +175,8 @@ class HistoryDriver:
             continuous = time_msc < path_ends_msc
             if not continuous:
                 path_ends_msc = time_msc + path_ms
-            made = broker.on_tick(symbol, time_msc, bid, ask, volume=volume, continuous=continuous)
-            shadow.on_tick(symbol, time_msc, bid, ask, volume=volume, continuous=continuous)
+            made = broker.on_tick(symbol, time_msc, bid, ask, continuous=continuous)
+            shadow.on_tick(symbol, time_msc, bid, ask, continuous=continuous)
             if made:
                 self.observer.deals(made)
             if broker.change_count != changes:

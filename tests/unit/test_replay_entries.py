@@ -1,0 +1,218 @@
+"""Entry rules: the channel breakout against a naive twin, schedules and how they are written."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from dtms_service.broker.door import Side
+from dtms_service.errors import DtmsError
+from dtms_service.history import Tick
+from dtms_service.replay.bars import BarBuilder, ClosedBar
+from dtms_service.replay.entries import (
+    DonchianBreakout,
+    Entry,
+    Level,
+    LevelKind,
+    parse_trade,
+    parse_trades,
+)
+
+SPREAD = 0.0002
+NONE_OPEN: frozenset[Side] = frozenset()
+
+
+def ticks(bids: Iterable[float], step_ms: int = 1000) -> Iterator[Tick]:
+    for index, bid in enumerate(bids):
+        yield Tick(1_000_000_000_000 + index * step_ms, bid, bid + SPREAD, 1.0)
+
+
+def rule(period: int = 3) -> DonchianBreakout:
+    return DonchianBreakout(timeframe_s=60, volume=0.1, period=period, stop_atr=2.0, target_r=3.0)
+
+
+def flat_bars(breakout: DonchianBreakout, count: int, low: float = 1.0, high: float = 1.1) -> None:
+    for index in range(count):
+        breakout.on_bar(ClosedBar(index * 60, low, high, low, high, 4.0))
+
+
+def test_nothing_is_opened_before_n_is_known() -> None:
+    """The rule waits for 20 closed bars, however far the price runs."""
+    breakout = rule()
+    flat_bars(breakout, 19)
+    assert [breakout.on_tick(tick, NONE_OPEN) for tick in ticks([1.05, 1.2, 0.8])] == [[], [], []]
+    assert breakout.n is None
+
+
+def test_a_breakout_buys_with_a_stop_of_two_n_and_a_target_of_three_stops() -> None:
+    """Above the channel the rule buys once: stop 2 N away, target 3 times as far."""
+    breakout = rule()
+    flat_bars(breakout, 20)
+    assert breakout.n == pytest.approx(0.1)
+    inside, beyond, further = ticks([1.05, 1.1001, 1.1002])
+    assert breakout.on_tick(inside, NONE_OPEN) == []
+    (entry,) = breakout.on_tick(beyond, NONE_OPEN)
+    assert (entry.side, entry.volume) == (Side.BUY, 0.1)
+    assert entry.sl == Level(LevelKind.DISTANCE, pytest.approx(0.2))
+    assert entry.tp == Level(LevelKind.DISTANCE, pytest.approx(0.6))
+    assert breakout.on_tick(further, frozenset({Side.BUY})) == []
+
+
+def test_the_mirror_of_a_breakout_sells() -> None:
+    """Below the channel the rule sells with the same distances."""
+    breakout = rule()
+    flat_bars(breakout, 20)
+    inside, beyond = ticks([1.05, 0.9999])
+    assert breakout.on_tick(inside, NONE_OPEN) == []
+    (entry,) = breakout.on_tick(beyond, NONE_OPEN)
+    assert entry.side is Side.SELL
+    assert entry.sl == Level(LevelKind.DISTANCE, pytest.approx(0.2))
+
+
+def test_a_side_that_is_open_is_not_opened_again_and_the_other_may_be() -> None:
+    """At most one trade a side is open, and both sides may be."""
+    breakout = rule()
+    flat_bars(breakout, 20)
+    inside, above, below = ticks([1.05, 1.2, 0.9])
+    breakout.on_tick(inside, NONE_OPEN)
+    assert breakout.on_tick(above, frozenset({Side.BUY})) == []
+    assert [entry.side for entry in breakout.on_tick(below, frozenset({Side.BUY}))] == [Side.SELL]
+
+
+def test_a_price_that_stays_outside_is_one_breakout() -> None:
+    """After its trade was stopped out, the rule does not buy again before the price has been inside."""
+    breakout = rule()
+    flat_bars(breakout, 20)
+    sides = [[e.side for e in breakout.on_tick(tick, NONE_OPEN)] for tick in ticks([1.05, 1.2, 1.3, 1.05, 1.2])]
+    assert sides == [[], [Side.BUY], [], [], [Side.BUY]]
+
+
+def test_the_rule_agrees_with_a_naive_twin() -> None:
+    """On a random walk the entries are those of a rule that recomputes channel and N from all bars at every tick."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201  # repeats the walk
+    chance = random.Random(seed)
+    bids, price = [], 1.0
+    for _ in range(20_000):
+        price = max(0.5, price + chance.gauss(0, 0.0004))
+        bids.append(round(price, 5))
+    breakout, builder = rule(period=20), BarBuilder(60)
+    bars: list[ClosedBar] = []
+    got: list[tuple[int, Entry]] = []
+    wanted: list[tuple[int, Side, float]] = []
+    last_inside = {Side.BUY: False, Side.SELL: False}
+    for index, tick in enumerate(ticks(bids, step_ms=3000)):
+        bar = builder.add(tick.time_msc, tick.bid, tick.volume)
+        if bar is not None:
+            breakout.on_bar(bar)
+            bars.append(bar)
+        got += [(index, entry) for entry in breakout.on_tick(tick, NONE_OPEN)]
+        if len(bars) >= 20:
+            ranges = [bars[0].high - bars[0].low] + [
+                max(b.high - b.low, abs(b.high - a.close), abs(b.low - a.close))
+                for a, b in zip(bars, bars[1:], strict=False)
+            ]
+            n = sum(ranges[:20]) / 20
+            for true_range in ranges[20:]:
+                n = (19 * n + true_range) / 20
+            upper, lower = max(b.high for b in bars[-20:]), min(b.low for b in bars[-20:])
+            beyond = {Side.BUY: tick.bid > upper, Side.SELL: tick.bid < lower}
+            wanted += [(index, side, 2 * n) for side in Side if beyond[side] and last_inside[side]]
+            last_inside = {side: not beyond[side] for side in Side}
+    assert len(wanted) > 10, "the walk must break out, or the test proves nothing"
+    assert [(index, entry.side) for index, entry in got] == [(index, side) for index, side, _ in wanted]
+    stops = [entry.sl.value for _, entry in got if entry.sl is not None]
+    assert stops == pytest.approx([distance for _, _, distance in wanted], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [
+        ("volume", {"volume": 0.0}),
+        ("volume", {"volume": float("nan")}),
+        ("period", {"period": 0}),
+        ("timeframe_s", {"timeframe_s": 0}),
+        ("stop_atr", {"stop_atr": -1.0}),
+        ("target_r", {"target_r": float("inf")}),
+    ],
+)
+def test_a_breakout_that_cannot_be_is_refused_by_field(field: str, given: dict[str, float]) -> None:
+    """Each parameter that no rule can have is named."""
+    fields: dict[str, float] = {"timeframe_s": 60, "volume": 0.1, **given}
+    with pytest.raises(DtmsError) as caught:
+        DonchianBreakout(**fields)  # type: ignore[arg-type]  # wrong on purpose
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_a_trade_is_read_with_levels_as_prices_or_distances() -> None:
+    """Times are UTC, levels are prices or distances, and what is not written is not there."""
+    full = parse_trade("BUY@2014-05-02T12:25:00,0.10,sl=1283.5,tp_distance=20")
+    assert full.time_msc == 1_399_033_500_000
+    assert full.entry == Entry(
+        side=Side.BUY, volume=0.10, sl=Level(LevelKind.PRICE, 1283.5), tp=Level(LevelKind.DISTANCE, 20.0)
+    )
+    bare = parse_trade("sell@2014-05-02T14:25:00+02:00, 1")
+    assert bare.time_msc == full.time_msc
+    assert bare.entry == Entry(side=Side.SELL, volume=1.0, sl=None, tp=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("", ["trade.side", "trade.volume"]),
+        ("LONG@2014-05-02T12:25:00,0.1", ["trade.side"]),
+        ("BUY@noon,0.1", ["trade.time"]),
+        ("BUY@2014-05-02T12:25:00", ["trade.volume"]),
+        ("BUY@2014-05-02T12:25:00,-0.1", ["trade.volume"]),
+        ("BUY@2014-05-02T12:25:00,nan", ["trade.volume"]),
+        ("BUY@2014-05-02T12:25:00,0.1,sl=", ["trade.sl"]),
+        ("BUY@2014-05-02T12:25:00,0.1,sl=1,sl_distance=2", ["trade.sl"]),
+        ("BUY@2014-05-02T12:25:00,0.1,stop=1", ["trade"]),
+        ("BUY@x,y,tp=z", ["trade.time", "trade.volume", "trade.tp"]),
+    ],
+)
+def test_what_is_wrong_with_a_trade_is_named(text: str, fields: list[str]) -> None:
+    """Every wrong part is named at once, by its field."""
+    with pytest.raises(DtmsError) as caught:
+        parse_trade(text)
+    assert [violation.field for violation in caught.value.violations] == fields
+
+
+def test_wrong_trades_of_a_schedule_are_told_apart() -> None:
+    """The field says which of the trades it belongs to."""
+    with pytest.raises(DtmsError) as caught:
+        parse_trades(["BUY@2014-05-02T12:25:00,0.1", "SELL@2014-05-02T12:25:00,0"])
+    assert [violation.field for violation in caught.value.violations] == ["trades[1].volume"]
+
+
+def test_a_schedule_opens_at_the_first_tick_that_is_not_too_early_and_tells_what_it_missed() -> None:
+    """Trades open in order of time, several at one tick if they are due; what the history never reached is named."""
+    late = "SELL@2001-09-10T00:00:00,0.3"
+    schedule = parse_trades([late, "BUY@2001-09-09T01:46:43,0.2", "SELL@2001-09-09T01:46:41.5,0.1"])
+    opened = [[entry.volume for entry in schedule.on_tick(tick, NONE_OPEN)] for tick in ticks([1.0] * 5)]
+    assert opened == [[], [], [0.1], [0.2], []]
+    assert schedule.missed() == [f"{late}: the history ends before"]
+
+
+def test_bars_are_those_of_the_ticks_in_them() -> None:
+    """A bar is closed by the first tick of a later window; windows without ticks have no bar; volume 0 counts as 1."""
+    builder = BarBuilder(60)
+    closed = [
+        builder.add(time_msc, price, volume)
+        for time_msc, price, volume in [
+            (61_000, 5.0, 2.0),
+            (70_000, 7.0, 0.0),
+            (100_000, 4.0, 3.0),
+            (119_999, 6.0, 1.0),
+            (300_000, 8.0, 1.0),
+            (360_000, 9.0, 1.0),
+        ]
+    ]
+    assert [bar for bar in closed if bar is not None] == [
+        ClosedBar(60, 5.0, 7.0, 4.0, 6.0, 7.0),
+        ClosedBar(300, 8.0, 8.0, 8.0, 8.0, 1.0),
+    ]
+    assert closed[4] is not None
+    assert closed[5] is not None
