@@ -1,6 +1,6 @@
 """Wire <-> domain: the only module that sees both the messages of ``dtms.v1`` and the values of the core.
 
-The core speaks dicts whose keys are the proto's field names, so conversion is generic: there is no second list of fields.
+The core speaks dicts whose keys are the proto's field names, so conversion is generic: fields are listed nowhere twice.
 """
 
 from __future__ import annotations

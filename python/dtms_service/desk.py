@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import structlog
 
@@ -23,11 +23,25 @@ from dtms_service.event_log import Entry, EventLog
 from dtms_service.journal import CommitQueue
 
 TradeKey = tuple[str, int]
+Bar = tuple[int, float, float, float, float, float]  # open time s UTC, open, high, low, close, volume
 P = ParamSpec("P")
 R = TypeVar("R")
 MANAGER_OF_SERVICE = "dtms_manager"
 
 log = structlog.get_logger(__name__)
+
+
+class Tick(Protocol):
+    """Time in ms UTC, bid and ask in quote currency, tick volume."""
+
+    @property
+    def time_msc(self) -> int: ...
+    @property
+    def bid(self) -> float: ...
+    @property
+    def ask(self) -> float: ...
+    @property
+    def volume(self) -> float: ...
 
 
 @dataclass(slots=True)
@@ -126,7 +140,7 @@ class Desk:
         *,
         dry_run: bool = False,
     ) -> Verdict:
-        """Decide, and for a grant wait for the broker's outcome. Raises STALE_EPOCH, REQUEST_ID_REUSED, FIELD_INVALID."""
+        """Decide; a grant waits for the broker's outcome. Raises STALE_EPOCH, REQUEST_ID_REUSED, FIELD_INVALID."""
         now = self.clock.now_ns(), self.clock.mono_ns()
         step = self._decide(self.engine.propose, manager, request_id, *key, owner_epoch, action, dry_run, *now)
         intent_id = step.reply["intent_id"]
@@ -160,10 +174,10 @@ class Desk:
 
     # ---- facts from the market and the broker: handed to the disk, nobody waits for an answer -----------------------
 
-    def tick(self, account_id: str, symbol: str, time_msc: int, bid: float, ask: float, volume: float) -> bool:
+    def tick(self, account_id: str, symbol: str, tick: Tick) -> bool:
         """True when events came of it."""
-        now_ns = self.clock.now_ns()
-        return self._hand_over(self._run(self.engine.on_tick, account_id, symbol, time_msc, bid, ask, volume, now_ns))
+        values = tick.time_msc, tick.bid, tick.ask, tick.volume
+        return self._hand_over(self._run(self.engine.on_tick, account_id, symbol, *values, self.clock.now_ns()))
 
     def bar(
         self, account_id: str, symbol: str, timeframe_s: int, bar: tuple[int, float, float, float, float, float]

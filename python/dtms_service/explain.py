@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 from dtms.v1 import action_pb2, arbitration_service_pb2, event_pb2, ownership_pb2, trade_pb2
 from dtms_service.desk import Desk
@@ -25,7 +26,7 @@ RULES: dict[int, str] = {
     action_pb2.DENIAL_CODE_COOLDOWN: "too soon after the manager's last change",
     action_pb2.DENIAL_CODE_LOOSENS: "a stop loosens only if the proposal says so and no higher rank set it",
     action_pb2.DENIAL_CODE_RISK_BUDGET: "the loss at the stops may not exceed the initial risk",
-    action_pb2.DENIAL_CODE_INVALID_STOP: "the level must lie on the right side, outside the stops level, on the tick size",
+    action_pb2.DENIAL_CODE_INVALID_STOP: "the level must be on the right side, outside of the stops level, a whole tick",
     action_pb2.DENIAL_CODE_FROZEN: "inside the freeze level nothing can be modified",
     action_pb2.DENIAL_CODE_MIN_VOLUME: "part and rest must be multiples of the step and at least the minimum volume",
     action_pb2.DENIAL_CODE_NO_CHANGE: "it stands there already",
@@ -36,9 +37,9 @@ RULES: dict[int, str] = {
 class Explainer:
     desk: Desk
 
-    async def explain(self, key: str, value: Any, manager: str) -> arbitration_service_pb2.ExplainResponse:
+    async def explain(self, key: str, value: int | str, manager: str) -> arbitration_service_pb2.ExplainResponse:
         """``key`` is decision_id, request_id or revision. Raises COMPACTED, FUTURE_REVISION or FIELD_INVALID."""
-        revision = value if key == "revision" else self._revision_of(key, value, manager)
+        revision = int(value) if key == "revision" else self._revision_of(key, value, manager)
         events = await self._related(revision)
         event = events[0]
         decision = event.decision_made.decision if event.HasField("decision_made") else None
@@ -51,7 +52,7 @@ class Explainer:
             events=events,
         )
 
-    def _revision_of(self, key: str, value: Any, manager: str) -> int:
+    def _revision_of(self, key: str, value: int | str, manager: str) -> int:
         for decision in self.desk.decisions():
             if decision[key] == value and (key == "decision_id" or decision["manager"] == manager):
                 return int(decision["revision"])
@@ -107,33 +108,34 @@ def _plain(event: event_pb2.Event) -> str:
 
 def _state(event: event_pb2.Event) -> str:
     changed = event.state_changed
+    states = [enum_name(trade_pb2.TradeState, state) for state in (getattr(changed, "from"), changed.to)]
+    cause = enum_name(event_pb2.TransitionCause, changed.cause)
     actions = ", ".join(enum_name(action_pb2.Purpose, action.purpose) for action in changed.actions)
-    return (
-        f"{enum_name(trade_pb2.TradeState, getattr(changed, 'from'))} -> {enum_name(trade_pb2.TradeState, changed.to)} by "
-        f"{enum_name(event_pb2.TransitionCause, changed.cause)}, score {changed.score.total:+.2f}"
-        + (f"; then {actions}" if actions else "")
+    return f"{' -> '.join(states)} by {cause}, score {changed.score.total:+.2f}" + (
+        f"; then {actions}" if actions else ""
     )
 
 
 def _decision(event: event_pb2.Event) -> str:
     decision = event.decision_made.decision
     verdict = "granted" if decision.granted else f"denied, {enum_name(action_pb2.DenialCode, decision.denial)}"
-    owner = decision.owner or "nobody"
-    return (
-        f"{decision.manager} ({enum_name(ownership_pb2.Rank, decision.rank)}) asked "
-        f"for {action_words(decision.action)}: {verdict}; owner {owner}, epoch {decision.owner_epoch}"
-        + (", defensive" if decision.defensive else "")
+    rank = enum_name(ownership_pb2.Rank, decision.rank)
+    situation = f"owner {decision.owner or 'nobody'}, epoch {decision.owner_epoch}"
+    return f"{decision.manager} ({rank}) asked for {action_words(decision.action)}: {verdict}; {situation}" + (
+        ", defensive" if decision.defensive else ""
     )
 
 
 def _intent(event: event_pb2.Event) -> str:
     intent = event.intent_recorded
-    return f"{intent.manager} sends {enum_name(action_pb2.ActionKind, intent.kind)} ({enum_name(action_pb2.Purpose, intent.purpose)})"
+    kind, purpose = enum_name(action_pb2.ActionKind, intent.kind), enum_name(action_pb2.Purpose, intent.purpose)
+    return f"{intent.manager} sends {kind} ({purpose})"
 
 
 def _outcome(event: event_pb2.Event) -> str:
     outcome = event.outcome_recorded.outcome
-    return f"intent {outcome.intent_id} {enum_name(action_pb2.OutcomeStatus, outcome.status)} {outcome.retcode} {outcome.comment}"
+    status = enum_name(action_pb2.OutcomeStatus, outcome.status)
+    return f"intent {outcome.intent_id} {status} {outcome.retcode} {outcome.comment}"
 
 
 def _owner(event: event_pb2.Event) -> str:
@@ -152,16 +154,14 @@ _DESCRIBE = {
 
 def action_words(action: action_pb2.Action) -> str:
     """An action in words: kind, purpose and the numbers that belong to it."""
-    parts = [enum_name(action_pb2.ActionKind, action.kind), f"({enum_name(action_pb2.Purpose, action.purpose)})"]
-    for field in ("stop", "target", "volume"):
-        if action.HasField(field):
-            parts.append(f"{field} {getattr(action, field):g}")
-    return " ".join(parts)
+    kind, purpose = enum_name(action_pb2.ActionKind, action.kind), enum_name(action_pb2.Purpose, action.purpose)
+    numbers = [f"{f} {getattr(action, f):g}" for f in ("stop", "target", "volume") if action.HasField(f)]
+    return " ".join([kind, f"({purpose})", *numbers])
 
 
-def enum_name(enum: Any, number: int) -> str:
+def enum_name(enum: EnumTypeWrapper, number: int) -> str:
     """The value's name without the enum's prefix."""
-    descriptor = getattr(enum, "DESCRIPTOR", enum)
+    descriptor = enum.DESCRIPTOR
     value = descriptor.values_by_number.get(number)
     if value is None:
         return str(number)

@@ -1,7 +1,7 @@
 """The monitor: what comes from the market and the broker, in the order in which it must be seen.
 
-One tick: what the broker did by itself (stops, targets, changes by hand), then the engine's evaluation, then the
-commands that follow, and in lockstep the managers' turn. Positions are read when the broker says that something changed.
+One tick: what the broker did by itself (stops, targets, changes by hand), the engine's evaluation, the commands that
+follow, and in lockstep the managers' turn. Positions are read when the broker says that something changed.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import structlog
 
 from dtms.v1 import event_pb2
 from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, CloseReason, ClosingDeal, SymbolSpec
 from dtms_service.clock import VirtualClock
-from dtms_service.desk import Desk
+from dtms_service.desk import Desk, Tick
 from dtms_service.doors import Doors
 from dtms_service.executor import Executor
 from dtms_service.latency import Latencies
@@ -34,19 +33,6 @@ CLOSE_REASONS = {
     CloseReason.TAKE_PROFIT: event_pb2.CLOSE_REASON_TAKE_PROFIT,
     CloseReason.STOP_OUT: event_pb2.CLOSE_REASON_STOP_OUT,
 }
-
-
-class Tick(Protocol):
-    """Time in ms UTC, bid and ask in quote currency, tick volume."""
-
-    @property
-    def time_msc(self) -> int: ...
-    @property
-    def bid(self) -> float: ...
-    @property
-    def ask(self) -> float: ...
-    @property
-    def volume(self) -> float: ...
 
 
 @dataclass(slots=True)
@@ -74,7 +60,7 @@ class Monitor:
     _turns: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     async def attach(self, account_id: str, door: BrokerDoor, symbols: list[str]) -> None:
-        """Takes an account in: its figures and symbols become known. Raises what the door raises; then nothing changed."""
+        """Takes an account in: its figures and symbols become known. Raises what the door raises, nothing changed."""
         account = await door.account(account_id)
         specs = [await door.symbol(account_id, symbol) for symbol in symbols]
         self.doors.attach(account_id, door)
@@ -97,7 +83,7 @@ class Monitor:
                 self.virtual_clock.advance_to(tick.time_msc * 1_000_000)
             if change_count != self._accounts[account_id].change_count:
                 await self.sync(account_id, change_count)
-            made = self.desk.tick(account_id, symbol, tick.time_msc, tick.bid, tick.ask, tick.volume)
+            made = self.desk.tick(account_id, symbol, tick)
             self.tick_to_decision.add(time.perf_counter_ns() - arrived)
             if self.virtual_clock is not None:
                 made |= self.desk.time()

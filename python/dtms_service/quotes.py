@@ -12,7 +12,7 @@ Instrument = tuple[str, str]
 
 
 class Quotes:
-    """One counter per instrument and one wake-up for all readers: a slow reader misses ticks in between, never the last.
+    """One counter per instrument, one wake-up for all readers: a slow one misses ticks in between, never the last.
 
     ``read`` answers with the engine's quote of (account_id, symbol), or None before its first tick.
     """

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 def credentials_of(config: Config, traders: tuple[str, ...] = ()) -> Credentials:
-    """Tokens of the built-in identities, the configured managers and ``traders`` (who may register and trade by hand)."""
+    """Tokens of the built-in identities, the configured managers and ``traders`` (register, trade by hand)."""
     identities = dict.fromkeys((*config.managers, *traders), Role.MANAGER) | dict(BUILT_IN_IDENTITIES)
     return Credentials.load_or_create(config.data_dir / CREDENTIALS_FOLDER, identities)
 

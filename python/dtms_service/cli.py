@@ -1,0 +1,194 @@
+"""The command `dtms`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import cyclopts
+import uvloop
+from cyclopts import Parameter
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from dtms_client import Client
+from dtms_client import DtmsError as ClientError
+from dtms_client.exit_manager.__main__ import main as exit_manager_main
+from dtms_client.watch import Interrupted, Listed, Relisted, WatchItem
+from dtms_service import logs
+from dtms_service.credentials import token_path
+from dtms_service.errors import DtmsError, FatalError
+from dtms_service.explain import describe
+from dtms_service.live_table import LiveTable
+from dtms_service.service import CREDENTIALS_FOLDER, write_address
+from dtms_service.service import serve as run_service
+from dtms_service.settings import configuration
+
+app = cyclopts.App(
+    name="dtms",
+    help="Defensive Trade Management System: one authority over open MetaTrader 5 positions.",
+    version_flags=["--version"],
+)
+console = Console()
+errors = Console(stderr=True)
+
+DEFAULT_ADDRESS = "127.0.0.1:50551"
+Level = Literal["debug", "info", "warning", "error"]
+
+Address = Annotated[str, Parameter(env_var="DTMS_ADDRESS", help="host:port of the service")]
+TokenFile = Annotated[
+    Path | None,
+    Parameter(env_var="DTMS_TOKEN_FILE", help="the caller's token; default: DATA_DIR/credentials/viewer.token"),
+]
+DataDir = Annotated[Path | None, Parameter(env_var="DTMS_DATA_DIR", help="journal, credentials and lock")]
+
+
+@app.command
+def serve(
+    *,
+    config: Annotated[Path | None, Parameter(help="TOML file; environment DTMS_... lies over it")] = None,
+    data_dir: Annotated[Path | None, Parameter(help="journal, credentials and lock")] = None,
+    port: Annotated[int | None, Parameter(help="TCP port; 0 takes a free one")] = None,
+    paper: Annotated[bool, Parameter(help="run the shipped play-money account, fed by StreamTicks")] = False,
+    lockstep: Annotated[
+        list[str] | None,
+        Parameter(help="run in virtual time with these managers (demo and tests)", consume_multiple=True),
+    ] = None,
+    trader: Annotated[list[str] | None, Parameter(help="further identities with the role MANAGER")] = None,
+    address_file: Annotated[Path | None, Parameter(help="write host:port here when serving")] = None,
+    log_level: Level = "info",
+) -> None:
+    """Run the service until SIGTERM. Logs are JSON lines on stderr."""
+    logs.configure(log_level)
+    settings = configuration(config, paper=paper, given={"data_dir": data_dir, "server.port": port})
+    _run(
+        run_service(
+            settings,
+            managers_in_lockstep=None if lockstep is None else frozenset(lockstep),
+            traders=tuple(trader or ()),
+            ready=write_address(address_file) if address_file else lambda _server: None,
+        )
+    )
+
+
+@app.command
+def status(*, address: Address = DEFAULT_ADDRESS, token_file: TokenFile = None, data_dir: DataDir = None) -> None:
+    """Show what the service does and how it is."""
+    with _client(address, token_file, data_dir) as client:
+        answer = client.system_status()
+    table = Table(show_header=False, box=None)
+    for field, value in answer.ListFields():
+        table.add_row(field.name, str(value).strip().replace("\n", ", "))
+    console.print(table)
+
+
+@app.command
+def watch(
+    *,
+    address: Address = DEFAULT_ADDRESS,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    from_revision: Annotated[int, Parameter(help="start here instead of with the trades as they are")] = 0,
+    plain: Annotated[bool, Parameter(help="one line an event instead of a live table")] = False,
+) -> None:
+    """Follow all trades live; resumes by itself after an outage."""
+    table = LiveTable(f"DTMS {address}")
+    with _client(address, token_file, data_dir) as client:
+        items = client.watch(start_revision=from_revision, snapshot=not from_revision)
+        if plain or not console.is_terminal:
+            for item in items:
+                _print_item(item)
+            return
+        with Live(table, console=console, refresh_per_second=8) as live:
+            for item in items:
+                match item:
+                    case Listed(trades=trades) | Relisted(trades=trades):
+                        table.show_trades(trades)
+                    case Interrupted(error=error):
+                        table.footer = f"interrupted: {error}"
+                    case event if hasattr(event, "revision") and hasattr(event, "ticket"):
+                        table.show_event(event)
+                        if event.ticket:
+                            table.show_trades([client.get_trade(event.ticket, account_id=event.account_id)])
+                    case mark:
+                        table.footer = f"revision {mark.revision}"
+                live.refresh()
+
+
+def _print_item(item: WatchItem) -> None:
+    match item:
+        case Listed(trades=trades, revision=revision) | Relisted(trades=trades, revision=revision):
+            console.print(f"{len(trades)} trades as of revision {revision}")
+        case Interrupted(error=error):
+            errors.print(f"interrupted: {error}; resuming")
+        case event if hasattr(event, "ticket"):
+            console.print(describe(event), soft_wrap=True)
+
+
+@app.command
+def explain(
+    *,
+    revision: Annotated[int | None, Parameter(help="an event of the journal")] = None,
+    decision: Annotated[int | None, Parameter(help="a decision's number")] = None,
+    request_id: Annotated[str | None, Parameter(help="a proposal's key; needs --manager")] = None,
+    manager: Annotated[str, Parameter(help="whose request_id")] = "",
+    address: Address = DEFAULT_ADDRESS,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Say why a proposal was decided as it was, or what led to an event."""
+    keys = {"revision": revision, "decision_id": decision, "request_id": request_id}
+    given = {key: value for key, value in keys.items() if value is not None}
+    if len(given) != 1:
+        _fail("give one of --revision, --decision, --request-id")
+    with _client(address, token_file, data_dir) as client:
+        answer = client.explain(**given, manager=manager)
+    console.print(answer.summary, soft_wrap=True)
+    if answer.rule:
+        console.print(f"rule: {answer.rule}", soft_wrap=True)
+    for event in answer.events[1:]:
+        console.print(f"  {describe(event)}", soft_wrap=True)
+
+
+@app.command(name="exit-manager", help_flags=[])
+def exit_manager(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+    """Run the Intelligent Exit Manager against a service (its own --help says more)."""
+    sys.exit(exit_manager_main(list(arguments)))
+
+
+def _client(address: str, token_file: Path | None, data_dir: Path | None) -> Client:
+    if token_file is None:
+        if data_dir is None:
+            _fail("give --token-file, or --data-dir of a service on this machine")
+        token_file = token_path(data_dir / CREDENTIALS_FOLDER, "viewer")
+    return Client(address, token_file=token_file)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
+def _fail(message: str) -> NoReturn:
+    errors.print(f"dtms: {message}", style="bold red", soft_wrap=True, highlight=False)
+    sys.exit(2)
+
+
+def main() -> None:
+    """Errors that the user can mend are one line; anything else is a traceback."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        app()
+    except (FatalError, DtmsError, ClientError, FileNotFoundError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
