@@ -151,7 +151,7 @@ class Desk:
         if decision["denial"] == action_pb2.DENIAL_CODE_STALE_EPOCH and not dry_run:
             raise DtmsError(
                 Reason.STALE_EPOCH,
-                f"trade {key[1]} is at owner_epoch {decision['owner_epoch']}, not {owner_epoch}: read it and decide anew",
+                f"trade {key[1]} is at owner_epoch {decision['owner_epoch']}, not {owner_epoch}: decide anew",
                 metadata={"owner_epoch": str(decision["owner_epoch"]), "decision_id": str(decision["decision_id"])},
             )
         if waiting is not None:
@@ -179,10 +179,8 @@ class Desk:
         values = tick.time_msc, tick.bid, tick.ask, tick.volume
         return self._hand_over(self._run(self.engine.on_tick, account_id, symbol, *values, self.clock.now_ns()))
 
-    def bar(
-        self, account_id: str, symbol: str, timeframe_s: int, bar: tuple[int, float, float, float, float, float]
-    ) -> bool:
-        """``bar`` is (open time s UTC, open, high, low, close, volume). Raises FIELD_INVALID for a late or broken one."""
+    def bar(self, account_id: str, symbol: str, timeframe_s: int, bar: Bar) -> bool:
+        """A closed bar. Raises FIELD_INVALID for a late or broken one."""
         now_ns = self.clock.now_ns()
         return self._hand_over(self._run(self.engine.on_bar, account_id, symbol, timeframe_s, *bar, now_ns))
 

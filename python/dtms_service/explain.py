@@ -26,7 +26,7 @@ RULES: dict[int, str] = {
     action_pb2.DENIAL_CODE_COOLDOWN: "too soon after the manager's last change",
     action_pb2.DENIAL_CODE_LOOSENS: "a stop loosens only if the proposal says so and no higher rank set it",
     action_pb2.DENIAL_CODE_RISK_BUDGET: "the loss at the stops may not exceed the initial risk",
-    action_pb2.DENIAL_CODE_INVALID_STOP: "the level must be on the right side, outside of the stops level, a whole tick",
+    action_pb2.DENIAL_CODE_INVALID_STOP: "the level must be on the right side, off the stops level, a whole tick",
     action_pb2.DENIAL_CODE_FROZEN: "inside the freeze level nothing can be modified",
     action_pb2.DENIAL_CODE_MIN_VOLUME: "part and rest must be multiples of the step and at least the minimum volume",
     action_pb2.DENIAL_CODE_NO_CHANGE: "it stands there already",

@@ -38,6 +38,13 @@ def flat_bars(breakout: DonchianBreakout, count: int, low: float = 1.0, high: fl
         breakout.on_bar(ClosedBar(index * 60, low, high, low, high, 4.0))
 
 
+def distances(entry: Entry) -> tuple[float, float]:
+    assert entry.sl is not None
+    assert entry.tp is not None
+    assert (entry.sl.kind, entry.tp.kind) == (LevelKind.DISTANCE, LevelKind.DISTANCE)
+    return entry.sl.value, entry.tp.value
+
+
 def test_nothing_is_opened_before_n_is_known() -> None:
     """The rule waits for 20 closed bars, however far the price runs."""
     breakout = rule()
@@ -55,8 +62,7 @@ def test_a_breakout_buys_with_a_stop_of_two_n_and_a_target_of_three_stops() -> N
     assert breakout.on_tick(inside, NONE_OPEN) == []
     (entry,) = breakout.on_tick(beyond, NONE_OPEN)
     assert (entry.side, entry.volume) == (Side.BUY, 0.1)
-    assert entry.sl == Level(LevelKind.DISTANCE, pytest.approx(0.2))
-    assert entry.tp == Level(LevelKind.DISTANCE, pytest.approx(0.6))
+    assert distances(entry) == pytest.approx((0.2, 0.6))
     assert breakout.on_tick(further, frozenset({Side.BUY})) == []
 
 
@@ -68,7 +74,7 @@ def test_the_mirror_of_a_breakout_sells() -> None:
     assert breakout.on_tick(inside, NONE_OPEN) == []
     (entry,) = breakout.on_tick(beyond, NONE_OPEN)
     assert entry.side is Side.SELL
-    assert entry.sl == Level(LevelKind.DISTANCE, pytest.approx(0.2))
+    assert distances(entry) == pytest.approx((0.2, 0.6))
 
 
 def test_a_side_that_is_open_is_not_opened_again_and_the_other_may_be() -> None:

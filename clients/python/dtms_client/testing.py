@@ -2,11 +2,9 @@
 
 ::
 
-    service = ScriptedService()
-    service.on("GetTrade", answer)          # async def answer(request, context) -> GetTradeResponse
-    await service.start()
-    async with AsyncClient(service.address, token="test") as client: ...
-    await service.stop()
+    async with ScriptedService() as service:
+        service.on("GetTrade", answer)      # async def answer(request, context) -> GetTradeResponse
+        async with AsyncClient(service.address, token="test") as client: ...
 
 A method without a script is UNIMPLEMENTED. `refuse` ends a call as DTMS does; `never` is a service that froze.
 """
@@ -16,7 +14,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from types import TracebackType
+from typing import Any, NoReturn, Self, TypeAlias
 
 import grpc
 import grpc.aio
@@ -75,6 +74,15 @@ class ScriptedService:
         self._scripts: dict[str, Script] = {}
         self._server: grpc.aio.Server | None = None
         self._port = 0
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
 
     @property
     def address(self) -> str:
@@ -140,18 +148,19 @@ def _handler(method: MethodDescriptor, script: Script, calls: list[Call]) -> grp
         async for answer in answers:
             yield answer
 
-    coders = {
-        "request_deserializer": message_factory.GetMessageClass(method.input_type).FromString,
-        "response_serializer": message_factory.GetMessageClass(method.output_type).SerializeToString,
-    }
+    read: Callable[[bytes], Any] = message_factory.GetMessageClass(method.input_type).FromString
     handler: grpc.RpcMethodHandler[Any, Any]
     if method.client_streaming:
-        handler = grpc.stream_stream_rpc_method_handler(many, **coders)
+        handler = grpc.stream_stream_rpc_method_handler(many, read, _write)
     elif method.server_streaming:
-        handler = grpc.unary_stream_rpc_method_handler(many, **coders)
+        handler = grpc.unary_stream_rpc_method_handler(many, read, _write)
     else:
-        handler = grpc.unary_unary_rpc_method_handler(one, **coders)
+        handler = grpc.unary_unary_rpc_method_handler(one, read, _write)
     return handler
+
+
+def _write(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 async def never(_request: object, _context: Context) -> NoReturn:

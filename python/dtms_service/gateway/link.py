@@ -141,8 +141,8 @@ class GatewayLink:
                 if message.ticks_done != self._seq or self._done is None or self._done.done():
                     raise invalid("ticks_done", f"{message.ticks_done} was not sent last, {self._seq} was")
                 self._done.set_result(None)
-            case other:
-                raise invalid("message", f"{other or 'nothing known'} was sent")
+            case None:
+                raise invalid("message", "the service sent what this gateway does not know")
 
     async def _carry_out(self, message: gateway_service_pb2.GatewayCommand) -> None:
         command = messages.command_from_wire(message)

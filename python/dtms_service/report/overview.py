@@ -45,9 +45,9 @@ def head(summary: Summary, results: Sequence[TradeResult], run: Run) -> str:
 def _verdict(with_dtms: Curve, without: Curve, made: Effect) -> str:
     gain = with_dtms.total - without.total
     if gain >= _EVEN_R:
-        claim = f'Protection added <b class="gain">{words.r(gain)}</b>'
+        claim = f'Protection added <b class="gain">{gain:.2f}\u00a0R</b>'
     elif gain <= -_EVEN_R:
-        claim = f'Protection cost <b class="loss">{words.r(gain)}</b>'
+        claim = f'Protection cost <b class="loss">{-gain:.2f}\u00a0R</b>'
     else:
         claim = "Protection made <b>no difference</b> to the sum"
     shallower = without.drawdown - with_dtms.drawdown
@@ -65,6 +65,7 @@ def _verdict(with_dtms: Curve, without: Curve, made: Effect) -> str:
 def _tiles(summary: Summary, with_dtms: Curve, without: Curve, trades: int) -> str:
     conflicts, unconfirmed = summary["conflicting_writes"], summary["unconfirmed_actions"]
     latency = summary["tick_to_decision_us"]
+    granted, denied = summary["decisions"]["granted"], sum(summary["decisions"]["denied"].values())
     rows = [
         ("Result with DTMS", words.r(with_dtms.total), f"original only {words.r(without.total)}", ""),
         (
@@ -80,6 +81,7 @@ def _tiles(summary: Summary, with_dtms: Curve, without: Curve, trades: int) -> s
             f"{with_dtms.winners} of {trades}; original only {without.winners / trades:.0%}",
             "",
         ),
+        ("Changes asked for", f"{granted + denied:,}", f"{granted:,} granted, {denied:,} denied", ""),
         ("Conflicting writes", f"{conflicts:,}", "two managers on one trade at once", "bad" if conflicts else "good"),
         (
             "Unconfirmed actions",
@@ -127,7 +129,7 @@ def stops(summary: Summary) -> str:
         '<p class="fine">Changes that the broker confirmed. Everyone asks DTMS first; one writes at a time.</p>'
         f'<ul class="hbars">{bars or "<li>No stop was moved.</li>"}</ul>'
         '<div class="wide"><table class="numbers"><thead><tr><th>Manager</th><th>Asked</th><th>Granted</th>'
-        f"<th>Denied</th><th>Took a trade over</th></tr></thead><tbody>{rows}</tbody></table></div></section>"
+        f"<th>Denied</th><th>Takeovers</th></tr></thead><tbody>{rows}</tbody></table></div></section>"
     )
 
 
@@ -159,8 +161,8 @@ def states(summary: Summary, hours: Mapping[str, float]) -> str:
             entered[after] = entered.get(after, 0) + number
     whole = sum(hours.values()) or 1.0
     rows = "".join(
-        f'<tr><th scope="row"><span class="chip {term.css}">{term.label}</span></th>'
-        f'<td class="words">{term.meaning}</td>'
+        f'<tr><th scope="row"><span class="chip {term.css}">{term.label}</span>'
+        f"<small>{term.meaning}</small></th>"
         f"<td>{entered.get(state, 0):,}</td><td>{_share(hours.get(state, 0.0) / whole, state)}</td></tr>"
         for state, term in words.STATES.items()
     )
@@ -170,7 +172,7 @@ def states(summary: Summary, hours: Mapping[str, float]) -> str:
         "<p>The score says, from the side of the trade, how the market looks: six readings added up, from "
         f"{words.signed(-10.5, 1)} to {words.signed(10.5, 1)}; below zero speaks against the trade. When it falls far "
         "enough DTMS changes the state, and each state has its defence.</p>"
-        '<div class="wide"><table class="numbers states"><thead><tr><th>State</th><th class="words">What it means</th>'
+        '<div class="wide"><table class="numbers states"><thead><tr><th>State</th>'
         f"<th>Entered</th><th>Time</th></tr></thead><tbody>{rows}</tbody></table></div>"
         '<h3>Every step taken</h3><div class="wide"><table class="numbers edges"><thead><tr><th>From</th><th>To</th>'
         f"<th>Times</th></tr></thead><tbody>{edges}</tbody></table></div></section>"

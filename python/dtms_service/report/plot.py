@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from dtms_service.report.words import text
 
@@ -68,11 +69,20 @@ def _quarter(numbers: Sequence[float]) -> bool:
 
 
 @dataclass(slots=True)
+class _Label:
+    y: float
+    text: str
+    css: str
+
+
+@dataclass(slots=True)
 class Panel:
     """One drawing with its labels. Shapes are painted in the order in which they are added."""
 
     css: str
     title: str  # what is seen, for those who do not see it
+    line_height: float = 65.0  # of a label in the gutter, in units of the box, on the smallest screen
+    _gutter: list[_Label] = field(default_factory=list)
     _shapes: list[str] = field(default_factory=list)
     _labels: list[str] = field(default_factory=list)
 
@@ -94,8 +104,11 @@ class Panel:
         self.path(f"M{_n(x0)} 0H{_n(x1)}V{_BOX:g}H{_n(x0)}z", css, tip)
 
     def gutter(self, y: float, label: str, css: str = "") -> None:
-        """A label in the margin on the right, at the height y of the box."""
-        self._labels.append(f'<span class="gutter {css}" style="top:{_n(y / 10)}%">{text(label)}</span>')
+        """A label in the margin on the right, at the height y of the box.
+
+        Those with a class stand out: they are moved apart where they would cover one another, and plain ones give way.
+        """
+        self._gutter.append(_Label(y, label, css))
 
     def under(self, x: float, label: str, css: str = "") -> None:
         """A label below the box, at x."""
@@ -112,10 +125,24 @@ class Panel:
             f'<span class="note {css}" style="left:{_n(x / 10)}%;top:{_n(y / 10)}%">{text(label)}</span>'
         )
 
+    def _gutter_html(self) -> str:
+        tags = sorted((label for label in self._gutter if label.css), key=lambda label: label.y)
+        for above, below in pairwise(tags):
+            below.y = max(below.y, above.y + self.line_height)
+        plain = [
+            label
+            for label in self._gutter
+            if not label.css and all(abs(label.y - tag.y) >= self.line_height for tag in tags)
+        ]
+        return "".join(
+            f'<span class="gutter {label.css}" style="top:{_n(label.y / 10)}%">{text(label.text)}</span>'
+            for label in [*plain, *tags]
+        )
+
     def html(self) -> str:
         return (
             f'<div class="panel {self.css}"><svg viewBox="0 0 1000 1000" preserveAspectRatio="none" role="img" '
-            f'aria-label="{text(self.title)}">{"".join(self._shapes)}</svg>{"".join(self._labels)}</div>'
+            f'aria-label="{text(self.title)}">{"".join(self._shapes)}</svg>{self._gutter_html()}{"".join(self._labels)}</div>'
         )
 
 

@@ -58,10 +58,6 @@ def trade_chart(story: Story, bars: Sequence[Bar], *, period_s: int, digits: int
     across = plot.along(0, len(window.bars))
     price = _price_panel(story, window, across, digits)
     score = _score_panel(story, window, across)
-    for x, label, css in _time_labels(window):
-        price.down(across(x), "grid")
-        score.down(across(x), "grid")
-        score.under(across(x), label, css)
     return (
         f'<div class="chart" data-hover="{words.text(_hover(story, window, digits))}">{price.html()}'
         f'{_state_strip(story, window, across).html()}{score.html()}<output class="readout"></output></div>'
@@ -95,6 +91,8 @@ def _price_panel(story: Story, window: _Window, across: Scale, digits: int) -> P
             scale = stretched
     for x0, x1, state in _spans(story, window):
         panel.band(across(x0), across(x1), f"state {words.STATES[state].css}", words.STATES[state].label)
+    for x, _, _ in _time_labels(window):
+        panel.down(across(x), "grid")
     levels = plot.ticks(scale, 5)
     places = min(digits, plot.decimals(levels))
     for level in levels:
@@ -177,7 +175,10 @@ def _state_strip(story: Story, window: _Window, across: Scale) -> Panel:
 def _score_panel(story: Story, window: _Window, across: Scale) -> Panel:
     panel = Panel("score", "Score of the trade and its six parts over time; below zero speaks against the trade")
     scale = Scale(-_SCORE_LIMIT, _SCORE_LIMIT, rising=True)
-    for level in (-6, -2, 0, 4, 8):
+    for x, label, css in _time_labels(window):
+        panel.down(across(x), "grid")
+        panel.under(across(x), label, css)
+    for level in (-8, -4, 0, 4, 8):
         panel.across(scale(level), "zero" if level == 0 else "grid")
         panel.gutter(scale(level), words.signed(level, 0))
     rows: list[list[tuple[float, float, float, float]]] = [[] for _ in PARTS]

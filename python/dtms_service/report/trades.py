@@ -142,9 +142,9 @@ def _outcome(story: Story, result: TradeResult) -> str:
     ending = f"{_ending(story, result)[0].upper()}{_ending(story, result)[1:]}"
     alone = words.r(result.unprotected_r)
     if gain >= _EVEN_R:
-        return f"{ending}. Left to its original stop and target it would have made {alone}: {words.r(gain)} better."
+        return f"{ending}. Left to its original stop and target it would have made {alone}: {gain:.2f}\u00a0R better."
     if gain <= -_EVEN_R:
-        return f"{ending}. Left to its original stop and target it would have made {alone}: {words.r(gain)} worse."
+        return f"{ending}. Left to its original stop and target it would have made {alone}: {-gain:.2f}\u00a0R worse."
     return f"{ending}. Its original stop and target would have given the same."
 
 

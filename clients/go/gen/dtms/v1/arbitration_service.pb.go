@@ -744,7 +744,7 @@ type ListDecisionsRequest struct {
 	DeniedOnly bool `protobuf:"varint,4,opt,name=denied_only,json=deniedOnly,proto3" json:"denied_only,omitempty"`
 	// Only this denial.
 	Denial DenialCode `protobuf:"varint,5,opt,name=denial,proto3,enum=dtms.v1.DenialCode" json:"denial,omitempty"`
-	// At most so many, 1 to 500; 0 means 100.
+	// At most so many, up to limits.max_page_size; 0 means 100.
 	PageSize int32 `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// From the response before; empty for the first page.
 	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`

@@ -366,7 +366,7 @@ type ListRegistrationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only this account; empty means all.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// At most so many, 1 to 500; 0 means 100.
+	// At most so many, up to limits.max_page_size; 0 means 100.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// From the response before; empty for the first page.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`

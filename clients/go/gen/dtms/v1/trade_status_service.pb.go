@@ -312,7 +312,7 @@ type ListTradesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which.
 	Filter *WatchFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
-	// At most so many, 1 to 500; 0 means 100.
+	// At most so many, up to limits.max_page_size; 0 means 100.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// From the response before; empty for the first page.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -581,7 +581,7 @@ type WatchRequest struct {
 	Filter *WatchFilter `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	// First the matching trades as they are, then the events after them. Not together with start_revision.
 	Snapshot bool `protobuf:"varint,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	// A progress mark at least so often on an idle stream, 100 to 60000 ms; 0 means 5000.
+	// A progress mark at least so often on an idle stream, 100 to 60000 ms; 0 means the configured one.
 	ProgressIntervalMs uint32 `protobuf:"varint,4,opt,name=progress_interval_ms,json=progressIntervalMs,proto3" json:"progress_interval_ms,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
