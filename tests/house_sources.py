@@ -26,7 +26,7 @@ LAYERS = MappingProxyType(
             3: "convert gateway_messages status",
             4: "desk doors executor explain gateway_door lockstep monitor paper_account quotes recovery system watch",
             5: "interceptors servicers",
-            6: "server cli gateway demo live_table logs replay report",
+            6: "server cli gateway demo live_table logs replay report service settings",
         }.items()
         for unit in units.split()
     }
