@@ -337,7 +337,7 @@ class Config(BaseSettings):
     @classmethod
     def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
         filled = dict(values)
-        timeframes = PROFILES.get(str(filled.get("profile", "intraday")), {})
+        timeframes = PROFILES.get(str(filled.get("profile")), PROFILES["intraday"])
         if isinstance(engine := filled.get("engine", {}), Mapping):
             filled["engine"] = {**timeframes, **engine}
         if isinstance(managers := filled.get("managers", {}), Mapping):

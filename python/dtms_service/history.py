@@ -99,17 +99,13 @@ class _Bar(NamedTuple):
 class _Table:
     """An open file behind its header: rows as lists of texts, each with its line number."""
 
-    def __init__(self, path: Path, raw: BinaryIO, progress: BytesRead) -> None:
+    def __init__(self, path: Path, raw: BinaryIO, text: io.TextIOWrapper, progress: BytesRead) -> None:
         self.path = path
         self._raw = raw
         self._size = path.stat().st_size
         self._progress = progress
-        magic = raw.read(2)
-        raw.seek(0)
-        self.compressed = magic == _GZIP_MAGIC
-        encoding = "utf-16" if magic in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        unpacked = gzip.GzipFile(fileobj=raw) if self.compressed else raw
-        self._lines = self._read(io.TextIOWrapper(unpacked, encoding=encoding, newline=None))
+        self.compressed = text.buffer is not raw
+        self._lines = self._read(text)
         header = next(self._lines, (1, ""))[1]
         self.separator = "\t" if "\t" in header else ","
         written = [name.strip() for name in header.split(self.separator)]
@@ -216,7 +212,12 @@ def read(path: Path, *, point: float, spread_points: int | None, progress: Bytes
 @contextmanager
 def _opened(path: Path, progress: BytesRead) -> Iterator[_Table]:
     with path.open("rb") as raw:
-        yield _Table(path, raw, progress)
+        magic = raw.read(2)
+        raw.seek(0)
+        encoding = "utf-16" if magic in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        unpacked = gzip.GzipFile(fileobj=raw) if magic == _GZIP_MAGIC else raw
+        with unpacked, io.TextIOWrapper(unpacked, encoding=encoding) as text:
+            yield _Table(path, raw, text, progress)
 
 
 # -- ticks --------------------------------------------------------------------------------------------------------
@@ -224,18 +225,16 @@ def _opened(path: Path, progress: BytesRead) -> Iterator[_Table]:
 
 def _ticks(table: _Table) -> Iterator[Tick]:
     at_time, at_bid, at_ask = (table.place[name] for name in ("time_msc", "bid", "ask"))
-    last = Tick(-1, 0.0, 0.0, 0.0)
+    last = 0
     for line, row in table.rows():
         time_msc = _whole(table, line, "time_msc", row[at_time])
         bid, ask = _price(table, line, "bid", row[at_bid]), _price(table, line, "ask", row[at_ask])
-        tick = Tick(time_msc, bid, ask, 1.0)
-        # Several prices within one millisecond are real; the same price twice in it is a row written twice.
-        if time_msc < last.time_msc or tick == last:
-            table.refuse(line, "time_msc", _disorder(time_msc, last.time_msc))
+        if time_msc < last:  # equal times are real: feeds send several prices, also equal ones, within a millisecond
+            table.refuse(line, "time_msc", _disorder(time_msc, last))
         if ask < bid:
             table.refuse(line, "ask", f"{ask} lies below the bid, {bid}")
-        last = tick
-        yield tick
+        last = time_msc
+        yield Tick(time_msc, bid, ask, 1.0)
 
 
 # -- bars ---------------------------------------------------------------------------------------------------------
