@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dtms_service.report.inputs import TradeResult
+from dtms_service.report.inputs import Comparison, TradeResult, compare
 from dtms_service.report.story import Story
 from dtms_service.report.summary import total
 
-_EVEN_R = 0.005  # below it two results print alike
+EVEN_R = 0.005  # below it two results print alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ def curve(rs: Sequence[float]) -> Curve:
     return Curve(total(rs), deepest, min(rs), max(rs), sum(r > 0 for r in rs))
 
 
-def effect(results: Iterable[TradeResult]) -> Effect:
-    gains = [result.r - result.unprotected_r for result in results]
-    better = [gain for gain in gains if gain >= _EVEN_R]
-    worse = [-gain for gain in gains if gain <= -_EVEN_R]
+def effect(pairs: Iterable[Comparison]) -> Effect:
+    gains = [pair.gain for pair in pairs]
+    better = [gain for gain in gains if gain >= EVEN_R]
+    worse = [-gain for gain in gains if gain <= -EVEN_R]
     return Effect(len(better), total(better), len(worse), total(worse), len(gains) - len(better) - len(worse))
 
 
@@ -57,6 +57,7 @@ def most_telling(stories: Sequence[tuple[Story, TradeResult]], limit: int) -> li
     def telling(pair: tuple[Story, TradeResult]) -> tuple[float, int]:
         story, result = pair
         shown = 2.0 * len(story.states_seen) + 1.5 * len(set(story.stop_movers)) + 0.1 * min(len(story.stops), 20)
-        return -(shown + min(abs(result.r - result.unprotected_r), 3.0)), story.ticket
+        made = sum(abs(pair.gain) for pair in compare([result]))
+        return -(shown + min(made, 3.0)), story.ticket
 
     return sorted(sorted(stories, key=telling)[:limit], key=lambda pair: (pair[0].opened_ns, pair[0].ticket))

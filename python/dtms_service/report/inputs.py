@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -53,7 +53,10 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class TradeResult:
-    """What one trade earned, with DTMS and with its original stop and target only. Profits are account currency."""
+    """What one trade earned, with DTMS and with its original stop and target only. Profits are account currency.
+
+    R is None where the risk is not known; the unprotected figures are None where there is no such twin of the trade.
+    """
 
     ticket: int
     side: Side
@@ -63,11 +66,34 @@ class TradeResult:
     volume: float
     opened_ns: int
     closed_ns: int
-    r: float
+    r: float | None
     profit: float
-    unprotected_r: float
-    unprotected_profit: float
+    unprotected_r: float | None
+    unprotected_profit: float | None
     open_at_end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A trade whose R is known both ways."""
+
+    result: TradeResult
+    r: float
+    original_r: float
+
+    @property
+    def gain(self) -> float:
+        """R that protection brought, or cost."""
+        return self.r - self.original_r
+
+
+def compare(results: Iterable[TradeResult]) -> list[Comparison]:
+    """The trades whose R is known both ways, in the order given: only they can be added up and held side by side."""
+    return [
+        Comparison(result, result.r, result.unprotected_r)
+        for result in results
+        if result.r is not None and result.unprotected_r is not None
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +111,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class BrokerWrite:
-    """A request that the broker accepted and that changed an open position: its levels or its volume.
+    """A request that the broker accepted and that changed a position: its levels, its volume, or that it exists.
 
-    Openings and the broker's own triggers (stop, target, stop-out) are none. ``intent_id`` is the one that the
-    request's comment names, None where it names none.
+    The entry's opening and the broker's own triggers (stop, target, stop-out) are none. ``intent_id`` is that of
+    the command behind the request, None where there is none.
     """
 
     time_ns: int
@@ -137,22 +163,22 @@ def _result(place: str, row: object) -> TradeResult:
     def number(name: str) -> float:
         return _number(place, name, row.get(name))
 
-    def level(name: str) -> float | None:
+    def maybe(name: str) -> float | None:
         return None if row.get(name) is None else number(name)
 
     return TradeResult(
         ticket=int(number("ticket")),
         side=_side(place, row.get("side")),
         entry_price=number("entry_price"),
-        initial_sl=level("initial_sl"),
-        initial_tp=level("initial_tp"),
+        initial_sl=maybe("initial_sl"),
+        initial_tp=maybe("initial_tp"),
         volume=number("volume"),
         opened_ns=_whole(place, "opened_ns", row.get("opened_ns")),
         closed_ns=_whole(place, "closed_ns", row.get("closed_ns")),
-        r=number("r"),
+        r=maybe("r"),
         profit=number("profit"),
-        unprotected_r=number("unprotected_r"),
-        unprotected_profit=number("unprotected_profit"),
+        unprotected_r=maybe("unprotected_r"),
+        unprotected_profit=maybe("unprotected_profit"),
         open_at_end=bool(row.get("open_at_end")),
     )
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dtms_service.report import words
-from dtms_service.report.figures import Curve, Effect, curve, effect
-from dtms_service.report.inputs import Run, TradeResult
+from dtms_service.report.figures import EVEN_R, Curve, Effect, curve, effect
+from dtms_service.report.inputs import Comparison, Run, TradeResult, compare
 from dtms_service.report.overview_charts import difference_chart, equity_chart
 from dtms_service.report.summary import Summary
 from dtms_service.report.words import text
-
-_EVEN_R = 0.005  # below it two sums print alike
 
 
 def head(summary: Summary, results: Sequence[TradeResult], run: Run) -> str:
@@ -30,10 +28,18 @@ def head(summary: Summary, results: Sequence[TradeResult], run: Run) -> str:
     ]
     if not results:
         return "".join([*lines, '<p class="verdict">No trade was opened, so there was nothing to defend.</p></header>'])
-    ordered = sorted(results, key=lambda result: (result.closed_ns, result.ticket))
-    with_dtms, without = curve([r.r for r in ordered]), curve([r.unprotected_r for r in ordered])
-    lines.append(_verdict(with_dtms, without, effect(results)))
-    lines.append(_tiles(summary, with_dtms, without, len(results)))
+    pairs = compare(sorted(results, key=lambda result: (result.closed_ns, result.ticket)))
+    if pairs:
+        with_dtms, without = curve([pair.r for pair in pairs]), curve([pair.original_r for pair in pairs])
+        lines.append(_verdict(with_dtms, without, effect(pairs)))
+        tiles = _result_tiles(with_dtms, without, len(pairs))
+    else:
+        lines.append('<p class="verdict">No trade has a known risk, so no result can be told in R.</p>')
+        tiles = []
+    lines.append(_tiles([*tiles, *_service_tiles(summary)]))
+    if len(pairs) < len(results):
+        apart = words.count(len(results) - len(pairs), "trade")
+        lines.append(f'<p class="fine">Not in the sums: {apart} whose R is not known both ways.</p>')
     still_open = sum(result.open_at_end for result in results)
     if still_open:
         lines.append(
@@ -44,70 +50,76 @@ def head(summary: Summary, results: Sequence[TradeResult], run: Run) -> str:
 
 def _verdict(with_dtms: Curve, without: Curve, made: Effect) -> str:
     gain = with_dtms.total - without.total
-    if gain >= _EVEN_R:
-        claim = f'Protection added <b class="gain">{gain:.2f}\u00a0R</b>'
-    elif gain <= -_EVEN_R:
-        claim = f'Protection cost <b class="loss">{-gain:.2f}\u00a0R</b>'
+    if gain >= EVEN_R:
+        claim = f'Protection added <b class="gain">{_plain_r(gain)}</b>'
+    elif gain <= -EVEN_R:
+        claim = f'Protection cost <b class="loss">{_plain_r(-gain)}</b>'
     else:
         claim = "Protection made <b>no difference</b> to the sum"
     shallower = without.drawdown - with_dtms.drawdown
-    calm = "shallower" if shallower >= _EVEN_R else "deeper" if shallower <= -_EVEN_R else "the same"
+    calm = "shallower" if shallower >= EVEN_R else "deeper" if shallower <= -EVEN_R else "the same"
     return (
         f'<p class="verdict">{claim}: {words.r(with_dtms.total)} with DTMS, {words.r(without.total)} with the same '
         f"trades left to their original stops and targets.</p>"
-        f"<p>It helped {words.count(made.helped, 'trade')} by {made.saved:.2f}\u00a0R together, hurt "
-        f"{words.count(made.hurt, 'trade')} by {made.cost:.2f}\u00a0R, and left {made.unchanged} as they were. The "
-        f"deepest fall from a high was {calm}: {with_dtms.drawdown:.2f}\u00a0R against {without.drawdown:.2f}\u00a0R. "
+        f"<p>It helped {words.count(made.helped, 'trade')} by {_plain_r(made.saved)} together, hurt "
+        f"{words.count(made.hurt, 'trade')} by {_plain_r(made.cost)}, and left {made.unchanged} as they were. The "
+        f"deepest fall from a high was {calm}: {_plain_r(with_dtms.drawdown)} against {_plain_r(without.drawdown)}. "
         "1\u00a0R is what a trade risks between its entry and its first stop.</p>"
     )
 
 
-def _tiles(summary: Summary, with_dtms: Curve, without: Curve, trades: int) -> str:
+Tile = tuple[str, str, str, str]  # name, value, note, class
+
+
+def _result_tiles(with_dtms: Curve, without: Curve, trades: int) -> list[Tile]:
+    original = "original only"
+    winners = f"{with_dtms.winners} of {trades}; {original} {without.winners / trades:.0%}"
+    return [
+        ("Result with DTMS", words.r(with_dtms.total), f"{original} {words.r(without.total)}", ""),
+        ("Deepest drawdown", _plain_r(with_dtms.drawdown), f"{original} {_plain_r(without.drawdown)}", ""),
+        ("Worst trade", words.r(with_dtms.worst), f"{original} {words.r(without.worst)}", ""),
+        ("Winners", f"{with_dtms.winners / trades:.0%}", winners, ""),
+    ]
+
+
+def _service_tiles(summary: Summary) -> list[Tile]:
+    granted, denied = summary["decisions"]["granted"], sum(summary["decisions"]["denied"].values())
     conflicts, unconfirmed = summary["conflicting_writes"], summary["unconfirmed_actions"]
     latency = summary["tick_to_decision_us"]
-    granted, denied = summary["decisions"]["granted"], sum(summary["decisions"]["denied"].values())
-    rows = [
-        ("Result with DTMS", words.r(with_dtms.total), f"original only {words.r(without.total)}", ""),
-        (
-            "Deepest drawdown",
-            f"{with_dtms.drawdown:.2f}\u00a0R",
-            f"original only {without.drawdown:.2f}\u00a0R",
-            "",
-        ),
-        ("Worst trade", words.r(with_dtms.worst), f"original only {words.r(without.worst)}", ""),
-        (
-            "Winners",
-            f"{with_dtms.winners / trades:.0%}",
-            f"{with_dtms.winners} of {trades}; original only {without.winners / trades:.0%}",
-            "",
-        ),
+    return [
         ("Changes asked for", f"{granted + denied:,}", f"{granted:,} granted, {denied:,} denied", ""),
-        ("Conflicting writes", f"{conflicts:,}", "two managers on one trade at once", "bad" if conflicts else "good"),
-        (
-            "Unconfirmed actions",
-            f"{unconfirmed:,}",
-            "without an answer of the broker",
-            "bad" if unconfirmed else "good",
-        ),
+        ("Conflicting writes", f"{conflicts:,}", "two managers on one trade at once", _health(conflicts)),
+        ("Unconfirmed actions", f"{unconfirmed:,}", "without an answer of the broker", _health(unconfirmed)),
         ("Tick to decision", f"{latency['p99']:,.0f}\u00a0µs", f"99 of 100; median {latency['p50']:,.0f}\u00a0µs", ""),
     ]
-    tiles = "".join(
+
+
+def _tiles(tiles: Sequence[Tile]) -> str:
+    items = "".join(
         f'<div class="tile {css}"><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>'
-        for name, value, note, css in rows
+        for name, value, note, css in tiles
     )
-    return f'<dl class="tiles">{tiles}</dl>'
+    return f'<dl class="tiles">{items}</dl>'
 
 
-def curves(results: Sequence[TradeResult]) -> str:
-    if not results:
+def _plain_r(size: float) -> str:
+    return f"{size:.2f}\u00a0R"
+
+
+def _health(faults: int) -> str:
+    return "bad" if faults else "good"
+
+
+def curves(pairs: Sequence[Comparison]) -> str:
+    if not pairs:
         return ""
     return (
         "<section><h2>Earned R, trade by trade</h2>"
         '<p class="legend"><span class="key with">with DTMS</span>'
         '<span class="key without">original stops and targets only</span></p>'
-        f"{equity_chart(results)}<h3>What protection did to each trade</h3>"
+        f"{equity_chart(pairs)}<h3>What protection did to each trade</h3>"
         '<p class="fine">One bar a trade: its R with DTMS minus its R without. Up helped, down hurt.</p>'
-        f"{difference_chart(results)}</section>"
+        f"{difference_chart(pairs)}</section>"
     )
 
 

@@ -8,20 +8,20 @@ from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
 from dtms_service.report import plot, words
-from dtms_service.report.inputs import TradeResult
+from dtms_service.report.inputs import Comparison
 from dtms_service.report.plot import Panel, Scale
 
 _NS = 1_000_000_000
 _LABELS_LEAST, _LABELS_MOST = 3, 12  # fewer do not orient, more do not fit the width
 
 
-def equity_chart(results: Sequence[TradeResult]) -> str:
+def equity_chart(pairs: Sequence[Comparison]) -> str:
     """Sum of R over time, each trade booked when it closed: with DTMS, and with original stops and targets only."""
-    ordered = sorted(results, key=lambda result: (result.closed_ns, result.ticket))
-    with_dtms = [0.0, *accumulate(result.r for result in ordered)]
-    without = [0.0, *accumulate(result.unprotected_r for result in ordered)]
-    first = min(result.opened_ns for result in ordered)
-    times = [first, *(result.closed_ns for result in ordered)]
+    ordered = sorted(pairs, key=lambda pair: (pair.result.closed_ns, pair.result.ticket))
+    with_dtms = [0.0, *accumulate(pair.r for pair in ordered)]
+    without = [0.0, *accumulate(pair.original_r for pair in ordered)]
+    first = min(pair.result.opened_ns for pair in ordered)
+    times = [first, *(pair.result.closed_ns for pair in ordered)]
     across = plot.along(first, times[-1])
     scale = plot.values([*with_dtms, *without], 0.08)
     panel = Panel(
@@ -39,10 +39,10 @@ def equity_chart(results: Sequence[TradeResult]) -> str:
     return f'<div class="chart">{panel.html()}</div>'
 
 
-def difference_chart(results: Sequence[TradeResult]) -> str:
+def difference_chart(pairs: Sequence[Comparison]) -> str:
     """For each trade in order of opening: R with DTMS minus R without; up is what protection brought."""
-    ordered = sorted(results, key=lambda result: (result.opened_ns, result.ticket))
-    gains = [result.r - result.unprotected_r for result in ordered]
+    ordered = sorted(pairs, key=lambda pair: (pair.result.opened_ns, pair.result.ticket))
+    gains = [pair.gain for pair in ordered]
     across = plot.along(0, len(ordered))
     scale = plot.values([0.0, *gains], 0.08)
     panel = Panel("difference", "Difference that protection made to each trade, in R")

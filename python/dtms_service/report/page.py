@@ -10,7 +10,7 @@ from pathlib import Path
 from dtms.v1 import event_pb2
 from dtms_service.report import overview, trades, words
 from dtms_service.report.figures import most_telling
-from dtms_service.report.inputs import Bar, BrokerWrite, Run, TradeResult
+from dtms_service.report.inputs import Bar, BrokerWrite, Run, TradeResult, compare
 from dtms_service.report.story import Story, tell
 from dtms_service.report.summary import summarise
 
@@ -52,10 +52,10 @@ def render(
     told = [(by_ticket[r.ticket], r) for r in sorted(results, key=lambda r: (r.opened_ns, r.ticket))]
     featured = most_telling(told, _FEATURED)
     rest = [pair for pair in told if pair not in featured]
-    charts = trades.Charts(bars, _period_s(bars), _digits(events))
+    charts = trades.Charts(bars, _period_s(bars))
     sections = [
         overview.head(summary, results, run),
-        overview.curves(results),
+        overview.curves(compare(results)),
         overview.stops(summary),
         overview.decisions(summary),
         overview.states(summary, _state_hours(stories.values(), bars)),
@@ -80,11 +80,6 @@ def _asset(name: str) -> str:
 
 def _period_s(bars: Sequence[Bar]) -> int:
     return min((after.time_s - before.time_s for before, after in pairwise(bars)), default=1)
-
-
-def _digits(events: Iterable[event_pb2.Event]) -> int:
-    """Decimals of a price, as the broker gave them."""
-    return next((e.symbol_defined.spec.digits for e in events if e.HasField("symbol_defined")), 5)
 
 
 def _state_hours(stories: Iterable[Story], bars: Sequence[Bar]) -> dict[str, float]:

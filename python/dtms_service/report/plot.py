@@ -119,11 +119,11 @@ class Panel:
         style = f"left:{_n(x / 10)}%;top:{_n(y / 10)}%"
         self._labels.append(f'<span class="glyph {css}" style="{style}" title="{text(tip)}">{text(inside)}</span>')
 
-    def note(self, at: Point, label: str, css: str) -> None:
+    def note(self, at: Point, label: str, css: str, width: float = 0.0) -> None:
+        """Text that begins at a point; cut off after ``width``, where one is given."""
         x, y = at
-        self._labels.append(
-            f'<span class="note {css}" style="left:{_n(x / 10)}%;top:{_n(y / 10)}%">{text(label)}</span>'
-        )
+        style = f"left:{_n(x / 10)}%;top:{_n(y / 10)}%" + (f";max-width:{_n(width / 10)}%" if width else "")
+        self._labels.append(f'<span class="note {css}" style="{style}">{text(label)}</span>')
 
     def _gutter_html(self) -> str:
         tags = sorted((label for label in self._gutter if label.css), key=lambda label: label.y)

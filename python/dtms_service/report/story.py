@@ -65,6 +65,7 @@ class Story:
     account_id: str
     ticket: int
     symbol: str
+    digits: int  # decimals of a price
     buy: bool
     entry_price: float
     opened_ns: int
@@ -77,6 +78,9 @@ class Story:
     facts: list[Fact] = field(default_factory=list)
     denied: int = 0
 
+    def price(self, price: float | None) -> str:
+        return "none" if price is None else f"{price:.{self.digits}f}"
+
     @property
     def states_seen(self) -> set[str]:
         return {step.state for step in self.states}
@@ -88,7 +92,7 @@ class Story:
 
 
 def tell(events: Iterable[event_pb2.Event]) -> dict[TradeKey, Story]:
-    """The stories of all registered trades, in order of registration."""
+    """The stories of all registered trades, in order of registration. Events begin with the first of the journal."""
     teller = _Teller()
     for event in events:
         teller.add(event)
@@ -99,9 +103,12 @@ class _Teller:
     def __init__(self) -> None:
         self.stories: dict[TradeKey, Story] = {}
         self._ledger = Ledger()
+        self._digits: dict[str, int] = {}
 
     def add(self, event: event_pb2.Event) -> None:
         ended = self._ledger.add(event)
+        if event.WhichOneof("body") == "symbol_defined":
+            self._digits[event.symbol_defined.spec.symbol] = event.symbol_defined.spec.digits
         if event.WhichOneof("body") == "trade_registered":
             self._registered(event)
         story = self.stories.get((event.account_id, event.ticket))
@@ -129,14 +136,16 @@ class _Teller:
         body = event.trade_registered
         opened_ns = body.opened_ns or event.time_ns
         buy = body.side == trade_pb2.SIDE_BUY
-        story = Story(event.account_id, event.ticket, event.symbol, buy, body.entry_price, opened_ns)
+        story = Story(
+            event.account_id, event.ticket, event.symbol, self._digits[event.symbol], buy, body.entry_price, opened_ns
+        )
         story.stops.append(StopStep(opened_ns, body.sl if body.HasField("sl") else None, words.ENTRY))
         story.targets.append(TargetStep(opened_ns, body.tp if body.HasField("tp") else None))
         story.states.append(StateStep(opened_ns, state_name(event.state)))
         direction = "Long" if buy else "Short"
-        entry = f"{direction} {body.volume:g} lots at {body.entry_price:.10g}"
+        entry = f"{direction} {body.volume:g} lots at {story.price(body.entry_price)}"
         story.marks.append(Mark(opened_ns, MarkKind.OPEN, body.entry_price, entry))
-        story.facts.append(Fact(opened_ns, f"{entry}; stop {_level(story.stops[0].stop)}."))
+        story.facts.append(Fact(opened_ns, f"{entry}; stop {story.price(story.stops[0].stop)}."))
         self.stories[event.account_id, event.ticket] = story
 
     def _state(self, story: Story, event: event_pb2.Event) -> None:
@@ -167,7 +176,7 @@ class _Teller:
             case action_pb2.ACTION_KIND_TARGET:
                 target = outcome.tp if outcome.HasField("tp") else None
                 story.targets.append(TargetStep(time_ns, target))
-                story.facts.append(Fact(time_ns, f"{who} moved the target to {_level(target)}."))
+                story.facts.append(Fact(time_ns, f"{who} moved the target to {story.price(target)}."))
             case action_pb2.ACTION_KIND_PARTIAL_CLOSE:
                 _deal(story, time_ns, MarkKind.PARTIAL, price, f"{who} closed {outcome.volume:g} lots")
             case action_pb2.ACTION_KIND_OPEN_HEDGE:
@@ -180,7 +189,7 @@ class _Teller:
     def _stop(self, story: Story, time_ns: int, stop: float | None, by: str) -> None:
         if story.stops[-1].stop != stop:
             story.stops.append(StopStep(time_ns, stop, by))
-            story.facts.append(Fact(time_ns, f"{words.manager(by).label} moved the stop to {_level(stop)}."))
+            story.facts.append(Fact(time_ns, f"{words.manager(by).label} moved the stop to {story.price(stop)}."))
 
     def _denied(self, story: Story, event: event_pb2.Event) -> None:
         decision = event.decision_made.decision
@@ -224,10 +233,6 @@ class _Teller:
 
 def _deal(story: Story, time_ns: int, kind: MarkKind, price: float | None, what: str) -> None:
     if price is not None:
-        what += f" at {price:.10g}"
+        what += f" at {story.price(price)}"
         story.marks.append(Mark(time_ns, kind, price, what))
     story.facts.append(Fact(time_ns, f"{what}."))
-
-
-def _level(price: float | None) -> str:
-    return "none" if price is None else f"{price:.10g}"

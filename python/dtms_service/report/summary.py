@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias, TypedDict
 
 from dtms.v1 import action_pb2, event_pb2, ownership_pb2, trade_pb2
-from dtms_service.report.inputs import BrokerWrite, ReportInputInvalid, Run, TradeResult
+from dtms_service.report.inputs import BrokerWrite, ReportInputInvalid, Run, TradeResult, compare
 from dtms_service.report.intents import Ledger, TradeKey, Write
 
 EXTERNAL = "external"  # moved at the broker, by nobody that DTMS knows
@@ -69,6 +69,7 @@ def summarise(
     ``conflicting_writes`` counts pairs of writes of different managers on one trade that were under way together
     and, where the broker's log is given, each accepted change of a position of a trade that no confirmed intent of the
     journal explains.
+    Both sums of R run over the trades whose R is known both ways.
     Raises ReportInputInvalid when a result speaks of a trade that was never registered.
     """
     counts = _Counts()
@@ -77,6 +78,7 @@ def summarise(
     for result in results:
         if result.ticket not in counts.tickets:
             raise ReportInputInvalid(f"ticket {result.ticket}", "has a result and was never registered")
+    pairs = compare(results)
     conflicts = sum(1 for _ in counts.ledger.conflicts())
     if broker_log is not None:
         conflicts += _unexplained(counts.ledger, counts.positions, broker_log)
@@ -94,8 +96,8 @@ def summarise(
         stop_changes=dict(sorted(counts.stop_changes.items())),
         conflicting_writes=conflicts,
         unconfirmed_actions=counts.ledger.unconfirmed(),
-        total_r=total(result.r for result in results),
-        unprotected_total_r=total(result.unprotected_r for result in results),
+        total_r=total(pair.r for pair in pairs),
+        unprotected_total_r=total(pair.original_r for pair in pairs),
         tick_to_decision_us=Quantiles(p50=run.tick_to_decision_p50_us, p99=run.tick_to_decision_p99_us),
         journal_sha256=run.journal_sha256,
     )

@@ -19,6 +19,7 @@ _TAIL_BARS = 4  # bars after the end: what it was spared, or missed
 _CANDLES_MAX = 260  # beyond it a candle is thinner than its outline, and a line says more
 _TARGET_STRETCH = 1.7  # a target that would squeeze the prices more than this is named at the edge instead
 _SCORE_LIMIT = 10.5
+_STATE_NAME_LEAST = 80.0  # of 1000: room for the word on a wide screen; a narrow one may cut it
 _UNITS_S = (86400, 6 * 3600, 3600, 900)
 _LABELS_LEAST, _LABELS_MOST = 3, 9  # fewer do not orient, more do not fit the width
 
@@ -50,16 +51,16 @@ class _Window:
         return index + min(max(inside, 0.0), 1.0)
 
 
-def trade_chart(story: Story, bars: Sequence[Bar], *, period_s: int, digits: int) -> str:
+def trade_chart(story: Story, bars: Sequence[Bar], period_s: int) -> str:
     """HTML of the chart; empty when no bar of the history (of ``period_s`` each) lies in the trade's life."""
     window = _window(story, bars, period_s)
     if window is None:
         return ""
     across = plot.along(0, len(window.bars))
-    price = _price_panel(story, window, across, digits)
+    price = _price_panel(story, window, across)
     score = _score_panel(story, window, across)
     return (
-        f'<div class="chart" data-hover="{words.text(_hover(story, window, digits))}">{price.html()}'
+        f'<div class="chart" data-hover="{words.text(_hover(story, window))}">{price.html()}'
         f'{_state_strip(story, window, across).html()}{score.html()}<output class="readout"></output></div>'
     )
 
@@ -78,7 +79,7 @@ def _window(story: Story, bars: Sequence[Bar], period_s: int) -> _Window | None:
     return _Window(shown, shown[0].time_s, period_s, window.x(end_ns))
 
 
-def _price_panel(story: Story, window: _Window, across: Scale, digits: int) -> Panel:
+def _price_panel(story: Story, window: _Window, across: Scale) -> Panel:
     direction = "Long" if story.buy else "Short"
     panel = Panel("price", f"{direction} {story.symbol}: price, stop, states and deals over time")
     seen = [bar.low for bar in window.bars] + [bar.high for bar in window.bars] + [story.entry_price]
@@ -94,7 +95,7 @@ def _price_panel(story: Story, window: _Window, across: Scale, digits: int) -> P
     for x, _, _ in _time_labels(window):
         panel.down(across(x), "grid")
     levels = plot.ticks(scale, 5)
-    places = min(digits, plot.decimals(levels))
+    places = min(story.digits, plot.decimals(levels))
     for level in levels:
         panel.across(scale(level), "grid")
         panel.gutter(scale(level), f"{level:.{places}f}")
@@ -102,10 +103,10 @@ def _price_panel(story: Story, window: _Window, across: Scale, digits: int) -> P
     start = across(window.x(story.opened_ns))
     end = across(window.end_x)
     panel.path(f"M{start:.1f} {scale(story.entry_price):.1f}H{end:.1f}", "entry", "Entry")
-    panel.gutter(scale(story.entry_price), f"{story.entry_price:.{digits}f}", "tag entry")
+    panel.gutter(scale(story.entry_price), story.price(story.entry_price), "tag entry")
     if target is not None:
-        _target(panel, target, (start, end), scale, digits)
-    _stops(panel, story, window, (across, scale), digits)
+        _target(panel, story.price(target), scale(target), (start, end))
+    _stops(panel, story, window, (across, scale))
     for mark in story.marks:
         glyph = ("▲" if story.buy else "▼") if mark.kind is MarkKind.OPEN else _GLYPHS[mark.kind]
         at = (across(window.x(mark.time_ns)), scale(mark.price))
@@ -128,18 +129,18 @@ def _prices(panel: Panel, window: _Window, across: Scale, scale: Scale) -> None:
         panel.path(plot.boxes(rows), css)
 
 
-def _target(panel: Panel, target: float, reach: tuple[float, float], scale: Scale, digits: int) -> None:
-    label = f"{target:.{digits}f}"
-    if scale.low <= target <= scale.high:
-        panel.path(f"M{reach[0]:.1f} {scale(target):.1f}H{reach[1]:.1f}", "target", "Target")
-        panel.gutter(scale(target), label, "tag target")
-    elif target > scale.high:
+def _target(panel: Panel, label: str, y: float, reach: tuple[float, float]) -> None:
+    """A line where the target is in sight, else a word at the edge towards it."""
+    if 0 <= y <= 1000:
+        panel.path(f"M{reach[0]:.1f} {y:.1f}H{reach[1]:.1f}", "target", "Target")
+        panel.gutter(y, label, "tag target")
+    elif y < 0:
         panel.note((reach[0], 0), f"target {label} ↑", "target top")
     else:
         panel.note((reach[0], 1000), f"target {label} ↓", "target bottom")
 
 
-def _stops(panel: Panel, story: Story, window: _Window, axes: tuple[Scale, Scale], digits: int) -> None:
+def _stops(panel: Panel, story: Story, window: _Window, axes: tuple[Scale, Scale]) -> None:
     across, scale = axes
     before: Point | None = None
     mover = words.ENTRY
@@ -153,12 +154,12 @@ def _stops(panel: Panel, story: Story, window: _Window, axes: tuple[Scale, Scale
         term = words.manager(step.by)
         at = (across(x0), scale(step.stop))
         rise = f"M{at[0]:.1f} {before[1]:.1f}V{at[1]:.1f}" if before else f"M{at[0]:.1f} {at[1]:.1f}"
-        tip = f"Stop {step.stop:.{digits}f} by {term.label}, {words.short_moment(step.time_ns)}"
+        tip = f"Stop {story.price(step.stop)} by {term.label}, {words.short_moment(step.time_ns)}"
         panel.path(f"{rise}H{across(x1):.1f}", f"stop {term.css}", tip)
         if step.by != mover:
             panel.glyph(at, f"mover {term.css}", tip, term.label[0])
         if last:
-            panel.gutter(at[1], f"{step.stop:.{digits}f}", f"tag stop {term.css}")
+            panel.gutter(at[1], story.price(step.stop), f"tag stop {term.css}")
         before, mover = at, step.by
 
 
@@ -167,8 +168,9 @@ def _state_strip(story: Story, window: _Window, across: Scale) -> Panel:
     for x0, x1, state in _spans(story, window):
         term = words.STATES[state]
         panel.band(across(x0), across(x1), f"state {term.css}", term.label)
-        if across(x1) - across(x0) > 90:  # room for the word, also on a phone
-            panel.note((across(x0), 500), term.label, "state-name")
+        width = across(x1) - across(x0)
+        if width >= _STATE_NAME_LEAST:
+            panel.note((across(x0), 500), term.label, "state-name", width)
     return panel
 
 
@@ -217,13 +219,16 @@ def _time_labels(window: _Window) -> list[tuple[float, str, str]]:
         if len(starts) < _LABELS_LEAST:
             unit_s, starts = finer_s, _starts(window, finer_s)
     least = len(window.bars) / _LABELS_MOST
-    kept: list[tuple[float, str, str]] = []
+    kept: list[tuple[float, int]] = []
     for x, time_s in starts:
         if (not kept or x - kept[-1][0] >= least) and x <= len(window.bars) * 0.97:
-            moment = words.short_moment(time_s * _NS)
-            label = moment[:6] if unit_s == 86400 or time_s % 86400 == 0 else moment[7:]
-            kept.append((x, label, "minor" if len(kept) % 2 else ""))
-    return kept
+            kept.append((x, time_s))
+    dates = {time_s for _, time_s in kept if unit_s == 86400 or time_s % 86400 == 0}
+    major = dates if 2 <= len(dates) < len(kept) else {time_s for _, time_s in kept[::2]}
+    return [
+        (x, words.date(time_s) if time_s in dates else words.clock(time_s), "" if time_s in major else "minor")
+        for x, time_s in kept
+    ]
 
 
 def _starts(window: _Window, unit_s: int) -> list[tuple[float, int]]:
@@ -235,19 +240,19 @@ def _starts(window: _Window, unit_s: int) -> list[tuple[float, int]]:
     ]
 
 
-def _hover(story: Story, window: _Window, digits: int) -> str:
+def _hover(story: Story, window: _Window) -> str:
     """What the crosshair says: bars as [minutes since the first, close, score], steps as [x, word]."""
     bars: list[list[float | None]] = []
     for bar in window.bars:
         score = None
         if bar.score is not None:
             score = round(bar.score.total if story.buy else -bar.score.total, 1)
-        bars.append([(bar.time_s - window.start_s) // 60, round(bar.close, digits), score])
+        bars.append([(bar.time_s - window.start_s) // 60, round(bar.close, story.digits), score])
     return json.dumps(
         {
             "t0": window.start_s,
             "bars": bars,
-            "digits": digits,
+            "digits": story.digits,
             "states": [[round(x0, 2), words.STATES[state].label] for x0, _, state in _spans(story, window)],
             "stops": [
                 [round(window.x(step.time_ns), 2), step.stop, words.manager(step.by).label] for step in story.stops

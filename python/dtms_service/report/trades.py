@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dtms_service.report import words
-from dtms_service.report.inputs import Bar, TradeResult
+from dtms_service.report.figures import EVEN_R
+from dtms_service.report.inputs import Bar, TradeResult, compare
 from dtms_service.report.story import Story
 from dtms_service.report.summary import EXTERNAL
 from dtms_service.report.trade_chart import trade_chart
@@ -15,20 +16,18 @@ from dtms_service.report.words import text
 
 Pair = tuple[Story, TradeResult]
 
-_EVEN_R = 0.005
 _SEVERITY = ("HEDGED", "RECOVERING", "WARNING_L2", "WARNING_L1", "HEALTHY")
 
 
 @dataclass(frozen=True, slots=True)
 class Charts:
-    """What every chart is drawn from: bars of ``period_s`` and prices of so many decimals."""
+    """What every chart is drawn from: bars of ``period_s`` each."""
 
     bars: Sequence[Bar]
     period_s: int
-    digits: int
 
     def of(self, story: Story) -> str:
-        return trade_chart(story, self.bars, period_s=self.period_s, digits=self.digits)
+        return trade_chart(story, self.bars, self.period_s)
 
 
 def reading() -> str:
@@ -105,23 +104,35 @@ def table(pairs: Sequence[Pair]) -> str:
 
 
 def _row(story: Story, result: TradeResult) -> str:
-    gain = result.r - result.unprotected_r
     worst = words.STATES[next(name for name in _SEVERITY if name in story.states_seen)]
     moved = ", ".join(f"{words.manager(name).label} {n}" for name, n in Counter(story.stop_movers).items())
     return (
         f'<tr><th scope="row"><a href="#t{result.ticket}">{_direction(story)} {result.ticket}</a></th>'
         f"<td>{words.short_moment(result.opened_ns)}</td><td>{words.duration(result.closed_ns - result.opened_ns)}</td>"
-        f'<td class="{words.tone(result.r)}">{words.signed(result.r)}</td><td>{words.signed(result.unprotected_r)}</td>'
-        f'<td class="{words.tone(gain) if abs(gain) >= _EVEN_R else "even"}">{words.signed(gain)}</td>'
+        f"{_r_cell(result.r)}<td>{_signed(result.unprotected_r)}</td>{_r_cell(_gain(result))}"
         f'<td><span class="chip {worst.css}">{worst.label}</span></td>'
         f'<td class="words">{text(moved) or "nobody"}</td><td class="words">{text(_ending(story, result))}</td></tr>'
     )
 
 
+def _r_cell(value: float | None) -> str:
+    tone = words.tone(value) if value is not None and abs(value) >= EVEN_R else "even"
+    return f'<td class="{tone}">{_signed(value)}</td>'
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else words.signed(value)
+
+
+def _gain(result: TradeResult) -> float | None:
+    return next((pair.gain for pair in compare([result])), None)
+
+
 def _title(story: Story, result: TradeResult, tag: str) -> str:
+    earned = "R not known" if result.r is None else words.r(result.r)
     return (
         f'<{tag} class="title"><span>{_direction(story)} {result.ticket}</span> '
-        f'<b class="{words.tone(result.r)}">{words.r(result.r)}</b> '
+        f'<b class="{words.tone(result.r or 0.0)}">{earned}</b> '
         f"<small>{words.short_moment(result.opened_ns)}, held {words.duration(result.closed_ns - result.opened_ns)}"
         f"</small></{tag}>"
     )
@@ -138,14 +149,16 @@ def _body(story: Story, result: TradeResult, charts: Charts) -> str:
 
 
 def _outcome(story: Story, result: TradeResult) -> str:
-    gain = result.r - result.unprotected_r
-    ending = f"{_ending(story, result)[0].upper()}{_ending(story, result)[1:]}"
+    ending = _ending(story, result)
+    ended = f"{ending[0].upper()}{ending[1:]}."
+    gain = _gain(result)
+    if gain is None or result.unprotected_r is None:
+        return f"{ended} What its original stop and target would have made is not known."
+    if abs(gain) < EVEN_R:
+        return f"{ended} Its original stop and target would have given the same."
+    better = "better" if gain > 0 else "worse"
     alone = words.r(result.unprotected_r)
-    if gain >= _EVEN_R:
-        return f"{ending}. Left to its original stop and target it would have made {alone}: {gain:.2f}\u00a0R better."
-    if gain <= -_EVEN_R:
-        return f"{ending}. Left to its original stop and target it would have made {alone}: {-gain:.2f}\u00a0R worse."
-    return f"{ending}. Its original stop and target would have given the same."
+    return f"{ended} Left to its original stop and target it would have made {alone}: {abs(gain):.2f}\u00a0R {better}."
 
 
 def _ending(story: Story, result: TradeResult) -> str:

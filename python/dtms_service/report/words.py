@@ -155,6 +155,14 @@ def short_moment(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns // _NS, UTC).strftime("%d %b %H:%M")
 
 
+def date(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%d %b")
+
+
+def clock(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%H:%M")
+
+
 def day(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns // _NS, UTC).strftime("%d %b %Y")
 
