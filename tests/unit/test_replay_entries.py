@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterable, Iterator
 
@@ -117,8 +118,7 @@ def test_the_rule_agrees_with_a_naive_twin() -> None:
         got += [(index, entry) for entry in breakout.on_tick(tick, NONE_OPEN)]
         if len(bars) >= 20:
             ranges = [bars[0].high - bars[0].low] + [
-                max(b.high - b.low, abs(b.high - a.close), abs(b.low - a.close))
-                for a, b in zip(bars, bars[1:], strict=False)
+                max(b.high - b.low, abs(b.high - a.close), abs(b.low - a.close)) for a, b in itertools.pairwise(bars)
             ]
             n = sum(ranges[:20]) / 20
             for true_range in ranges[20:]:
