@@ -260,6 +260,20 @@ class SymbolsConfig(_Section):
         return {name: override.model_dump(exclude_none=True) for name, override in self.overrides.items()}
 
 
+class SlippageSection(_Section):
+    """Where the paper broker fills a stop."""
+
+    model: SlippageModel
+    """none: at the triggering tick; next_tick: at the one after it; fixed_points: worse by ``points``."""
+    points: Whole
+
+    @model_validator(mode="after")
+    def _check_fit(self) -> Self:
+        if (self.points > 0) != (self.model is SlippageModel.FIXED_POINTS):
+            raise ValueError("points belong to the model fixed_points, and to no other")
+        return self
+
+
 class PaperSection(_Section):
     """The paper broker's account. What touches money has no default."""
 
@@ -277,8 +291,7 @@ class PaperSection(_Section):
     """Margin level at which the largest loss is closed."""
     commission_per_lot_side: NotNegative
     """Account currency per lot, on every deal."""
-    slippage_points: Whole
-    """How much worse than the triggering tick a stop fills."""
+    slippage: SlippageSection
     conversion_rates: dict[str, Positive]
     """Value in account currency of profit currencies that no symbol quotes against it."""
     hedge_prohibited: bool = False
@@ -294,9 +307,8 @@ class PaperSection(_Section):
 
     def to_broker(self) -> PaperConfig:
         """The account as the paper broker takes it."""
-        fields = self.model_dump(exclude={"slippage_points"})
-        model = SlippageModel.FIXED_POINTS if self.slippage_points else SlippageModel.NONE
-        return PaperConfig(**fields, slippage=Slippage(model, self.slippage_points))
+        fields = self.model_dump(exclude={"slippage"})
+        return PaperConfig(**fields, slippage=Slippage(self.slippage.model, self.slippage.points))
 
 
 class Config(BaseSettings):

@@ -22,7 +22,7 @@ balance = 10000.0
 margin_call_percent = 100.0
 stop_out_percent = 50.0
 commission_per_lot_side = 3.5
-slippage_points = 0
+slippage = { model = "fixed_points", points = 3 }
 conversion_rates = { JPY = 0.0064 }
 """
 
@@ -182,6 +182,12 @@ def test_the_paper_account_has_no_money_defaults(file: Path) -> None:
         file.write_text(PAPER.replace(line, ""))
         assert list(refused({}, file)) == [f"paper.{line.split()[0]}"]
     assert load(None, NEEDED).paper is None
+
+
+def test_slippage_points_need_their_model(file: Path) -> None:
+    """Points beside another model than fixed_points would be ignored: refused."""
+    file.write_text(PAPER.replace("fixed_points", "next_tick"))
+    assert list(refused({}, file)) == ["paper.slippage"]
 
 
 def test_lists_come_as_json_from_the_environment() -> None:
