@@ -1,0 +1,320 @@
+"""The rules of the exit manager, by golden vectors. Every vector is tried for a BUY and, mirrored, for a SELL."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtms.v1.action_pb2 import (
+    ACTION_KIND_PARTIAL_CLOSE,
+    ACTION_KIND_STOP,
+    PURPOSE_BREAKEVEN,
+    PURPOSE_PARTIAL,
+    PURPOSE_TRAIL,
+    Action,
+    PlannedAction,
+)
+from dtms.v1.market_data_service_pb2 import Quote
+from dtms.v1.ownership_pb2 import RANK_DTMS_NORMAL, RANK_PROFIT_PROTECTION, RANK_STRATEGY
+from dtms.v1.trade_pb2 import (
+    SIDE_SELL,
+    STATE_PHASE_CONFIRMED,
+    STATE_PHASE_PENDING,
+    TRADE_STATE_CLOSED,
+    TRADE_STATE_HEALTHY,
+    TRADE_STATE_HEDGED,
+    TRADE_STATE_RECOVERING,
+    TRADE_STATE_UNSPECIFIED,
+    TRADE_STATE_WARNING_L1,
+    TRADE_STATE_WARNING_L2,
+    ConfirmedLevels,
+    ManagerRecord,
+    Trade,
+)
+from dtms_client.exit_manager.rule_book import RuleBook
+from dtms_client.exit_manager.rules import (
+    ExitRules,
+    MoveStop,
+    QuoteView,
+    TakePartial,
+    TradeView,
+    Wish,
+    decide,
+    deferral,
+)
+
+RULES = ExitRules()
+
+# BUY 0.10 at 1.10000, stop 1.09000 (R = 1000 points), target 1.13000; spread 10 points.
+BUY = TradeView(
+    account_id="1@Demo",
+    ticket=7,
+    symbol="EURUSD",
+    sign=1,
+    entry=1.1,
+    volume=0.1,
+    stop=1.09,
+    target=1.13,
+    risk=0.01,
+    state=TRADE_STATE_HEALTHY,
+    pending=False,
+    quarantined=False,
+    breakeven_triggered=False,
+    owner_rank=RANK_DTMS_NORMAL,
+    owner_epoch=3,
+    partial_taken=False,
+)
+SAFE = replace(BUY, breakeven_triggered=True, stop=1.10021)
+
+
+def quote(bid: float, **changes: Any) -> QuoteView:
+    """EURUSD at this bid, ask 10 points above, ATR 200 points."""
+    base = QuoteView(
+        bid=bid,
+        ask=round(bid + 0.0001, 5),
+        atr=0.002,
+        point=0.00001,
+        volume_min=0.01,
+        volume_step=0.01,
+        stops_level=0,
+    )
+    return replace(base, **changes)
+
+
+def breakeven(stop: float) -> MoveStop:
+    return MoveStop(PURPOSE_BREAKEVEN, stop)
+
+
+def trail(stop: float) -> MoveStop:
+    return MoveStop(PURPOSE_TRAIL, stop)
+
+
+@dataclass(frozen=True)
+class Vector:
+    fact: str
+    trade: TradeView
+    quote: QuoteView
+    wishes: list[Wish]
+
+
+VECTORS = [
+    Vector("nothing before 0.2 R", BUY, quote(1.10199), []),
+    Vector(
+        "breakeven at 0.2 R: entry + 10 points of spread + 11 points of 0.01 %", BUY, quote(1.102), [breakeven(1.10021)]
+    ),
+    Vector("a wider spread moves breakeven", BUY, quote(1.102, ask=1.1025), [breakeven(1.10061)]),
+    Vector(
+        "a level between two points is rounded away from the price",
+        replace(BUY, entry=1.10005),
+        quote(1.1022),
+        [breakeven(1.10026)],
+    ),
+    Vector("breakeven waits while it is inside the stops level", BUY, quote(1.102, stops_level=180), []),
+    Vector("breakeven is legal at the stops level", BUY, quote(1.102, stops_level=179), [breakeven(1.10021)]),
+    Vector("a stop at the price is none", replace(BUY, risk=0.001), quote(1.10021), []),
+    Vector("no stop yet: breakeven sets one", replace(BUY, stop=None), quote(1.102), [breakeven(1.10021)]),
+    Vector("R unknown: the rules in R wait", replace(BUY, risk=None, target=None), quote(1.12), []),
+    Vector("a stop at breakeven already, whoever put it there", replace(BUY, stop=1.10021), quote(1.102, atr=None), []),
+    Vector(
+        "a stop one point short of breakeven is moved", replace(BUY, stop=1.1002), quote(1.102), [breakeven(1.10021)]
+    ),
+    Vector("no partial before half of the way", SAFE, quote(1.11499, atr=None), []),
+    Vector("half of the volume at half of the way", SAFE, quote(1.115, atr=None), [TakePartial(0.05)]),
+    Vector("the stop comes before the partial", BUY, quote(1.115), [breakeven(1.10021), TakePartial(0.05)]),
+    Vector("the partial is taken once", replace(SAFE, partial_taken=True), quote(1.115, atr=None), []),
+    Vector("no target, no partial", replace(SAFE, target=None), quote(1.115, atr=None), []),
+    Vector(
+        "0.03 lots: 0.01 of them, down to the step",
+        replace(SAFE, volume=0.03),
+        quote(1.115, atr=None),
+        [TakePartial(0.01)],
+    ),
+    Vector("0.01 lots cannot be divided", replace(SAFE, volume=0.01), quote(1.115, atr=None), []),
+    Vector("the part must reach the minimum volume", SAFE, quote(1.115, atr=None, volume_min=0.06), []),
+    Vector(
+        "coarse steps",
+        replace(SAFE, volume=3.0),
+        quote(1.115, atr=None, volume_step=1.0, volume_min=1.0),
+        [TakePartial(1.0)],
+    ),
+    Vector("trails 1.5 ATR behind the price", SAFE, quote(1.105), [trail(1.102)]),
+    Vector("a step below 0.05 R is not worth a change", SAFE, quote(1.1037, atr=0.002), []),
+    Vector("a step of 0.05 R is", SAFE, quote(1.10371, atr=0.002), [trail(1.10071)]),
+    Vector("never loosens", replace(SAFE, stop=1.103), quote(1.105), []),
+    Vector("keeps the stops level while trailing", SAFE, quote(1.105, stops_level=350), [trail(1.1015)]),
+    Vector("no trailing before breakeven", replace(BUY, risk=0.1), quote(1.105), []),
+    Vector("no trailing without ATR", SAFE, quote(1.105, atr=None), []),
+    Vector("a fraction of a point is rounded away from the price", SAFE, quote(1.105, atr=0.002003), [trail(1.10199)]),
+]
+
+
+def mirrored(vector: Vector) -> Vector:
+    """The same around the entry, so that 0.01 % of it stays the same."""
+    axis = 2 * vector.trade.entry
+
+    def flip(price: float | None) -> float | None:
+        return None if price is None else round(axis - price, 8)
+
+    trade = replace(vector.trade, sign=-1, stop=flip(vector.trade.stop), target=flip(vector.trade.target))
+    bid, ask = flip(vector.quote.ask), flip(vector.quote.bid)
+    assert bid is not None
+    assert ask is not None
+    wishes: list[Wish] = [
+        replace(wish, stop=round(axis - wish.stop, 5)) if isinstance(wish, MoveStop) else wish for wish in vector.wishes
+    ]
+    return Vector(vector.fact, trade, replace(vector.quote, bid=bid, ask=ask), wishes)
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=[vector.fact for vector in VECTORS])
+def test_golden_vector_for_a_buy(vector: Vector) -> None:
+    """The id of the case is the fact."""
+    assert decide(vector.trade, vector.quote, RULES) == vector.wishes
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=[vector.fact for vector in VECTORS])
+def test_golden_vector_for_a_sell(vector: Vector) -> None:
+    """A SELL in the mirrored market gets the mirrored answer."""
+    seen = mirrored(vector)
+    assert decide(seen.trade, seen.quote, RULES) == seen.wishes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": TRADE_STATE_WARNING_L2},
+        {"state": TRADE_STATE_HEDGED},
+        {"state": TRADE_STATE_CLOSED},
+        {"state": TRADE_STATE_UNSPECIFIED},
+        {"quarantined": True},
+        {"pending": True},
+        {"owner_rank": RANK_STRATEGY, "breakeven_triggered": True},
+    ],
+    ids=str,
+)
+def test_hands_off(changes: dict[str, Any]) -> None:
+    """In defence, quarantine, with DTMS at work, or after breakeven of a strategy's trade nothing is proposed."""
+    trade = replace(BUY, **changes)
+    assert deferral(trade) is not None
+    assert decide(trade, quote(1.12), RULES) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": TRADE_STATE_WARNING_L1},
+        {"state": TRADE_STATE_RECOVERING},
+        {"owner_rank": RANK_STRATEGY},
+        {"owner_rank": RANK_PROFIT_PROTECTION},
+    ],
+    ids=str,
+)
+def test_may_act(changes: dict[str, Any]) -> None:
+    """In the first warning, in recovery, and on a strategy's trade before breakeven it works on."""
+    assert decide(replace(BUY, **changes), quote(1.102), RULES) == [breakeven(1.10021)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bid": math.nan},
+        {"bid": 0.0},
+        {"ask": math.inf},
+        {"bid": 1.2, "ask": 1.1},
+        {"point": 0.0},
+        {"volume_step": 0.0},
+    ],
+    ids=str,
+)
+def test_nothing_is_decided_on_rubbish(changes: dict[str, Any]) -> None:
+    """A price that nobody can trade at moves nothing."""
+    assert decide(BUY, replace(quote(1.12), **changes), RULES) == []
+
+
+def test_wishes_speak_the_language_of_the_wire() -> None:
+    """A stop is sent with its purpose and price, a partial with its volume, and nothing else."""
+    assert breakeven(1.1).action() == Action(kind=ACTION_KIND_STOP, purpose=PURPOSE_BREAKEVEN, stop=1.1)
+    assert TakePartial(0.05).action() == Action(kind=ACTION_KIND_PARTIAL_CLOSE, purpose=PURPOSE_PARTIAL, volume=0.05)
+
+
+def test_a_trade_is_seen_as_the_broker_confirmed_it() -> None:
+    """Confirmed levels count, not those of the registration; partials of other managers are not mine."""
+    trade = Trade(
+        ticket=7,
+        side=SIDE_SELL,
+        initial_sl=1.2,
+        initial_tp=1.0,
+        confirmed=ConfirmedLevels(sl=1.15),
+        state=TRADE_STATE_HEALTHY,
+        phase=STATE_PHASE_CONFIRMED,
+        managers=[ManagerRecord(manager="other", partial_taken=True), ManagerRecord(manager="mine")],
+    )
+    view = TradeView.of(trade, manager="mine")
+    assert (view.sign, view.stop, view.target, view.risk) == (-1, 1.15, None, None)
+    assert not view.pending
+    assert not view.partial_taken
+    assert TradeView.of(trade, manager="other").partial_taken
+    trade.ClearField("confirmed")
+    assert TradeView.of(trade, manager="mine").stop == 1.2
+
+
+def test_unsettled_actions_of_dtms_are_seen() -> None:
+    """A pending phase or a planned action means that DTMS is at work."""
+    assert TradeView.of(Trade(phase=STATE_PHASE_PENDING), manager="m").pending
+    assert TradeView.of(Trade(phase=STATE_PHASE_CONFIRMED, pending_actions=[PlannedAction()]), manager="m").pending
+
+
+def test_a_cold_quote_has_no_atr() -> None:
+    """An absent ATR is None, never 0."""
+    assert QuoteView.of(Quote(bid=1.0, ask=1.0)).atr is None
+    assert QuoteView.of(Quote(atr_slow=0.5)).atr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("breakeven_at_r", 0),
+        ("trail_atr", -1),
+        ("partial_fraction", 1),
+        ("partial_at", math.nan),
+        ("trail_step_r", True),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_named(key: str, value: float) -> None:
+    """Each number has its range, and the error names it."""
+    with pytest.raises(ValueError, match=key):
+        replace(RULES, **{key: value})
+
+
+def test_a_rule_book_reads_defaults_symbols_and_tickets(tmp_path: Path) -> None:
+    """The ticket's table wins over the symbol's, that over the default; what is not said stays as documented."""
+    file = tmp_path / "rules.toml"
+    file.write_text("breakeven_at_r = 0.3\n[symbols.EURUSD]\ntrail_atr = 2.0\n[trades.8]\npartial_at = 0.4\n")
+    book = RuleBook.read(file)
+    assert book.default == ExitRules(breakeven_at_r=0.3)
+    assert book.rules(BUY) == ExitRules(breakeven_at_r=0.3, trail_atr=2.0)
+    assert book.rules(replace(BUY, ticket=8)) == ExitRules(breakeven_at_r=0.3, partial_at=0.4)
+    assert book.rules(replace(BUY, symbol="XAUUSD")) == book.default
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("breakeven = 1", "breakeven"),
+        ("[symbols.EURUSD]\ntrail = 1", "symbols.EURUSD"),
+        ("[trades.x]\n", "trades.x"),
+        ("trail_atr = 0", "trail_atr"),
+        ("trail_atr = 'far'", "trail_atr"),
+        ("symbols = 3", "symbols"),
+        ("= 3", "rules.toml"),
+    ],
+)
+def test_a_wrong_rule_file_names_the_place(tmp_path: Path, text: str, named: str) -> None:
+    """An unknown key, a wrong value and bad TOML are errors that say where."""
+    file = tmp_path / "rules.toml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=named):
+        RuleBook.read(file)
