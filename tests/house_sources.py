@@ -22,9 +22,9 @@ LAYERS = MappingProxyType(
         unit: layer
         for layer, units in {
             1: "_core",
-            2: "config clock errors journal event_log history symbols credentials broker latency",
-            3: "convert gateway_messages status",
-            4: "desk doors executor explain gateway_door lockstep monitor paper_account quotes recovery system watch",
+            2: "config clock errors journal event_log history symbols credentials broker latency quotes stage",
+            3: "convert describe gateway_messages status",
+            4: "desk doors executor gateway_door lockstep monitor paper_account recovery system",
             5: "interceptors servicers",
             6: "server cli gateway demo live_table logs replay report service settings",
         }.items()

@@ -22,8 +22,8 @@ from dtms_client.exit_manager.__main__ import main as exit_manager_main
 from dtms_client.watch import Interrupted, Listed, Relisted, WatchItem
 from dtms_service import logs
 from dtms_service.credentials import token_path
+from dtms_service.describe import describe
 from dtms_service.errors import DtmsError, FatalError
-from dtms_service.explain import describe
 from dtms_service.live_table import LiveTable
 from dtms_service.service import CREDENTIALS_FOLDER, write_address
 from dtms_service.service import serve as run_service

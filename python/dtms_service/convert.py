@@ -11,8 +11,9 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from dtms.v1 import action_pb2, event_pb2, lockstep_service_pb2, ownership_pb2, trade_pb2
+from dtms.v1 import action_pb2, event_pb2, market_data_service_pb2, ownership_pb2, trade_pb2
 from dtms_service.broker.door import (
+    CloseReason,
     Command,
     CommandKind,
     Outcome,
@@ -20,8 +21,21 @@ from dtms_service.broker.door import (
     SymbolSpec,
 )
 from dtms_service.event_log import Entry
+from dtms_service.quotes import Quoted
 
 _FIRST_FIELD = b"\x0a"  # field 1, length-delimited: WatchResponse.events, GetTradeResponse.trade
+
+# Numbers of the wire that the desk and what drives it decide on.
+OUTCOME_UNKNOWN = action_pb2.OUTCOME_STATUS_UNKNOWN
+DENIED_STALE_EPOCH = action_pb2.DENIAL_CODE_STALE_EPOCH
+ORIGIN_CLIENT, ORIGIN_EXTERNAL = trade_pb2.ORIGIN_CLIENT, trade_pb2.ORIGIN_EXTERNAL
+CLOSE_REASONS: dict[CloseReason, int] = {
+    CloseReason.CLIENT: event_pb2.CLOSE_REASON_CLIENT,
+    CloseReason.EXPERT: event_pb2.CLOSE_REASON_CLIENT,
+    CloseReason.STOP_LOSS: event_pb2.CLOSE_REASON_STOP_LOSS,
+    CloseReason.TAKE_PROFIT: event_pb2.CLOSE_REASON_TAKE_PROFIT,
+    CloseReason.STOP_OUT: event_pb2.CLOSE_REASON_STOP_OUT,
+}
 
 Reader = Callable[[Message], Any]
 _plans: dict[Descriptor, list[tuple[str, bool, Reader]]] = {}
@@ -85,6 +99,30 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
+def entry(revision: int, body: bytes) -> Entry:
+    """A journal event as the event log holds it."""
+    event = event_pb2.Event.FromString(body)
+    return Entry(revision, event.account_id, event.ticket, event.symbol, event.state, frame(body))
+
+
+def alarm_name(code: int) -> str:
+    return str(event_pb2.AlarmCode.Name(event_pb2.AlarmCode.ValueType(code)))
+
+
+def quote(quoted: Quoted) -> market_data_service_pb2.Quote:
+    """A quote with the rules of its symbol."""
+    spec, view = quoted.spec, {name: value for name, value in quoted.view.items() if name != "spread_points"}
+    return market_data_service_pb2.Quote(
+        account_id=quoted.account_id,
+        symbol=spec.name,
+        point=spec.point,
+        volume_min=spec.volume_min,
+        volume_step=spec.volume_step,
+        stops_level=spec.stops_level,
+        **view,
+    )
+
+
 def trade(view: Mapping[str, Any]) -> trade_pb2.Trade:
     return trade_pb2.Trade(**view)
 
@@ -99,20 +137,6 @@ def decision(view: Mapping[str, Any]) -> action_pb2.Decision:
 
 def outcome_message(view: Mapping[str, Any] | None) -> action_pb2.Outcome | None:
     return None if view is None else action_pb2.Outcome(**view)
-
-
-def proposal_result(
-    request_id: str,
-    decided: Mapping[str, Any] | None,
-    outcome: Mapping[str, Any] | None,
-    error_reason: str,
-) -> lockstep_service_pb2.ProposalResult:
-    return lockstep_service_pb2.ProposalResult(
-        request_id=request_id,
-        decision=None if decided is None else decision(decided),
-        outcome=outcome_message(outcome),
-        error_reason=error_reason,
-    )
 
 
 # Intent (core) -> command (door). The deal that an action becomes:

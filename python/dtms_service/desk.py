@@ -14,7 +14,6 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import structlog
 
-from dtms.v1 import action_pb2
 from dtms_service import convert
 from dtms_service._core import CoreError, Engine, Step
 from dtms_service.clock import Clock
@@ -148,7 +147,7 @@ class Desk:
         waiting = None if intent_id is None or outcome is not None or dry_run else self._outcome_of(intent_id)
         await self._commit(step)
         decision: dict[str, Any] = step.reply["decision"]
-        if decision["denial"] == action_pb2.DENIAL_CODE_STALE_EPOCH and not dry_run:
+        if decision["denial"] == convert.DENIED_STALE_EPOCH and not dry_run:
             raise DtmsError(
                 Reason.STALE_EPOCH,
                 f"trade {key[1]} is at owner_epoch {decision['owner_epoch']}, not {owner_epoch}: decide anew",
@@ -308,7 +307,7 @@ class Desk:
             self.on_intent({**intent, **where})
         elif recorded := event.get("outcome_recorded"):
             outcome = recorded["outcome"]
-            if outcome["status"] != action_pb2.OUTCOME_STATUS_UNKNOWN:
+            if outcome["status"] != convert.OUTCOME_UNKNOWN:
                 waiting = self._outcomes.pop(outcome["intent_id"], None)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(outcome)

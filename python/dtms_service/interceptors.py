@@ -10,9 +10,8 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from enum import Enum, auto
 from importlib import resources
 from typing import Any
 
@@ -27,6 +26,7 @@ from dtms_service import status
 from dtms_service._core import CorePanic
 from dtms_service.credentials import Credentials, Principal, Role
 from dtms_service.errors import DtmsError, FatalError, Reason
+from dtms_service.stage import Stage
 
 log = structlog.get_logger(__name__)
 
@@ -40,14 +40,6 @@ SECONDS = Histogram(
 
 _BEARER = "Bearer "
 MAX_CORRELATION_CHARS = 64  # longer ones are cut: they go into every log line of the call
-
-
-class Stage(Enum):
-    """Where the service is in its life."""
-
-    RECOVERING = auto()
-    SERVING = auto()
-    DRAINING = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +240,3 @@ class Pipeline:
 def _serialise(answer: Message | bytes) -> bytes:
     """Events and trades are encoded once, by the desk; everything else here."""
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
-
-
-__all__ = ["ACCESS", "Access", "Call", "Mapping", "Pipeline", "Stage", "default_deadlines"]

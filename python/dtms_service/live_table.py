@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dtms.v1 import event_pb2, ownership_pb2, trade_pb2
-from dtms_service.explain import describe, enum_name
+from dtms_service.describe import describe, enum_name
 
 EVENTS_SHOWN = 10
 TRADES_SHOWN = 20

@@ -7,19 +7,18 @@ whatever the timing of the processes was.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
-from dtms.v1 import arbitration_service_pb2 as arbitration
-from dtms.v1 import lockstep_service_pb2 as pb
-from dtms_service import convert
 from dtms_service.clock import Clock
 from dtms_service.desk import Desk
 from dtms_service.doors import Doors
 from dtms_service.errors import DtmsError, invalid
 from dtms_service.executor import Executor
-from dtms_service.quotes import Quotes
+from dtms_service.quotes import Quoted, Quotes
 
 STEP_DEADLINE_S = 30.0  # a manager that is silent for so long has died: the run must not hang, nor go on without it
 
@@ -30,18 +29,59 @@ class ManagerSilent(Exception):
     """A manager of the lockstep run did not answer a step. The run ends: its result would not be reproducible."""
 
 
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a manager answers a step with; ``action`` has the fields of the wire's Action."""
+
+    request_id: str
+    account_id: str
+    ticket: int
+    owner_epoch: int
+    action: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a proposal: a decision and perhaps an outcome, or the reason why it could not be decided."""
+
+    request_id: str
+    decision: Mapping[str, Any] | None
+    outcome: Mapping[str, Any] | None
+    error_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One turn. ``revision`` is what it is decided on; ``last`` asks for no answer."""
+
+    seq: int
+    time_ns: int
+    quotes: Sequence[Quoted]
+    results: Sequence[Result]
+    revision: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    seq: int
+    proposals: Sequence[Proposal]
+
+
 @dataclass(slots=True)
 class Participant:
-    """One manager's side of the exchange."""
+    """One manager's side of the exchange; None ends it."""
 
     manager: str
-    steps: asyncio.Queue[pb.JoinResponse | None] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
-    answers: asyncio.Queue[pb.JoinRequest | None] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
-    results: list[pb.ProposalResult] = field(default_factory=list)
+    steps: asyncio.Queue[Step | None] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
+    answers: asyncio.Queue[Answer | None] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
+    results: list[Result] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Lockstep:
+    """``complete`` is set once every expected manager has joined."""
+
     desk: Desk
     doors: Doors
     executor: Executor
@@ -58,6 +98,7 @@ class Lockstep:
             self.complete.set()
 
     def join(self, manager: str) -> Participant:
+        """Raises FIELD_INVALID for a manager that is not expected, or has joined."""
         if manager not in self.expected:
             raise invalid("manager", f"{manager} is not one of this run's managers: {', '.join(sorted(self.expected))}")
         if manager in self._participants:
@@ -81,53 +122,40 @@ class Lockstep:
         self._quote_count, quotes = self.quotes.since(self._quote_count)
         participants = [self._participants[name] for name in sorted(self._participants)]
         for participant in participants:
-            results, participant.results = participant.results, []
-            await participant.steps.put(
-                pb.JoinResponse(
-                    seq=self._seq,
-                    time_ns=self.clock.now_ns(),
-                    quotes=quotes,
-                    results=results,
-                    revision=self.desk.engine.revision,
-                )
-            )
+            await participant.steps.put(self._step_of(participant, quotes, last=False))
         for participant, answer in [(p, await self._answer(p)) for p in participants]:
-            await self._decide(participant, answer)
+            for proposal in sorted(answer.proposals, key=lambda p: (p.account_id, p.ticket, p.request_id)):
+                participant.results.append(await self._decide(participant.manager, proposal))
+                await self.executor.idle()
 
     async def end(self) -> None:
         """The history has ended."""
         self._seq += 1
         for participant in self._participants.values():
-            await participant.steps.put(
-                pb.JoinResponse(seq=self._seq, time_ns=self.clock.now_ns(), results=participant.results, last=True)
-            )
+            await participant.steps.put(self._step_of(participant, (), last=True))
             await participant.steps.put(None)
 
-    async def _answer(self, participant: Participant) -> pb.JoinRequest:
+    def _step_of(self, participant: Participant, quotes: Sequence[Quoted], *, last: bool) -> Step:
+        results, participant.results = participant.results, []
+        return Step(self._seq, self.clock.now_ns(), quotes, results, self.desk.engine.revision, last)
+
+    async def _answer(self, participant: Participant) -> Answer:
         try:
             async with asyncio.timeout(STEP_DEADLINE_S):
                 answer = await participant.answers.get()
         except TimeoutError:
-            raise ManagerSilent(
-                f"{participant.manager} did not answer step {self._seq} within {STEP_DEADLINE_S:g} s"
-            ) from None
+            why = f"{participant.manager} did not answer step {self._seq} within {STEP_DEADLINE_S:g} s"
+            raise ManagerSilent(why) from None
         if answer is None:
             raise ManagerSilent(f"{participant.manager} left at step {self._seq}")
         if answer.seq != self._seq:
             raise ManagerSilent(f"{participant.manager} answered step {answer.seq} instead of {self._seq}")
         return answer
 
-    async def _decide(self, participant: Participant, answer: pb.JoinRequest) -> None:
-        for proposal in sorted(answer.proposals, key=lambda p: (p.account_id, p.ticket, p.request_id)):
-            participant.results.append(await self._propose(participant.manager, proposal))
-            await self.executor.idle()
-
-    async def _propose(self, manager: str, proposal: arbitration.ProposeRequest) -> pb.ProposalResult:
+    async def _decide(self, manager: str, proposal: Proposal) -> Result:
         try:
             key = (self.doors.resolve(proposal.account_id), proposal.ticket)
-            verdict = await self.desk.propose(
-                manager, proposal.request_id, key, proposal.owner_epoch, convert.to_dict(proposal.action)
-            )
+            verdict = await self.desk.propose(manager, proposal.request_id, key, proposal.owner_epoch, proposal.action)
         except DtmsError as error:
-            return convert.proposal_result(proposal.request_id, None, None, error.reason.value)
-        return convert.proposal_result(proposal.request_id, verdict.decision, verdict.outcome, "")
+            return Result(proposal.request_id, None, None, error.reason.value)
+        return Result(proposal.request_id, verdict.decision, verdict.outcome, "")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from dtms.v1 import event_pb2
-from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, CloseReason, ClosingDeal, SymbolSpec
+from dtms_service import convert
+from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, ClosingDeal, SymbolSpec
 from dtms_service.clock import VirtualClock
 from dtms_service.desk import Desk, Tick
 from dtms_service.doors import Doors
@@ -25,14 +25,6 @@ from dtms_service.quotes import Quotes
 MISSING_REPORTS = 2  # positive reports without a position or a closing deal before it is quarantined (I23)
 
 log = structlog.get_logger(__name__)
-
-CLOSE_REASONS = {
-    CloseReason.CLIENT: event_pb2.CLOSE_REASON_CLIENT,
-    CloseReason.EXPERT: event_pb2.CLOSE_REASON_CLIENT,
-    CloseReason.STOP_LOSS: event_pb2.CLOSE_REASON_STOP_LOSS,
-    CloseReason.TAKE_PROFIT: event_pb2.CLOSE_REASON_TAKE_PROFIT,
-    CloseReason.STOP_OUT: event_pb2.CLOSE_REASON_STOP_OUT,
-}
 
 
 @dataclass(slots=True)
@@ -69,6 +61,7 @@ class Monitor:
         await self.desk.define_account(account_id, account.hedging, account.currency)
         for spec in specs:
             await self.desk.define_symbol(account_id, self.spec_of(spec))
+            self.quotes.describe(account_id, spec)
         log.info("account_attached", account=account_id, hedging=account.hedging, symbols=symbols)
 
     def detach(self, account_id: str, door: BrokerDoor) -> None:
@@ -130,5 +123,5 @@ class Monitor:
             return False
         last = deals[-1]
         profit = sum(deal.profit + deal.commission + deal.swap for deal in deals)
-        self.desk.closed(account_id, position, CLOSE_REASONS[last.reason], last.price, profit)
+        self.desk.closed(account_id, position, convert.CLOSE_REASONS[last.reason], last.price, profit)
         return True

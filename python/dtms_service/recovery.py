@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from dtms.v1 import trade_pb2
 from dtms_service import convert
 from dtms_service._core import Engine
 from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, Position
@@ -101,7 +100,7 @@ async def _adopt(desk: Desk, account_id: str, position: Position) -> None:
         "strategy_type": "",
         "opened_ns": position.time_msc * 1_000_000,
     }
-    await desk.register((account_id, position.ticket), body, trade_pb2.ORIGIN_EXTERNAL, "")
+    await desk.register((account_id, position.ticket), body, convert.ORIGIN_EXTERNAL, "")
     log.info("trade_adopted", account=account_id, ticket=position.ticket, symbol=position.symbol)
 
 

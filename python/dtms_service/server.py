@@ -27,15 +27,18 @@ from dtms.v1 import (
 from dtms_service.config import Config
 from dtms_service.credentials import Credentials
 from dtms_service.errors import DtmsError, FatalError
-from dtms_service.interceptors import Pipeline, Stage
+from dtms_service.interceptors import Pipeline
 from dtms_service.servicers.admin import AdminServicer
 from dtms_service.servicers.arbitration import ArbitrationServicer
+from dtms_service.servicers.explain import Explainer
 from dtms_service.servicers.gateway import GatewayServicer
 from dtms_service.servicers.lockstep import LockstepServicer
 from dtms_service.servicers.market_data import MarketDataServicer
 from dtms_service.servicers.paper import PaperServicer
 from dtms_service.servicers.registry import RegistryServicer
 from dtms_service.servicers.trade_status import TradeStatusServicer
+from dtms_service.servicers.watch import Watches
+from dtms_service.stage import Stage
 from dtms_service.system import System
 
 log = structlog.get_logger(__name__)
@@ -89,7 +92,7 @@ class Server:
         running = cls(system, server, health_servicer, f"{config.server.host}:{port}")
         await running._show(system.stage, names)
         loop = asyncio.get_running_loop()
-        system.on_stage = lambda stage: _keep(loop.create_task(running._show(stage, names)))
+        system.on_stage.append(lambda stage: _keep(loop.create_task(running._show(stage, names))))
         await server.start()
         log.info("listening", address=running.address, tls=config.server.tls_key is not None)
         return running
@@ -123,17 +126,19 @@ class Server:
 
 def _services(system: System) -> list[tuple[Any, object]]:
     desk, doors, limits = system.desk, system.doors, system.config.limits
+    watches = Watches(desk, system.events, system.clock, limits)
+    system.on_stage.append(watches.on_stage)
     servicers = {
         registry_service_pb2: RegistryServicer(desk, doors, limits),
         trade_status_service_pb2: TradeStatusServicer(
-            desk, doors, limits, system.watches, system.config.server.progress_interval_ms
+            desk, doors, limits, watches, system.config.server.progress_interval_ms
         ),
-        arbitration_service_pb2: ArbitrationServicer(desk, doors, limits, system.explainer),
+        arbitration_service_pb2: ArbitrationServicer(desk, doors, limits, Explainer(desk)),
         market_data_service_pb2: MarketDataServicer(desk, doors, system.monitor, system.quotes, system.paper),
         lockstep_service_pb2: LockstepServicer(system.lockstep),
         gateway_service_pb2: GatewayServicer(system),
         paper_service_pb2: PaperServicer(system.paper),
-        admin_service_pb2: AdminServicer(system),
+        admin_service_pb2: AdminServicer(system, watches),
     }
     return [
         (descriptor, servicer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -11,7 +10,6 @@ from typing import Any
 
 import structlog
 
-from dtms.v1 import event_pb2
 from dtms_service import convert, recovery, symbols
 from dtms_service._core import Engine
 from dtms_service.broker.door import BrokerDoor, SymbolSpec
@@ -22,14 +20,12 @@ from dtms_service.doors import Doors
 from dtms_service.errors import DtmsError
 from dtms_service.event_log import Entry, EventLog
 from dtms_service.executor import Executor
-from dtms_service.explain import Explainer
-from dtms_service.interceptors import Stage
 from dtms_service.journal import CommitQueue, SqliteJournal
 from dtms_service.lockstep import Lockstep
 from dtms_service.monitor import Monitor
 from dtms_service.paper_account import PaperAccount
 from dtms_service.quotes import Quotes
-from dtms_service.watch import Watches
+from dtms_service.stage import Stage
 
 TIMER_INTERVAL_S = 0.25  # timers are minutes, leases seconds: a quarter of a second late changes nothing
 OTHER_VWAP_SLOPE = 0.001
@@ -58,8 +54,7 @@ class System:
     executor: Executor
     monitor: Monitor
     quotes: Quotes
-    watches: Watches
-    explainer: Explainer
+    events: EventLog
     lockstep: Lockstep | None
     started_ns: int
     replayed: recovery.Replayed
@@ -67,7 +62,7 @@ class System:
     stage: Stage = Stage.RECOVERING
     recovery_detail: str = "starting"
     paper: PaperAccount | None = None
-    on_stage: Callable[[Stage], None] = field(default=lambda _stage: None)
+    on_stage: list[Callable[[Stage], None]] = field(default_factory=list)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: asyncio.Task[None] | None = None
     _watcher: asyncio.Task[None] | None = None
@@ -81,7 +76,6 @@ class System:
         """
         virtual = managers_in_lockstep is not None
         clock: Clock = LockstepClock(0) if virtual else SystemClock()
-        started = time.monotonic()
         journal, report = SqliteJournal.open(
             config.data_dir, wal_limit_bytes=config.journal.wal_limit_bytes, progress=_log_progress
         )
@@ -102,9 +96,7 @@ class System:
 
         desk = Desk(engine, None, None, clock, config.engine.decisions_kept, config.limits.max_trades)  # type: ignore[arg-type]
         replayed = recovery.replay(desk, journal, _log_progress)
-        log.info(
-            "replayed", events=replayed.events, revision=replayed.revision, seconds=round(time.monotonic() - started, 3)
-        )
+        log.info("replayed", events=replayed.events, revision=replayed.revision)
         desk.commits = commits = CommitQueue(
             journal,
             on_durable=desk.publish,
@@ -113,7 +105,7 @@ class System:
         )
 
         async def read_back(from_revision: int, limit: int) -> list[Entry]:
-            return [_entry(revision, body) for revision, body in await commits.read(from_revision, limit)]
+            return [convert.entry(revision, body) for revision, body in await commits.read(from_revision, limit)]
 
         desk.events = events = EventLog(config.event_log.capacity, journal.newest_revision, read_back)
         engine.start(clock.mono_ns())
@@ -140,10 +132,9 @@ class System:
             executor=executor,
             monitor=monitor,
             quotes=quotes,
-            watches=Watches(desk, events, clock, config.limits),
-            explainer=Explainer(desk),
+            events=events,
             lockstep=lockstep,
-            started_ns=time.time_ns() if virtual else clock.now_ns(),
+            started_ns=SystemClock().now_ns(),
             replayed=replayed,
             failed=failed,
         )
@@ -181,7 +172,6 @@ class System:
         if self.stage is not Stage.DRAINING:
             log.info("draining", why=why)
             self._enter(Stage.DRAINING)
-            self.watches.drain()
             self.draining.set()
 
     async def close(self) -> None:
@@ -217,7 +207,8 @@ class System:
         self.stage = stage
         self.recovery_detail = ""
         log.info("stage", stage=stage.name, revision=self.desk.engine.revision)
-        self.on_stage(stage)
+        for listener in self.on_stage:
+            listener(stage)
 
 
 async def _until_failure(commits: CommitQueue, fail: Callable[[BaseException], None]) -> None:
@@ -240,11 +231,6 @@ def _spec_of(config: Config) -> Callable[[SymbolSpec], dict[str, Any]]:
     return spec_of
 
 
-def _entry(revision: int, body: bytes) -> Entry:
-    event = event_pb2.Event.FromString(body)
-    return Entry(revision, event.account_id, event.ticket, event.symbol, event.state, convert.frame(body))
-
-
 def _log_progress(what: str, done: int, total: int) -> None:
     log.info("progress", what=what, done=done, total=total)
 
@@ -253,7 +239,7 @@ def _log_alarm(event: dict[str, Any]) -> None:
     alarm = event["alarm_raised"]
     log.error(
         "alarm",
-        code=event_pb2.AlarmCode.Name(alarm["code"]),
+        code=convert.alarm_name(alarm["code"]),
         detail=alarm["detail"],
         account=event["account_id"],
         ticket=event["ticket"],

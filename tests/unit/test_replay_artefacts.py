@@ -152,4 +152,5 @@ async def test_a_breakout_trades_real_gold(tmp_path: Path, shared_data: Path) ->
     assert [trade.profit for trade in result.trades] == [trade.unprotected_profit for trade in result.trades]
     assert result.figures.bars == len(read_bars(tmp_path / "gold" / BARS)) > 900
     for trade in read_results(tmp_path / "gold" / RESULTS):
+        assert trade.r is not None
         assert -2 < trade.r < 4, trade

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 
 from dtms_service.broker.door import AccountInfo, Position, Side
@@ -13,6 +14,8 @@ from dtms_service.broker.paper_config import PaperConfig
 from dtms_service.broker.structs import TradeRequest
 from dtms_service.broker.valuation import Valuation, charged_nights
 
+MICRO = 1_000_000  # running sums are whole millionths, so that adding and taking away leaves no dust
+
 
 class Book:
     """``change_count`` rises with every change of any position; ``made`` collects deals until someone takes them."""
@@ -22,11 +25,13 @@ class Book:
         self.ledger = Ledger(config.currency_digits, config.first_order, config.first_deal)
         self.markets: dict[str, Market] = {}
         self.positions: dict[int, PaperPosition] = {}
+        self.changed: list[Market] = []
         self.valuation = Valuation(config, self.markets)
         self.now_msc = 0
         self.change_count = 0
         self.made: list[Deal] = []
         self._before_deal = before_deal
+        self._margin_minor = self._swap_minor = self._floating_micro = 0
         self.ledger.deposit(config.balance, time_msc=0)
 
     def enter(self, market: Market, order: Order, request: TradeRequest, *, steps: int, price: float) -> Deal:
@@ -129,8 +134,18 @@ class Book:
         position.time_update_msc = self.now_msc
         market = position.market
         market.rewatch()
-        market.margin_minor = self.ledger.minor(self.valuation.margin(market))
         self.change_count += 1
+
+    def set_levels(self, position: PaperPosition, sl_points: int, tp_points: int) -> None:
+        position.sl_points, position.tp_points = sl_points, tp_points
+        position.time_update_msc = self.now_msc
+        position.market.watch(position)
+        self.change_count += 1
+
+    def await_exit(self, position: PaperPosition, reason: DealReason) -> None:
+        """The position is triggered and leaves with the symbol's next tick."""
+        position.exit = reason
+        self.touch(position)
 
     def _book(
         self,
@@ -216,34 +231,21 @@ class Book:
         """Whether opening needs more margin than is free. What lowers the margin (a hedge, a reduction) never does."""
         margin = self.margin_minor()
         needed = self.margin_with(market, side, steps) - margin
-        return needed > 0 and needed > self.equity_minor() - margin
+        return needed > 0 and not self._equity_above(margin + needed - 1)
 
     def margin_with(self, market: Market, side: Side, steps: int) -> int:
+        """The account's margin if such an order were executed now."""
+        long, short = copy(market.long), copy(market.short)
         price = market.open_price(side)
         unit = self.valuation.unit_margin(market, side, price)
+        own, other = (long, short) if side is Side.BUY else (short, long)
         reduced = self.netted_with(market, side)
         if reduced is not None:
-            left = steps - reduced.steps
-            worth = market.lots(left) * unit if left > 0 else market.lots(-left) * reduced.unit_margin
-            after = self.ledger.minor(worth)
-        else:
-            extra = PaperPosition(
-                ticket=0,
-                identifier=0,
-                market=market,
-                side=side,
-                steps=steps,
-                price_open=price,
-                sl_points=0,
-                tp_points=0,
-                time_msc=self.now_msc,
-                time_update_msc=self.now_msc,
-                magic=0,
-                comment="",
-                reason=DealReason.CLIENT,
-                unit_margin=unit,
-            )
-            after = self.ledger.minor(self.valuation.margin(market, extra))
+            taken = min(steps, reduced.steps)
+            other.add(-taken, reduced.price_open, reduced.unit_margin)
+            steps -= taken
+        own.add(steps, price, unit)
+        after = self.ledger.minor(self.valuation.margin(market, long, short))
         return self.margin_minor() - market.margin_minor + after
 
     def netted_with(self, market: Market, side: Side) -> PaperPosition | None:
@@ -267,20 +269,44 @@ class Book:
         return self.ledger.balance_minor + sum(self.result_minor(p) for p in self.positions.values())
 
     def margin_minor(self) -> int:
-        return sum(market.margin_minor for market in self.markets.values())
+        self._settle()
+        return self._margin_minor
 
     def below_stop_out(self) -> bool:
         """Whether equity is at or below the stop-out share of the margin; with no margin, whether it is used up."""
-        threshold = self.config.stop_out_percent * self.margin_minor() / 100
-        scale = 10**self.config.currency_digits
-        moved = sum(self.valuation.floating_sum(m) for m in self.markets.values() if m.positions) * scale
-        # The sums leave out the rounding (half a unit a position) and the spread of a conversion rate: far from the
-        # threshold they decide, near it every position is valued on its own.
-        swap = sum(m.exposure.swap_minor for m in self.markets.values())
+        return not self._equity_above(self.config.stop_out_percent * self.margin_minor() / 100)
+
+    def _equity_above(self, threshold: float) -> bool:
+        """Whether equity in minor units is above the threshold.
+
+        The running sums leave out the rounding (half a unit a position) and the spread of a conversion rate: far from
+        the threshold they decide, near it every position is valued on its own.
+        """
+        self._settle()
+        moved = self._floating_micro * self.ledger.minor(1.0) / MICRO
+        equity = self.ledger.balance_minor + self._swap_minor + moved
         doubt = len(self.positions) + abs(moved) * 0.01
-        if self.ledger.balance_minor + swap + moved - doubt > threshold:
-            return False
-        return self.equity_minor() <= threshold
+        if abs(equity - threshold) > doubt:
+            return equity > threshold
+        return self.equity_minor() > threshold
+
+    def revalue(self, market: Market) -> None:
+        """Renew what a quote changes: the symbol's floating sum, and all others if the quote converts their money."""
+        for each in self.markets.values() if market.converts else (market,):
+            if each.positions or each.floating_micro:
+                floating = round(self.valuation.floating_sum(each) * MICRO)
+                self._floating_micro += floating - each.floating_micro
+                each.floating_micro = floating
+
+    def _settle(self) -> None:
+        """Renew the sums of the markets whose positions changed."""
+        while self.changed:
+            market = self.changed.pop()
+            margin = self.ledger.minor(self.valuation.margin(market, market.long, market.short))
+            self._margin_minor += margin - market.margin_minor
+            market.margin_minor = margin
+            self._swap_minor = sum(m.swap_minor for m in self.markets.values())
+            self.revalue(market)
 
     def charge_swap(self, day: int) -> None:
         """Charge every position for the midnight that ends ``day`` (days since 1970-01-01, server time)."""
@@ -289,6 +315,7 @@ class Book:
             position.swap_minor += self.ledger.minor(self.valuation.swap(position, nights))
         for market in self.markets.values():
             market.rewatch()
+        self.change_count += 1
 
     # --- views -------------------------------------------------------------------------------------------------------
 

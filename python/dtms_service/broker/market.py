@@ -57,15 +57,21 @@ class PaperPosition:
         return self.close_order != 0 or self.exit is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Exposure:
-    """Sums over a symbol's positions, so that a tick values all of them at once: lots, lots x opening price, swap."""
+@dataclass(slots=True)
+class Leg:
+    """Sums over a symbol's positions of one side, so that a tick values all of them at once.
 
-    lots_long: float
-    value_long: float
-    lots_short: float
-    value_short: float
-    swap_minor: int
+    ``value`` is steps x opening price, ``worth`` steps x unit margin.
+    """
+
+    steps: int = 0
+    value: float = 0.0
+    worth: float = 0.0
+
+    def add(self, steps: int, price: float, unit_margin: float) -> None:
+        self.steps += steps
+        self.value += steps * price
+        self.worth += steps * unit_margin
 
 
 @dataclass(slots=True)
@@ -81,8 +87,13 @@ class Market:
     converts: bool = False  # the quote also converts another symbol's money
     positions: dict[int, PaperPosition] = field(default_factory=dict)
     ticks: deque[tuple[int, float, float, int]] = field(default_factory=lambda: deque(maxlen=TICKS_KEPT))
-    exposure: Exposure = Exposure(0.0, 0.0, 0.0, 0.0, 0)
-    margin_minor: int = 0
+    changed: list[Market] = field(default_factory=list)  # shared with the book: markets whose sums it must renew
+    long: Leg = field(default_factory=Leg)
+    short: Leg = field(default_factory=Leg)
+    swap_minor: int = 0
+    margin_minor: int = 0  # as the book last counted it
+    floating_micro: int = 0  # likewise
+    ready: bool = False  # the quote and the rates that value its positions are known
     exiting: bool = False  # some position waits for the next tick to leave
     sl_long: int = 0
     tp_long: int = _NEVER
@@ -139,22 +150,26 @@ class Market:
         )
 
     def rewatch(self) -> None:
-        """Recompute what depends on the set of positions; called after each change of one."""
+        """Recompute what depends on the set of positions; called after each change of it."""
         self.sl_long, self.tp_long, self.sl_short, self.tp_short = 0, _NEVER, _NEVER, 0
-        self.exiting, swap = False, 0
-        lots = {Side.BUY: 0.0, Side.SELL: 0.0}
-        value = {Side.BUY: 0.0, Side.SELL: 0.0}
+        self.exiting, self.swap_minor = False, 0
+        self.long, self.short = Leg(), Leg()
         for position in self.positions.values():
-            lots[position.side] += position.volume
-            value[position.side] += position.volume * position.price_open
-            swap += position.swap_minor
-            if position.exit is not None:
-                self.exiting = True
-                continue
-            if position.side is Side.BUY:
-                self.sl_long = max(self.sl_long, position.sl_points)
-                self.tp_long = min(self.tp_long, position.tp_points or _NEVER)
+            leg = self.long if position.side is Side.BUY else self.short
+            leg.add(position.steps, position.price_open, position.unit_margin)
+            self.swap_minor += position.swap_minor
+            if position.exit is None:
+                self.watch(position)
             else:
-                self.sl_short = min(self.sl_short, position.sl_points or _NEVER)
-                self.tp_short = max(self.tp_short, position.tp_points)
-        self.exposure = Exposure(lots[Side.BUY], value[Side.BUY], lots[Side.SELL], value[Side.SELL], swap)
+                self.exiting = True
+        self.changed.append(self)
+
+    def watch(self, position: PaperPosition) -> None:
+        """Watch the position's levels too. Levels it had before may still be watched: a false alarm, cleared by the
+        next :meth:`rewatch`."""
+        if position.side is Side.BUY:
+            self.sl_long = max(self.sl_long, position.sl_points)
+            self.tp_long = min(self.tp_long, position.tp_points or _NEVER)
+        else:
+            self.sl_short = min(self.sl_short, position.sl_points or _NEVER)
+            self.tp_short = max(self.tp_short, position.tp_points)

@@ -25,7 +25,7 @@ from dtms_service.broker.paper_rules import Inquiry, Operation, inquire, refusal
 from dtms_service.broker.requests import parse_request
 from dtms_service.broker.retcodes import COMMENTS, Retcode
 from dtms_service.broker.structs import OrderCheckResult, OrderSendResult, TradeRequest
-from dtms_service.broker.valuation import DAY_MS, NoRate, server_day
+from dtms_service.broker.valuation import DAY_MS, server_day
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class PaperBroker:
         """List a symbol. Add the symbols that convert its currencies first. Raises ValueError naming the field."""
         if spec.name in self.book.markets:
             raise ValueError(f"{spec.name}: listed already")
-        market = Market(spec, trading)
+        market = Market(spec, trading, changed=self.book.changed)
         self.book.valuation.admit(market)
         self.book.markets[spec.name] = market
 
@@ -112,7 +112,7 @@ class PaperBroker:
         before_bid, before_ask = market.bid_points, market.ask_points
         market.quote(time_msc, bid, ask, volume)
         self.book.now_msc = time_msc
-        if market.positions:
+        if market.positions and self.book.valuation.ready(market):
             if market.exiting:
                 self._fill_exits(market)
             if market.crossed():
@@ -120,6 +120,7 @@ class PaperBroker:
         if self._placed:
             self._fill_placed()
         if market.positions or (market.converts and self.book.positions):
+            self.book.revalue(market)
             self._stop_out()
         if not self.book.made:
             return []
@@ -128,10 +129,10 @@ class PaperBroker:
 
     def on_bar(self, symbol: str, bar: Bar) -> list[ClosingDeal]:
         """Walk a bar as four ticks, the extreme that hurts the larger side first; see :func:`bars.bar_ticks`."""
-        held = self.market(symbol).exposure
+        long, short = self.market(symbol).long.steps, self.market(symbol).short.steps
         first = None
-        if held.lots_long != held.lots_short:
-            first = FirstExtreme.LOW if held.lots_long > held.lots_short else FirstExtreme.HIGH
+        if long != short:
+            first = FirstExtreme.LOW if long > short else FirstExtreme.HIGH
         made: list[ClosingDeal] = []
         for index, (time_msc, bid, ask, volume) in enumerate(bar_ticks(bar, first)):
             made += self.on_tick(symbol, time_msc, bid, ask, volume=volume, continuous=index > 0)
@@ -141,8 +142,8 @@ class PaperBroker:
         """Charge swap for every server midnight since the last tick, at the last quotes of the old day."""
         offset_s = self.config.server_utc_offset_s
         today = server_day(time_msc, offset_s)
-        if self._next_midnight_msc:
-            for day in range(server_day(self._next_midnight_msc, offset_s) - 1, today):
+        if self.book.now_msc:
+            for day in range(server_day(self.book.now_msc, offset_s), today):
                 self.book.charge_swap(day)
         self._next_midnight_msc = (today + 1) * DAY_MS - offset_s * 1000
 
@@ -164,6 +165,8 @@ class PaperBroker:
                     walked = continuous and before > 0 and min(before, now) <= level <= max(before, now)
                     hits.append((abs(level - before) if walked else 0, position, reason, level, walked))
                     break
+        if not hits:
+            market.rewatch()
         for _, position, reason, level, walked in sorted(hits, key=lambda hit: (hit[0], hit[1].ticket)):
             self._leave(position, reason, level, walked=walked)
 
@@ -172,8 +175,7 @@ class PaperBroker:
         if reason is DealReason.TP:
             self._close_by_server(position, reason, market.price(level), level)
         elif slippage.model is SlippageModel.NEXT_TICK:
-            position.exit = reason
-            market.rewatch()
+            self.book.await_exit(position, reason)
         else:
             base = level if walked else market.close_points(position.side)
             self._close_by_server(position, reason, market.price(base - slippage.points * position.sign), level)
@@ -234,10 +236,7 @@ class PaperBroker:
         self._count_request()
         inquiry = inquire(self, parsed)
         self._request_id += 1
-        try:
-            code = refusal(self, inquiry)
-        except NoRate:
-            code = Retcode.PRICE_OFF
+        code = refusal(self, inquiry)
         if code is not None:
             return self.refuse(parsed, code)
         match inquiry.operation:
@@ -253,10 +252,7 @@ class PaperBroker:
         account as it would then stand."""
         parsed = parse_request(request)
         inquiry = inquire(self, parsed)
-        try:
-            code = refusal(self, inquiry)
-        except NoRate:
-            code = Retcode.PRICE_OFF
+        code = refusal(self, inquiry)
         margin = self.book.margin_minor()
         if code is None and inquiry.operation is Operation.OPEN:
             assert inquiry.market is not None
@@ -307,8 +303,7 @@ class PaperBroker:
         position, market, request = inquiry.position, inquiry.market, inquiry.request
         assert position is not None
         assert market is not None
-        position.sl_points, position.tp_points = market.points(request.sl), market.points(request.tp)
-        self.book.touch(position)
+        self.book.set_levels(position, market.points(request.sl), market.points(request.tp))
         return self._answer(request, Retcode.DONE)
 
     def _close_by(self, inquiry: Inquiry, reason: DealReason) -> OrderSendResult:
@@ -453,6 +448,9 @@ class PaperBroker:
 
     def netted_with(self, market: Market, side: Side) -> PaperPosition | None:
         return self.book.netted_with(market, side)
+
+    def can_value(self, market: Market) -> bool:
+        return self.book.valuation.ready(market)
 
     def over_rate(self) -> bool:
         limit = self.config.requests_per_second

@@ -61,6 +61,7 @@ class AccountView(Protocol):
     def netted_with(self, market: Market, side: Side) -> PaperPosition | None:
         """The position that an order of this side reduces instead of opening one (netting accounts)."""
 
+    def can_value(self, market: Market) -> bool: ...
     def over_rate(self) -> bool: ...
     def lacks_margin(self, market: Market, side: Side, steps: int) -> bool: ...
 
@@ -169,8 +170,9 @@ def in_session(account: AccountView, inquiry: Inquiry) -> Retcode | None:
     return None if is_open else Retcode.MARKET_CLOSED
 
 
-def has_price(_: AccountView, inquiry: Inquiry) -> Retcode | None:
-    return None if _market(inquiry).quoted else Retcode.PRICE_OFF
+def has_price(account: AccountView, inquiry: Inquiry) -> Retcode | None:
+    """A quote, and the rates without which a deal could not be booked."""
+    return None if account.can_value(_market(inquiry)) else Retcode.PRICE_OFF
 
 
 def within_rate(account: AccountView, _: Inquiry) -> Retcode | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dtms_service.broker.door import Side
-from dtms_service.broker.market import Market, PaperPosition
+from dtms_service.broker.market import Leg, Market, PaperPosition
 from dtms_service.broker.mt5_enums import CalcMode, SwapMode
 from dtms_service.broker.paper_config import PaperConfig
 
@@ -62,17 +62,32 @@ class Valuation:
         moved = (price_close - price_open) if side is Side.BUY else (price_open - price_close)
         return self._converted(market, moved * market.spec.contract_size * lots)
 
+    def ready(self, market: Market) -> bool:
+        """Whether the quote and the rates that value the symbol's positions are known; once they are, they stay."""
+        if not market.ready:
+            sources = [
+                self._direct.get(currency) or self._inverse.get(currency)
+                for currency in (market.spec.currency_profit, market.trading.currency_margin)
+            ]
+            market.ready = market.quoted and all(source is None or source.quoted for source in sources)
+        return market.ready
+
     def floating(self, position: PaperPosition) -> float:
+        """Floating profit; 0 while it cannot be known (a restored account before its first quotes)."""
         market = position.market
+        if not self.ready(market):
+            return 0.0
         return self.profit(
             market, position.side, position.volume, position.price_open, market.close_price(position.side)
         )
 
     def floating_sum(self, market: Market) -> float:
         """All positions of the symbol at once: :meth:`floating` summed, but for the rounding and the rate's spread."""
-        held = market.exposure
-        moved = market.bid * held.lots_long - held.value_long + held.value_short - market.ask * held.lots_short
-        return self._converted(market, moved * market.spec.contract_size)
+        if not self.ready(market):
+            return 0.0
+        long, short = market.long, market.short
+        moved = market.bid * long.steps - long.value + short.value - market.ask * short.steps
+        return self._converted(market, moved * market.spec.contract_size * market.spec.volume_step)
 
     def unit_margin(self, market: Market, side: Side, price: float) -> float:
         """Margin of one lot opened now at ``price``; a position keeps the rate of its opening."""
@@ -84,19 +99,17 @@ class Valuation:
             amount /= self._config.leverage
         return amount * self.rate(trading.currency_margin, buying=side is Side.BUY)
 
-    def margin(self, market: Market, extra: PaperPosition | None = None) -> float:
-        """Margin of the symbol's positions, with ``extra`` as if it were open: the uncovered volume at the larger
-        side's average, each lot of a hedged pair at ``margin_hedged``."""
-        positions = [*market.positions.values(), extra] if extra is not None else list(market.positions.values())
-        lots = {side: sum(p.volume for p in positions if p.side is side) for side in Side}
-        worth = {side: sum(p.volume * p.unit_margin for p in positions if p.side is side) for side in Side}
-        larger = Side.BUY if lots[Side.BUY] >= lots[Side.SELL] else Side.SELL
-        if not lots[larger]:
+    @staticmethod
+    def margin(market: Market, long: Leg, short: Leg) -> float:
+        """Margin of such legs: the uncovered volume at the larger side's average, each lot of a hedged pair at
+        ``margin_hedged``."""
+        larger, covered = (long, short.steps) if long.steps >= short.steps else (short, long.steps)
+        if not larger.steps:
             return 0.0
-        covered = lots[larger.opposite]
-        uncovered = (lots[larger] - covered) * worth[larger] / lots[larger]
-        average = (worth[Side.BUY] + worth[Side.SELL]) / (lots[Side.BUY] + lots[Side.SELL])
-        return uncovered + covered * average * market.trading.margin_hedged / market.spec.contract_size
+        uncovered = (larger.steps - covered) * larger.worth / larger.steps
+        average = (long.worth + short.worth) / (long.steps + short.steps)
+        hedged = covered * average * market.trading.margin_hedged / market.spec.contract_size
+        return (uncovered + hedged) * market.spec.volume_step
 
     def swap(self, position: PaperPosition, nights: int) -> float:
         """Account currency for holding the position over ``nights`` charged nights."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dtms.v1 import admin_service_pb2 as pb
-from dtms_service.interceptors import Call, Stage
+from dtms_service.interceptors import Call
 from dtms_service.latency import Latencies
 from dtms_service.servicers.paging import require
+from dtms_service.servicers.watch import Watches
+from dtms_service.stage import Stage
 from dtms_service.system import System
 
 _STAGES = {
@@ -20,6 +22,7 @@ _STAGES = {
 @dataclass(frozen=True, slots=True)
 class AdminServicer:
     system: System
+    watches: Watches
 
     async def GetSystemStatus(self, _request: pb.GetSystemStatusRequest, _call: Call) -> pb.GetSystemStatusResponse:
         system, desk = self.system, self.system.desk
@@ -35,7 +38,7 @@ class AdminServicer:
             kill_switches=[pb.KillSwitch(**switch) for switch in status["kill_switches"]],
             states=[pb.StateCount(state=state, trades=trades) for state, trades in status["states"].items()],
             account_ids=system.doors.account_ids,
-            watchers=system.watches.open,
+            watchers=self.watches.open,
             tick_to_decision=_latency(system.monitor.tick_to_decision),
             tick_to_durable=_latency(system.monitor.tick_to_durable),
             broker_call=_latency(system.executor.calls),

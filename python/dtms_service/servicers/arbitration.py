@@ -11,8 +11,8 @@ from dtms_service.credentials import Role
 from dtms_service.desk import Desk
 from dtms_service.doors import Doors
 from dtms_service.errors import DtmsError, invalid
-from dtms_service.explain import Explainer
 from dtms_service.interceptors import Call
+from dtms_service.servicers.explain import Explainer
 from dtms_service.servicers.paging import MAX_BATCH, page_of, require
 
 MAX_REQUEST_ID_CHARS = 64

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from dtms.v1 import lockstep_service_pb2 as pb
+from dtms_service import convert
 from dtms_service.errors import DtmsError, Reason
 from dtms_service.interceptors import Call
-from dtms_service.lockstep import Lockstep, Participant
+from dtms_service.lockstep import Answer, Lockstep, Participant, Proposal, Result, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class LockstepServicer:
         reader = asyncio.create_task(_read(requests, participant))
         try:
             while (step := await participant.steps.get()) is not None:
-                yield step
+                yield _step(step)
         finally:
             reader.cancel()
             self.lockstep.leave(participant)
@@ -32,5 +33,29 @@ class LockstepServicer:
 
 async def _read(requests: AsyncIterator[pb.JoinRequest], participant: Participant) -> None:
     async for request in requests:
-        await participant.answers.put(request)
+        proposals = [
+            Proposal(p.request_id, p.account_id, p.ticket, p.owner_epoch, convert.to_dict(p.action))
+            for p in request.proposals
+        ]
+        await participant.answers.put(Answer(request.seq, proposals))
     await participant.answers.put(None)
+
+
+def _step(step: Step) -> pb.JoinResponse:
+    return pb.JoinResponse(
+        seq=step.seq,
+        time_ns=step.time_ns,
+        quotes=map(convert.quote, step.quotes),
+        results=map(_result, step.results),
+        revision=step.revision,
+        last=step.last,
+    )
+
+
+def _result(result: Result) -> pb.ProposalResult:
+    return pb.ProposalResult(
+        request_id=result.request_id,
+        decision=None if result.decision is None else convert.decision(result.decision),
+        outcome=convert.outcome_message(result.outcome),
+        error_reason=result.error_reason,
+    )

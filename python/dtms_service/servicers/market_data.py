@@ -69,7 +69,7 @@ class MarketDataServicer:
     async def WatchQuotes(self, request: pb.WatchQuotesRequest, _call: Call) -> AsyncIterator[pb.WatchQuotesResponse]:
         account_id = self.doors.resolve(request.account_id) if request.account_id else ""
         async for quotes in self.quotes.watch(account_id, request.symbols):
-            yield pb.WatchQuotesResponse(quotes=quotes)
+            yield pb.WatchQuotesResponse(quotes=map(convert.quote, quotes))
 
     def _batch(self, account_id: str, symbol: str, count: int, field: str) -> tuple[str, str]:
         require("symbol", symbol)

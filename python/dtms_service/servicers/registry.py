@@ -24,7 +24,7 @@ class RegistryServicer:
         require("registration", request.HasField("registration"))
         key = (self.doors.resolve(request.registration.account_id), request.registration.ticket)
         body = convert.to_dict(request.registration)
-        created = await self.desk.register(key, body, trade_pb2.ORIGIN_CLIENT, call.principal.name)
+        created = await self.desk.register(key, body, convert.ORIGIN_CLIENT, call.principal.name)
         return pb.RegisterTradeResponse(trade=convert.trade(self.desk.trade(key)), created=created)
 
     async def GetRegistration(self, request: pb.GetRegistrationRequest, _call: Call) -> pb.GetRegistrationResponse:

@@ -14,7 +14,7 @@ from dtms_service.doors import Doors
 from dtms_service.errors import DtmsError, Reason, invalid
 from dtms_service.interceptors import Call
 from dtms_service.servicers.paging import MAX_BATCH, page_of, require
-from dtms_service.watch import Watches, chunks, filter_of
+from dtms_service.servicers.watch import Watches, chunks, filter_of
 
 MIN_PROGRESS_MS, MAX_PROGRESS_MS = 100, 60_000
 

@@ -14,6 +14,7 @@ from dtms_service.config import LimitsConfig
 from dtms_service.desk import Desk
 from dtms_service.errors import DtmsError, Reason
 from dtms_service.event_log import EventLog, Filter
+from dtms_service.stage import Stage
 
 TRADES_PER_CHUNK = 200  # about 60 KB
 
@@ -70,8 +71,10 @@ class Watches:
         finally:
             self.open -= 1
 
-    def drain(self) -> None:
-        """Ends every stream where it stands; a busy one ends when it has caught up."""
+    def on_stage(self, stage: Stage) -> None:
+        """Draining ends every stream where it stands; a busy one ends when it has caught up."""
+        if stage is not Stage.DRAINING:
+            return
         self._draining = True
         for waiting in self._idle:
             waiting.reschedule(0)

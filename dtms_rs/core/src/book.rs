@@ -1,0 +1,269 @@
+//! The folded state: everything that follows from the events, and beside it each symbol's market.
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::config::Config;
+use crate::enums::{KillScope, LegKind, TradingState};
+use crate::error::{CoreError, Reason, Result};
+use crate::event::IntentRecorded;
+use crate::guard::OutsideScore;
+use crate::idempotency::Answers;
+use crate::market::{Market, MarketConfig};
+use crate::message::Text;
+use crate::messages;
+use crate::ownership::Key;
+use crate::plan::Quote;
+use crate::symbol::Symbol;
+use crate::trade::{TradeRecord, Watch};
+
+/// Multiplicative hashing of small integer keys; deterministic, as everything here.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
+pub type KeyMap<V> = HashMap<Key, V, BuildHasherDefault<KeyHasher>>;
+
+/// Where a trade stands: instrument and slot. Valid until the next unregistration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    pub instrument: usize,
+    pub slot: usize,
+}
+
+messages! {
+    /// An intent without a final outcome, with the request that it answers.
+    OpenIntent {
+        account_id: Text, ticket: u64, symbol: Text, request_id: Text, is_unknown: bool,
+        intent: IntentRecorded,
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Account {
+    pub id: Text,
+    pub hedging: bool,
+    pub currency: Text,
+    pub(crate) symbols: BTreeMap<Text, usize>,
+}
+
+/// One symbol of one account. `symbol`, `trades` and `outside` are folded; the rest is what the
+/// market says, and follows from ticks and bars.
+#[derive(Clone, Debug)]
+pub struct Instrument {
+    pub account: usize,
+    pub symbol: Symbol,
+    pub trades: Vec<TradeRecord>,
+    pub outside: Option<OutsideScore>,
+    pub market: Market,
+    pub quote: Option<Quote>,
+    /// Time of the last accepted tick, as the caller gave it.
+    pub quoted_at_ns: i64,
+    pub stale_alarmed: bool,
+    /// Beside `trades`, slot by slot.
+    pub watches: Vec<Watch>,
+    /// No deadline of a watch is earlier.
+    pub earliest_ns: i64,
+}
+
+impl Instrument {
+    #[must_use]
+    pub fn new(account: usize, symbol: Symbol, config: &Config) -> Self {
+        let market = Self::cold_market(&symbol, config);
+        Self {
+            account,
+            symbol,
+            trades: Vec::new(),
+            outside: None,
+            market,
+            quote: None,
+            quoted_at_ns: i64::MIN,
+            stale_alarmed: false,
+            watches: Vec::new(),
+            earliest_ns: i64::MAX,
+        }
+    }
+
+    #[must_use]
+    pub fn cold_market(symbol: &Symbol, config: &Config) -> Market {
+        let seconds = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
+        Market::new(MarketConfig {
+            fast_s: seconds(config.fast_s),
+            slow_s: seconds(config.slow_s),
+            vwap_slope_threshold: symbol.spec().vwap_slope_threshold,
+        })
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &Text {
+        &self.symbol.spec().symbol
+    }
+
+    /// Looks at the trade in `slot` anew.
+    pub fn rewatch(&mut self, slot: usize, config: &Config, now_ns: i64) {
+        if let (Some(trade), Some(watch)) = (self.trades.get(slot), self.watches.get_mut(slot)) {
+            *watch = Watch::of(trade, config, now_ns);
+            self.earliest_ns = self.earliest_ns.min(watch.deadline_ns);
+        }
+    }
+}
+
+/// State = fold of events. Maps are only looked up, never walked where order could show.
+#[derive(Clone, Debug)]
+pub struct Book {
+    pub config: Config,
+    pub revision: u64,
+    pub last_epoch: u64,
+    pub last_decision: u64,
+    pub last_intent: u64,
+    pub last_action: u64,
+    pub trading: TradingState,
+    pub kills: BTreeSet<(KillScope, Text)>,
+    pub accounts: Vec<Account>,
+    pub instruments: Vec<Instrument>,
+    pub intents: BTreeMap<u64, OpenIntent>,
+    pub answers: Answers,
+    pub(crate) account_ids: BTreeMap<Text, usize>,
+    pub(crate) trades: KeyMap<At>,
+    /// Broker positions to the trade they belong to.
+    pub(crate) positions: KeyMap<u64>,
+}
+
+impl Book {
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let kept = usize::try_from(config.request_ids_kept).unwrap_or(usize::MAX);
+        Self {
+            config,
+            revision: 0,
+            last_epoch: 0,
+            last_decision: 0,
+            last_intent: 0,
+            last_action: 0,
+            trading: TradingState::Active,
+            kills: BTreeSet::new(),
+            accounts: Vec::new(),
+            instruments: Vec::new(),
+            intents: BTreeMap::new(),
+            answers: Answers::new(kept),
+            account_ids: BTreeMap::new(),
+            trades: KeyMap::default(),
+            positions: KeyMap::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn trade_count(&self) -> usize {
+        self.trades.len()
+    }
+
+    /// # Errors
+    /// `ACCOUNT_UNKNOWN`.
+    pub fn account(&self, account_id: &str) -> Result<usize> {
+        let unknown = || CoreError::new(Reason::AccountUnknown, format!("account {account_id:?} is not defined"));
+        self.account_ids.get(account_id).copied().ok_or_else(unknown)
+    }
+
+    /// # Errors
+    /// `ACCOUNT_UNKNOWN` or `SYMBOL_UNKNOWN`.
+    pub fn instrument_index(&self, account_id: &str, symbol: &str) -> Result<usize> {
+        let account = self.account(account_id)?;
+        self.accounts
+            .get(account)
+            .and_then(|account| account.symbols.get(symbol))
+            .copied()
+            .ok_or_else(|| CoreError::new(Reason::SymbolUnknown, format!("symbol {symbol:?} is not defined on {account_id:?}")))
+    }
+
+    /// The trade, if it is registered.
+    #[must_use]
+    pub fn find(&self, account_id: &str, ticket: u64) -> Option<At> {
+        let account = self.account_ids.get(account_id)?;
+        self.trades.get(&(key_part(*account), ticket)).copied()
+    }
+
+    /// # Errors
+    /// `TRADE_UNKNOWN`.
+    pub fn locate(&self, account_id: &str, ticket: u64) -> Result<At> {
+        self.find(account_id, ticket)
+            .ok_or_else(|| CoreError::new(Reason::TradeUnknown, format!("trade {ticket} is not registered on {account_id:?}")))
+    }
+
+    /// The trade that a broker's position belongs to, and as which leg.
+    #[must_use]
+    pub fn leg_of(&self, account_id: &str, position: u64) -> Option<(At, LegKind)> {
+        let account = self.account_ids.get(account_id)?;
+        let ticket = self.positions.get(&(key_part(*account), position))?;
+        let at = self.trades.get(&(key_part(*account), *ticket)).copied()?;
+        let trade = self.instruments.get(at.instrument)?.trades.get(at.slot)?;
+        [LegKind::Main, LegKind::Hedge, LegKind::ReAdd]
+            .into_iter()
+            .find(|leg| trade.position(*leg) == Some(position))
+            .map(|leg| (at, leg))
+    }
+
+    /// # Errors
+    /// `CORE_PANIC`: a place that was valid has gone.
+    pub fn instrument(&self, index: usize) -> Result<&Instrument> {
+        self.instruments.get(index).ok_or_else(|| CoreError::bug("no such instrument"))
+    }
+
+    /// # Errors
+    /// As [`Self::instrument`].
+    pub fn instrument_mut(&mut self, index: usize) -> Result<&mut Instrument> {
+        self.instruments.get_mut(index).ok_or_else(|| CoreError::bug("no such instrument"))
+    }
+
+    /// # Errors
+    /// As [`Self::instrument`].
+    pub fn trade(&self, at: At) -> Result<&TradeRecord> {
+        let instrument = self.instrument(at.instrument)?;
+        instrument.trades.get(at.slot).ok_or_else(|| CoreError::bug("no such trade"))
+    }
+
+    /// # Errors
+    /// As [`Self::instrument`].
+    pub fn trade_mut(&mut self, at: At) -> Result<&mut TradeRecord> {
+        let instrument = self.instrument_mut(at.instrument)?;
+        instrument.trades.get_mut(at.slot).ok_or_else(|| CoreError::bug("no such trade"))
+    }
+
+    /// # Errors
+    /// As [`Self::instrument`].
+    pub fn account_of(&self, instrument: usize) -> Result<&Account> {
+        let index = self.instrument(instrument)?.account;
+        self.accounts.get(index).ok_or_else(|| CoreError::bug("no such account"))
+    }
+
+    /// # Errors
+    /// As [`Self::instrument`].
+    pub fn key(&self, at: At) -> Result<Key> {
+        Ok((key_part(self.instrument(at.instrument)?.account), self.trade(at)?.ticket))
+    }
+
+    #[must_use]
+    pub fn at(&self, key: Key) -> Option<At> {
+        self.trades.get(&key).copied()
+    }
+}
+
+/// Accounts are numbered in order of definition; there are never 2^32 of them.
+#[must_use]
+pub fn key_part(account: usize) -> u32 {
+    u32::try_from(account).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,198 @@
+//! The record of one trade, in integers, and how its own facts change it.
+use crate::config::{Config, NS_PER_S};
+use crate::enums::{
+    LegKind, Origin, Rank, RiskSource, Side, StatePhase, Timer, TradeState,
+};
+use crate::event::{ManagerRecord, PlannedAction, Score, StateChanged};
+use crate::message::{Maybe, Text};
+use crate::messages;
+use crate::symbol::{Points, Steps, scaled_up};
+
+messages! {
+    /// A leg in integers.
+    LegRecord { ticket: u64, volume: Steps, entry: Points, sl: Option<Points> }
+
+    /// An entry action in the queue, how often it was tried and not before when it is tried again.
+    Queued { action: PlannedAction, attempt: u32, not_before_ns: i64 }
+
+    /// A registered position and its defensive state. `sl` and `tp` are the confirmed levels.
+    TradeRecord {
+        ticket: u64, side: Side, entry: Points, initial_volume: Steps, volume: Steps,
+        initial_sl: Option<Points>, initial_tp: Option<Points>, sl: Option<Points>,
+        tp: Option<Points>, confirmed_at_ns: i64, set_by_rank: Maybe<Rank>, risk: Option<Points>,
+        risk_source: RiskSource, state: TradeState, phase: StatePhase, state_since_ns: i64,
+        armed: bool, breakeven_triggered: bool, managed_by: Text, owner_epoch: u64,
+        displaced: Text, flat_timer_ends_ns: Option<i64>, recovery_timer_ends_ns: Option<i64>,
+        better_since_ns: Option<i64>, partial_taken: bool, closed_volume: Steps,
+        hedge_reduction: Steps, hedge: Option<LegRecord>, readd: Option<LegRecord>,
+        strategy_type: Text, opened_ns: i64, registered_ns: i64, origin: Origin,
+        last_score: Option<Score>, queue: Vec<Queued>, current: Option<Queued>,
+        in_flight: Option<u64>, managers: Vec<ManagerRecord>, quarantined: bool,
+        main_closed: bool, close_price: Option<f64>, revision: u64, registered_revision: u64,
+    }
+}
+
+impl TradeRecord {
+    #[must_use]
+    pub const fn is_defensive(&self) -> bool {
+        self.state.is_defensive()
+    }
+
+    /// Whether everything that the state's entry asked for is settled and, where the state is a
+    /// claim about the broker, true there: HEDGED iff the hedge exists, CLOSED iff nothing is left.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let claim_holds = match self.state {
+            TradeState::Hedged => self.hedge.is_some() || self.hedge_reduction > Steps(0),
+            TradeState::Closed => self.main_closed && self.hedge.is_none() && self.readd.is_none(),
+            TradeState::Healthy
+            | TradeState::WarningL1
+            | TradeState::WarningL2
+            | TradeState::Recovering => true,
+        };
+        claim_holds && self.queue.is_empty() && self.current.is_none()
+    }
+
+    /// The broker's ticket of one of the trade's positions, if it exists.
+    #[must_use]
+    pub fn position(&self, leg: LegKind) -> Option<u64> {
+        match leg {
+            LegKind::Main => (!self.main_closed).then_some(self.ticket),
+            LegKind::Hedge => self.hedge.as_ref().map(|hedge| hedge.ticket),
+            LegKind::ReAdd => self.readd.as_ref().map(|readd| readd.ticket),
+        }
+    }
+
+    #[must_use]
+    pub fn manager(&self, name: &str) -> Option<&ManagerRecord> {
+        self.managers.iter().find(|record| record.manager == *name)
+    }
+
+    pub(crate) fn note_change(&mut self, manager: &Text, partial: bool, time_ns: i64) {
+        if let Some(record) = self.managers.iter_mut().find(|record| record.manager == *manager) {
+            record.last_change_ns = time_ns;
+            record.partial_taken |= partial;
+        } else {
+            self.managers.push(ManagerRecord {
+                manager: manager.clone(),
+                partial_taken: partial,
+                last_change_ns: time_ns,
+            });
+        }
+    }
+
+    pub(crate) fn enter(&mut self, change: &StateChanged, time_ns: i64) {
+        if change.from != change.to {
+            self.state = change.to;
+            self.state_since_ns = time_ns;
+            self.flat_timer_ends_ns = change.flat_timer_ends_ns;
+            self.recovery_timer_ends_ns = change.recovery_timer_ends_ns;
+            self.better_since_ns = None;
+        }
+        self.phase = change.phase;
+        self.last_score.clone_from(&change.score);
+        let queued = |action: &PlannedAction| Queued { action: action.clone(), attempt: 0, not_before_ns: 0 };
+        self.queue.extend(change.actions.iter().map(queued));
+    }
+
+    pub(crate) fn end_timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::Flat => self.flat_timer_ends_ns = None,
+            Timer::Recovery => self.recovery_timer_ends_ns = None,
+        }
+    }
+
+    pub(crate) fn settle(&mut self, action_id: u64) {
+        self.queue.retain(|queued| queued.action.action_id != action_id);
+        if self.current.as_ref().is_some_and(|queued| queued.action.action_id == action_id) {
+            self.current = None;
+        }
+    }
+}
+
+/// What the hot path compares for one trade: 40 bytes beside the record, so that a tick walks a
+/// dense array and touches a record only when something is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// The trade is armed when its closing price is at or above / below; beyond reach once armed.
+    pub arm_above: i64,
+    pub arm_below: i64,
+    /// Earliest of timers, hold, arming by time and retries.
+    pub deadline_ns: i64,
+    pub class: u8,
+    pub is_sell: bool,
+}
+
+/// Bits of the attention mask: 2 sides x 6 states x holding or not, then:
+pub const CLASS_ALWAYS: u8 = 24;
+const CLASS_NEVER: u8 = 25;
+
+#[must_use]
+pub const fn class(side: Side, state: TradeState, holding: bool) -> u8 {
+    let state = match state {
+        TradeState::Healthy => 0,
+        TradeState::WarningL1 => 1,
+        TradeState::WarningL2 => 2,
+        TradeState::Hedged => 3,
+        TradeState::Recovering => 4,
+        TradeState::Closed => 5,
+    };
+    let side = match side {
+        Side::Buy => 0,
+        Side::Sell => 12,
+    };
+    side + state * 2 + holding as u8
+}
+
+impl Watch {
+    /// What to watch for after everything due at `now_ns` was done.
+    #[must_use]
+    pub fn of(trade: &TradeRecord, config: &Config, now_ns: i64) -> Self {
+        let is_sell = trade.side == Side::Sell;
+        let mut watch =
+            Self { arm_above: i64::MAX, arm_below: i64::MIN, deadline_ns: i64::MAX, class: CLASS_NEVER, is_sell };
+        if trade.quarantined {
+            return watch;
+        }
+        let mut due_at = |time_ns: Option<i64>| watch.deadline_ns = watch.deadline_ns.min(time_ns.unwrap_or(i64::MAX));
+        let mut waits = false;
+        if trade.in_flight.is_none() {
+            for queued in &trade.queue {
+                if queued.not_before_ns > now_ns {
+                    due_at(Some(queued.not_before_ns));
+                } else {
+                    waits = true;
+                }
+            }
+        }
+        if trade.state != TradeState::Closed {
+            due_at(trade.flat_timer_ends_ns);
+            due_at(trade.recovery_timer_ends_ns);
+            due_at(trade.better_since_ns.map(|since| since + config.hold_s * NS_PER_S));
+            if trade.armed {
+                watch.class = class(trade.side, trade.state, trade.better_since_ns.is_some());
+            } else {
+                due_at(Some(trade.opened_ns + config.arm_after_s * NS_PER_S));
+                if let Some(levels) = arm_levels(trade, config) {
+                    (watch.arm_below, watch.arm_above) = levels;
+                }
+            }
+            waits |= trade.risk.is_none();
+        }
+        if waits {
+            watch.class = CLASS_ALWAYS;
+        }
+        watch
+    }
+}
+
+/// The closing prices (at or below, at or above) that arm the trade; `None` without R.
+fn arm_levels(trade: &TradeRecord, config: &Config) -> Option<(i64, i64)> {
+    let risk = trade.risk?;
+    let gain = scaled_up(config.arm_gain_r, risk.0);
+    let loss = scaled_up(-config.arm_loss_r, risk.0);
+    Some(match trade.side {
+        Side::Buy => (trade.entry.0 - loss, trade.entry.0 + gain),
+        Side::Sell => (trade.entry.0 - gain, trade.entry.0 + loss),
+    })
+}

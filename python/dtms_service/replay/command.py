@@ -1,0 +1,130 @@
+"""`dtms replay`: a history through the real service, in lockstep, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtms.v1 import event_pb2
+from dtms_client import AsyncClient
+from dtms_service.config import Config
+from dtms_service.credentials import token_path
+from dtms_service.errors import DtmsError, Reason
+from dtms_service.journal import SqliteJournal
+from dtms_service.journal.protocol import no_progress
+from dtms_service.replay.artefacts import BARS, BROKER_LOG, RESULTS, read_broker_writes
+from dtms_service.replay.job import open_run
+from dtms_service.replay.local_link import LocalLink
+from dtms_service.replay.options import Progress, ReplayOptions, job_of
+from dtms_service.replay.trader import Trader
+from dtms_service.report import Run, Summary, read_bars, read_results, summarise, write_report
+from dtms_service.server import Server
+from dtms_service.service import CREDENTIALS_FOLDER, credentials_of
+from dtms_service.system import System
+
+DATA, SUMMARY = "data", "summary.json"
+TRADER = "replay_trader"
+EXIT_MANAGER = "intelligent_exit_manager"
+_CHUNK = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """``report`` is the HTML page."""
+
+    summary: Summary
+    report: Path
+
+
+def fresh_data_dir(out: Path) -> Path:
+    """A run has a journal of its own: the one of an earlier run in the same folder is removed, nothing else."""
+    data_dir = out / DATA
+    if data_dir.exists():
+        known = (data_dir / "journal.db").exists() or not any(data_dir.iterdir())
+        if not known:
+            raise DtmsError(Reason.FIELD_INVALID, f"{data_dir} holds something else than an earlier run: not removed")
+        shutil.rmtree(data_dir)
+    return data_dir
+
+
+async def replay(options: ReplayOptions, config: Config, *, exit_manager: bool, progress: Progress) -> Finished:
+    """Runs service and paper broker in this process and the exit manager in one of its own."""
+    job = job_of(options, config, progress)
+    system = await System.open(config, frozenset({EXIT_MANAGER} if exit_manager else ()))
+    server = await Server.start(system, config, credentials_of(config, (TRADER,)))
+    manager: asyncio.subprocess.Process | None = None
+    tokens = config.data_dir / CREDENTIALS_FOLDER
+    try:
+        with open_run(job) as run:
+            await system.attach(run.account_id, run.door, [job.spec.name])
+            if exit_manager:
+                manager = await _start_exit_manager(server.address, token_path(tokens, EXIT_MANAGER))
+                await _joined(system, manager)
+            async with AsyncClient(server.address, token_file=token_path(tokens, TRADER)) as client:
+                link = LocalLink(run.account_id, system.monitor, Trader(client, run.account_id))
+                await run.drive(link)
+            if system.lockstep is not None:
+                await system.lockstep.end()
+            await system.executor.idle()
+        if manager is not None and (code := await manager.wait()):
+            raise DtmsError(Reason.MODE_UNSUPPORTED, f"the exit manager ended with code {code}")
+        latency = system.monitor.tick_to_decision.figures()
+        head = await system.desk.commits.chain_head()
+    finally:
+        if manager is not None and manager.returncode is None:
+            manager.terminate()
+        await server.stop()
+    return finish(options, config.data_dir, head, latency.p50_us, latency.p99_us)
+
+
+def finish(options: ReplayOptions, data_dir: Path, journal_sha256: str, p50_us: float, p99_us: float) -> Finished:
+    """Reads the journal and the folder of a run that has ended and writes summary and report."""
+    events = list(read_events(data_dir))
+    bars = read_bars(options.out / BARS)
+    results = read_results(options.out / RESULTS)
+    run = Run(
+        symbol=options.symbol,
+        source=", ".join(path.name for path in options.files),
+        entry_rule=options.entry_rule,
+        bars=len(bars),
+        journal_sha256=journal_sha256,
+        tick_to_decision_p50_us=round(p50_us, 1),
+        tick_to_decision_p99_us=round(p99_us, 1),
+    )
+    writes = list(read_broker_writes(options.out / BROKER_LOG))
+    summary = summarise(events, results, run, writes)
+    (options.out / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+    return Finished(summary, write_report(options.out, events, bars, results, run, broker_log=writes))
+
+
+def read_events(data_dir: Path) -> Iterator[event_pb2.Event]:
+    """All events of a journal that no service has open."""
+    journal, _report = SqliteJournal.open(data_dir, wal_limit_bytes=1 << 26, progress=no_progress)
+    try:
+        revision = journal.oldest_revision
+        while batch := journal.read(revision, _CHUNK):
+            yield from (event_pb2.Event.FromString(body) for _revision, body in batch)
+            revision = batch[-1][0] + 1
+    finally:
+        journal.close()
+
+
+async def _start_exit_manager(address: str, token_file: Path) -> asyncio.subprocess.Process:
+    arguments = ("--address", address, "--token-file", str(token_file), "--lockstep", "--log-level", "warning")
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", "dtms_client.exit_manager", *arguments)
+
+
+async def _joined(system: System, manager: asyncio.subprocess.Process) -> None:
+    assert system.lockstep is not None, "the system was opened with managers in lockstep"
+    joined = asyncio.create_task(system.lockstep.complete.wait())
+    ended = asyncio.create_task(manager.wait())
+    await asyncio.wait({joined, ended}, return_when=asyncio.FIRST_COMPLETED)
+    ended.cancel()
+    if not joined.done():
+        joined.cancel()
+        raise DtmsError(Reason.MODE_UNSUPPORTED, f"the exit manager ended with code {manager.returncode}")

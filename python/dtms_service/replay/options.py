@@ -1,0 +1,101 @@
+"""From what a user says to a job: files, symbol, entry rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtms_service import history, symbols
+from dtms_service.broker.paper_symbols import standard_trading
+from dtms_service.config import Config
+from dtms_service.errors import HistoryInvalid, invalid
+from dtms_service.history import HistoryInfo, Tick
+from dtms_service.replay.entries import DonchianBreakout, EntryRule, parse_trades
+from dtms_service.replay.job import HistoryJob
+
+ENTRY_MAGIC = 1983  # the year of the Turtles; anything but the magic of DTMS serves
+Progress = Callable[[int, int], None]  # rows done, rows in all
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """``trades`` is a schedule (``entries.TRADE_SYNTAX``); empty means the Turtle rule with ``volume`` lots a trade.
+
+    ``spread_points`` is for files without a spread of their own. ``strategy_type`` is what trades are registered with.
+    """
+
+    files: Sequence[Path]
+    symbol: str
+    trades: Sequence[str]
+    volume: float | None
+    spread_points: int | None
+    strategy_type: str
+    out: Path
+
+    @property
+    def entry_rule(self) -> str:
+        """In words, for the report."""
+        if self.trades:
+            return "opened by schedule: " + "; ".join(self.trades)
+        return (
+            f"Turtle System 1 entry: {self.volume:g} lots at a break of the 20-bar channel, either side, one trade a "
+            "side; stop 2 N, target three times the stop"
+        )
+
+
+def job_of(options: ReplayOptions, config: Config, progress: Progress) -> HistoryJob:
+    """Checks every file before anything runs. Raises HistoryInvalid, ConfigInvalid, SYMBOL_UNKNOWN or FIELD_INVALID."""
+    if config.paper is None:
+        raise invalid("paper", "a replay needs a paper account")
+    symbol = symbols.load(options.symbol, config.symbols.override_fields(), config.symbols.suffixes)
+    infos = _checked(options.files)
+    entries = _entry_rule(options, config)
+    return HistoryJob(
+        sources=options.files,
+        ticks=lambda: _ticks(options, infos, symbol.spec.point, progress),
+        account=config.paper.to_broker(),
+        spec=symbol.spec,
+        trading=standard_trading(symbol.spec),
+        entries=entries,
+        strategy_type=options.strategy_type,
+        entry_magic=ENTRY_MAGIC,
+        bar_s=max([config.engine.fast_s, *(info.period_s or 0 for info in infos)]),
+        path_period_s=infos[0].period_s,
+        out=options.out,
+    )
+
+
+def _checked(files: Sequence[Path]) -> list[HistoryInfo]:
+    if not files:
+        raise invalid("files", "at least one history file")
+    infos = [history.sniff(path, lambda _done, _total: None) for path in files]
+    for path, info, before in zip(files[1:], infos[1:], infos, strict=False):
+        if info.first_time_msc <= before.last_time_msc:
+            raise HistoryInvalid(path, 0, "", "begins before the file before it has ended; give files in order of time")
+        if info.period_s != before.period_s:
+            raise HistoryInvalid(path, 0, "", "has another period than the file before it")
+    return infos
+
+
+def _entry_rule(options: ReplayOptions, config: Config) -> EntryRule:
+    if options.trades:
+        return parse_trades(options.trades)
+    if options.volume is None:
+        raise invalid("volume", "required: lots of each trade that the entry rule opens (or give --trade)")
+    return DonchianBreakout(timeframe_s=config.engine.fast_s, volume=options.volume)
+
+
+def _ticks(options: ReplayOptions, infos: list[HistoryInfo], point: float, progress: Progress) -> Iterator[Tick]:
+    total = sum(path.stat().st_size for path in options.files)
+    before = 0
+    for path, _info in zip(options.files, infos, strict=True):
+        start = before
+        yield from history.read(
+            path,
+            point=point,
+            spread_points=options.spread_points,
+            progress=lambda done, _of, start=start: progress(start + done, total),
+        )
+        before += path.stat().st_size
+    progress(total, total)
