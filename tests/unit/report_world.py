@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dtms.v1 import action_pb2, event_pb2, ownership_pb2, trade_pb2
+from typing import TypeAlias
+
+from dtms.v1 import action_pb2, event_pb2, ownership_pb2, score_pb2, trade_pb2
 from dtms_service.report import Bar, Run, TradeResult
 from dtms_service.report.inputs import Score
 
@@ -12,8 +14,8 @@ EXIT = "intelligent_exit_manager"
 START_S = 1_500_000_000
 HOUR_NS = 3_600 * 1_000_000_000
 
-Kind = action_pb2.ActionKind.ValueType
-State = trade_pb2.TradeState.ValueType
+Kind: TypeAlias = "action_pb2.ActionKind.ValueType"
+State: TypeAlias = "trade_pb2.TradeState.ValueType"
 
 RUN = Run(
     symbol="EURUSD",
@@ -66,7 +68,7 @@ class Journal:
     ) -> None:
         before, self._states[ticket] = self._states[ticket], to
         actions = [action_pb2.PlannedAction(action_id=action_id, kind=kind) for action_id, kind in planned]
-        change = event_pb2.StateChanged(to=to, cause=cause, actions=actions, score={"total": -3.25})
+        change = event_pb2.StateChanged(to=to, cause=cause, actions=actions, score=score_pb2.Score(total=-3.25))
         setattr(change, "from", before)
         self.write(ticket, state_changed=change)
 

@@ -14,6 +14,7 @@ from itertools import pairwise
 from dtms_service.report.words import text
 
 _BOX = 1000.0
+_DIGITS_MOST = 8  # of a price at any broker
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 Point = tuple[float, float]
@@ -57,15 +58,10 @@ def ticks(scale: Scale, about: int) -> list[float]:
 
 
 def decimals(numbers: Sequence[float]) -> int:
-    """Digits that tell neighbouring ticks apart."""
-    if len(numbers) < 2:
-        return 2
-    return max(0, min(8, math.ceil(-math.log10(numbers[1] - numbers[0]) - 1e-9 + (0.31 if _quarter(numbers) else 0))))
-
-
-def _quarter(numbers: Sequence[float]) -> bool:
-    step = numbers[1] - numbers[0]
-    return round(step / 10.0 ** math.floor(math.log10(step)), 3) == 2.5
+    """The fewest digits that write ticks, as :func:`ticks` makes them, without rounding."""
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else abs(numbers[0]) if numbers else 1.0
+    exact = (d for d in range(_DIGITS_MOST) if all(abs(round(n, d) - n) <= step * 1e-6 for n in numbers))
+    return next(exact, _DIGITS_MOST)
 
 
 @dataclass(slots=True)
