@@ -137,7 +137,7 @@ def test_story_of_a_trade(journal: Journal) -> None:
         "Exit manager wanted to move the stop: denied, DTMS was defending the trade; nobody else may act.",
         "DTMS closed 0.05 lots at 1.09950.",
         "DTMS hedged 0.02 lots at 1.09940.",
-        "Position closed at its stop, set by DTMS at 1.09920.",
+        "Position closed at a stop set by DTMS, at 1.09920.",
     ):
         assert fact in words
 

@@ -216,10 +216,10 @@ class _Teller:
         if closed.leg == event_pb2.LEG_KIND_MAIN:
             by = story.stops[-1].by
             if closed.reason == event_pb2.CLOSE_REASON_STOP_LOSS:
-                how += " of the entry order" if by == words.ENTRY else f", set by {words.manager(by).label}"
+                how = "at its original stop" if by == words.ENTRY else f"at a stop set by {words.manager(by).label}"
             story.ended_ns, story.ending = event.time_ns, how
         kind = MarkKind.HEDGE_END if closed.leg == event_pb2.LEG_KIND_HEDGE else MarkKind.CLOSE
-        _deal(story, event.time_ns, kind, closed.price, f"{leg} closed {how}")
+        _deal(story, event.time_ns, kind, closed.price, f"{leg} closed {how},")
 
     def _external(self, story: Story, event: event_pb2.Event) -> None:
         changed = event.position_changed
