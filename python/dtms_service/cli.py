@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import cyclopts
 import uvloop
 from cyclopts import Parameter
 from rich.console import Console
 from rich.live import Live
+from rich.progress import Progress
 from rich.table import Table
 
 from dtms_client import Client
@@ -22,12 +23,21 @@ from dtms_client.exit_manager.__main__ import main as exit_manager_main
 from dtms_client.watch import Interrupted, Listed, Relisted, WatchItem
 from dtms_service import logs
 from dtms_service.credentials import token_path
+from dtms_service.demo.run import run_demo
 from dtms_service.describe import describe
 from dtms_service.errors import DtmsError, FatalError
+from dtms_service.gateway.process import GatewayOptions, run_gateway
 from dtms_service.live_table import LiveTable
-from dtms_service.service import CREDENTIALS_FOLDER, write_address
+from dtms_service.replay.command import fresh_data_dir
+from dtms_service.replay.command import replay as run_replay
+from dtms_service.replay.entries import TRADE_SYNTAX
+from dtms_service.replay.options import ReplayOptions, job_of
+from dtms_service.report.console import show_summary
+from dtms_service.service import CREDENTIALS_FOLDER, SERVING
 from dtms_service.service import serve as run_service
 from dtms_service.settings import configuration
+
+T = TypeVar("T")
 
 app = cyclopts.App(
     name="dtms",
@@ -38,6 +48,7 @@ console = Console()
 errors = Console(stderr=True)
 
 DEFAULT_ADDRESS = "127.0.0.1:50551"
+Profile = Literal["intraday", "swing"]
 Level = Literal["debug", "info", "warning", "error"]
 
 Address = Annotated[str, Parameter(env_var="DTMS_ADDRESS", help="host:port of the service")]
@@ -54,26 +65,103 @@ def serve(
     config: Annotated[Path | None, Parameter(help="TOML file; environment DTMS_... lies over it")] = None,
     data_dir: Annotated[Path | None, Parameter(help="journal, credentials and lock")] = None,
     port: Annotated[int | None, Parameter(help="TCP port; 0 takes a free one")] = None,
+    profile: Annotated[Profile | None, Parameter(help="intraday: M5 and M15; swing: H1 and H4")] = None,
     paper: Annotated[bool, Parameter(help="run the shipped play-money account, fed by StreamTicks")] = False,
     lockstep: Annotated[
         list[str] | None,
         Parameter(help="run in virtual time with these managers (demo and tests)", consume_multiple=True),
     ] = None,
     trader: Annotated[list[str] | None, Parameter(help="further identities with the role MANAGER")] = None,
-    address_file: Annotated[Path | None, Parameter(help="write host:port here when serving")] = None,
     log_level: Level = "info",
 ) -> None:
-    """Run the service until SIGTERM. Logs are JSON lines on stderr."""
+    """Run the service until SIGTERM. Says `serving at HOST:PORT` on stdout once it does; logs are JSON lines on stderr."""
     logs.configure(log_level)
-    settings = configuration(config, paper=paper, given={"data_dir": data_dir, "server.port": port})
+    settings = configuration(config, paper=paper, given={"data_dir": data_dir, "server.port": port, "profile": profile})
     _run(
         run_service(
             settings,
             managers_in_lockstep=None if lockstep is None else frozenset(lockstep),
             traders=tuple(trader or ()),
-            ready=write_address(address_file) if address_file else lambda _server: None,
+            ready=lambda server: print(f"{SERVING}{server.address}", flush=True),  # noqa: T201  for whoever started us
         )
     )
+
+
+@app.command
+def replay(
+    *history_files: Annotated[Path, Parameter(help="ticks or bars, plain or gzip; several in order of time")],
+    symbol: Annotated[str, Parameter(help="as in the shipped table; its rules can be configured")],
+    out: Annotated[Path, Parameter(help="where journal, logs, summary and report go")] = Path("replay-report"),
+    trade: Annotated[list[str] | None, Parameter(help=TRADE_SYNTAX)] = None,
+    volume: Annotated[float | None, Parameter(help="lots of each trade of the Turtle rule (without --trade)")] = None,
+    spread_points: Annotated[int | None, Parameter(help="for files that have no spread")] = None,
+    strategy_type: Annotated[str, Parameter(help="what the trades are registered with")] = "",
+    profile: Annotated[Profile | None, Parameter(help="intraday: M5 and M15; swing: H1 and H4")] = None,
+    exit_manager: Annotated[bool, Parameter(help="run the exit manager beside the service")] = True,
+    config: Annotated[Path | None, Parameter(help="TOML file; environment DTMS_... lies over it")] = None,
+    log_level: Level = "warning",
+) -> None:
+    """Run price history through the real service in virtual time; the same input gives the same journal."""
+    logs.configure(log_level)
+    options = ReplayOptions(
+        files=history_files,
+        symbol=symbol,
+        trades=tuple(trade or ()),
+        volume=volume,
+        spread_points=spread_points,
+        strategy_type=strategy_type,
+        out=out,
+    )
+    given = {"data_dir": fresh_data_dir(out), "server.port": 0, "profile": profile}
+    settings = configuration(config, paper=True, given=given)
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(f"replaying {symbol}", total=None)
+        finished = _run(
+            run_replay(
+                options,
+                settings,
+                exit_manager=exit_manager,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        )
+    show_summary(finished, console)
+
+
+@app.command
+def demo(*, out: Annotated[Path, Parameter(help="where the report goes")] = Path("demo-report")) -> None:
+    """Replay a year of real EURUSD prices through service, paper broker and exit manager; show and report it."""
+    show_summary(_run(run_demo(out, console)), console)
+
+
+@app.command
+def gateway(
+    *history_files: Annotated[Path, Parameter(help="ticks or bars, plain or gzip; several in order of time")],
+    service: Annotated[str, Parameter(help="host:port of the service, which runs in lockstep")],
+    token_file: Annotated[Path, Parameter(help="the gateway's token")],
+    trader_token_file: Annotated[Path, Parameter(help="token of the entry bot, which registers what it opens")],
+    symbol: Annotated[str, Parameter(help="as in the shipped table; its rules can be configured")],
+    out: Annotated[Path, Parameter(help="where bars, broker log and results go")],
+    trade: Annotated[list[str] | None, Parameter(help=TRADE_SYNTAX)] = None,
+    volume: Annotated[float | None, Parameter(help="lots of each trade of the Turtle rule (without --trade)")] = None,
+    spread_points: Annotated[int | None, Parameter(help="for files that have no spread")] = None,
+    strategy_type: Annotated[str, Parameter(help="what the trades are registered with")] = "",
+    profile: Annotated[Profile | None, Parameter(help="as the service's")] = None,
+    root_certificates: Annotated[Path | None, Parameter(help="PEM file, for TLS")] = None,
+    config: Annotated[Path | None, Parameter(help="TOML file; environment DTMS_... lies over it")] = None,
+) -> None:
+    """Run the paper broker as a process of its own, fed by price history, attached to a service in lockstep."""
+    options = ReplayOptions(
+        files=history_files,
+        symbol=symbol,
+        trades=tuple(trade or ()),
+        volume=volume,
+        spread_points=spread_points,
+        strategy_type=strategy_type,
+        out=out,
+    )
+    settings = configuration(config, paper=True, given={"data_dir": out, "profile": profile})
+    job = job_of(options, settings, lambda _done, _total: None)
+    sys.exit(run_gateway(GatewayOptions(service, token_file, trader_token_file, root_certificates, job)))
 
 
 @app.command
@@ -169,9 +257,9 @@ def _client(address: str, token_file: Path | None, data_dir: Path | None) -> Cli
     return Client(address, token_file=token_file)
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
+def _run(work: Coroutine[Any, Any, T]) -> T:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(work)
+        return runner.run(work)
 
 
 def _fail(message: str) -> NoReturn:

@@ -51,6 +51,10 @@ def decode_event(body: bytes) -> dict[str, Any]:
     return to_dict(event_pb2.Event.FromString(body))
 
 
+def event_message(body: bytes) -> event_pb2.Event:
+    return event_pb2.Event.FromString(body)
+
+
 def frame(body: bytes) -> bytes:
     """An encoded event as a piece of a WatchResponse: pieces can be joined without encoding anything again."""
     return as_first_field(body)

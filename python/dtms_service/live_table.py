@@ -36,6 +36,7 @@ class LiveTable:
         self._trades: OrderedDict[tuple[str, int], trade_pb2.Trade] = OrderedDict()
         self._events: deque[Text] = deque(maxlen=EVENTS_SHOWN)
         self.footer = ""
+        self.virtual_time = ""
 
     def show_trades(self, trades: Iterable[trade_pb2.Trade]) -> None:
         for trade in trades:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
@@ -21,6 +20,7 @@ from dtms_service.system import System
 
 CREDENTIALS_FOLDER = "credentials"
 PAPER_STORE = "paper.db"
+SERVING = "serving at "  # and the address: the line on stdout that says that clients may call
 
 log = structlog.get_logger(__name__)
 
@@ -63,14 +63,3 @@ async def serve(
         await server.run()
     finally:
         await server.stop()
-
-
-def write_address(path: Path) -> Callable[[Server], None]:
-    """A ``ready`` that tells other processes where the service listens."""
-
-    def ready(server: Server) -> None:
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(server.address)
-        temporary.replace(path)
-
-    return ready

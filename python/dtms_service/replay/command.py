@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dtms.v1 import event_pb2
 from dtms_client import AsyncClient
+from dtms_service import convert
 from dtms_service.config import Config
 from dtms_service.credentials import token_path
 from dtms_service.errors import DtmsError, Reason
@@ -22,7 +22,7 @@ from dtms_service.replay.job import open_run
 from dtms_service.replay.local_link import LocalLink
 from dtms_service.replay.options import Progress, ReplayOptions, job_of
 from dtms_service.replay.trader import Trader
-from dtms_service.report import Run, Summary, read_bars, read_results, summarise, write_report
+from dtms_service.report import Event, Run, Summary, read_bars, read_results, summarise, write_report
 from dtms_service.server import Server
 from dtms_service.service import CREDENTIALS_FOLDER, credentials_of
 from dtms_service.system import System
@@ -49,6 +49,7 @@ def fresh_data_dir(out: Path) -> Path:
         if not known:
             raise DtmsError(Reason.FIELD_INVALID, f"{data_dir} holds something else than an earlier run: not removed")
         shutil.rmtree(data_dir)
+    out.mkdir(parents=True, exist_ok=True)
     return data_dir
 
 
@@ -102,13 +103,13 @@ def finish(options: ReplayOptions, data_dir: Path, journal_sha256: str, p50_us: 
     return Finished(summary, write_report(options.out, events, bars, results, run, broker_log=writes))
 
 
-def read_events(data_dir: Path) -> Iterator[event_pb2.Event]:
+def read_events(data_dir: Path) -> Iterator[Event]:
     """All events of a journal that no service has open."""
     journal, _report = SqliteJournal.open(data_dir, wal_limit_bytes=1 << 26, progress=no_progress)
     try:
         revision = journal.oldest_revision
         while batch := journal.read(revision, _CHUNK):
-            yield from (event_pb2.Event.FromString(body) for _revision, body in batch)
+            yield from (convert.event_message(body) for _revision, body in batch)
             revision = batch[-1][0] + 1
     finally:
         journal.close()

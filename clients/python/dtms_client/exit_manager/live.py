@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from dtms.v1.arbitration_service_pb2 import ProposeResponse
 from dtms.v1.event_pb2 import Event
@@ -20,9 +19,6 @@ from dtms_client.exit_manager.rules import TradeView
 from dtms_client.exit_manager.state_source import Answer, Limits, Source, StateSource
 from dtms_client.requests import new_request_id
 from dtms_client.watch import Interrupted, Listed, Relisted
-
-# An unanswered proposal is repeated for as long as the state that it was decided on may be acted on.
-PROPOSAL_TTL_S: Final = Limits().last_known_s
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +178,8 @@ class LiveExitManager:
     async def _send(self, proposal: Proposal) -> ProposeResponse | None:
         """The answer, or None when DTMS did not answer for too long. Repeats carry the same request_id."""
         request = proposal.request(new_request_id())
-        expires_s = self._monotonic() + PROPOSAL_TTL_S
+        # No longer than the state that it was decided on may be acted on.
+        expires_s = self._monotonic() + self._limits.last_known_s
         backoff = Backoff()
         while True:
             try:

@@ -71,7 +71,7 @@ class LockstepExitManager:
             if not isinstance(step, JoinResponse):
                 raise ended(METHOD)
             self.steps += 1
-            proposals = await self._step(step)
+            proposals = await self.answer(step)
             if step.last:
                 await call.done_writing()
                 if isinstance(await call.read(), JoinResponse):
@@ -79,7 +79,8 @@ class LockstepExitManager:
                 return
             await call.write(JoinRequest(seq=step.seq, proposals=proposals))
 
-    async def _step(self, step: JoinResponse) -> list[ProposeRequest]:
+    async def answer(self, step: JoinResponse) -> list[ProposeRequest]:
+        """What to propose in a step, after taking note of what became of the proposals of the step before."""
         self._settle(step)
         touched = self._manager.take_quotes(step.quotes)
         if step.last:

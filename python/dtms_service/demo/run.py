@@ -1,0 +1,183 @@
+"""`dtms demo`: service, gateway with the paper broker, and exit manager as processes of their own, over gRPC.
+
+This process only starts them, watches as any client would, and reads what they left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from dtms.v1.admin_service_pb2 import GetSystemStatusResponse
+from dtms_client import AsyncClient, DtmsError
+from dtms_client.watch import Listed, Relisted
+from dtms_service.credentials import token_path
+from dtms_service.errors import FatalError
+from dtms_service.live_table import LiveTable, clock
+from dtms_service.replay.command import EXIT_MANAGER, TRADER, Finished, finish, fresh_data_dir
+from dtms_service.replay.options import ReplayOptions
+from dtms_service.service import CREDENTIALS_FOLDER, SERVING
+
+SERVICE, MANAGER, GATEWAY = "service", "exit-manager", "gateway"
+HISTORY = "eurusd_h1_2017.csv.gz"
+SYMBOL, PROFILE, VOLUME, SPREAD_POINTS = "EURUSD", "swing", 1.0, 10
+START_DEADLINE_S = 60.0  # a cold start of three interpreters on a busy machine takes about 5 s
+STOP_DEADLINE_S = 20.0
+REFRESH_S = 0.25  # the table asks for the open trades so often; events come by themselves
+
+
+class ProcessFailed(FatalError):
+    """One of the demo's processes ended before its time. Its last words are in its log file."""
+
+    def __init__(self, name: str, code: int | None, log: Path) -> None:
+        super().__init__(f"{name} ended with code {code}: see {log}")
+
+
+@dataclass(slots=True)
+class Processes:
+    """Children with a log file each; ``stop`` ends those that still run, the last started first."""
+
+    logs: Path
+    children: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+
+    async def start(self, name: str, module: str, *arguments: str) -> asyncio.subprocess.Process:
+        with (self.logs / f"{name}.log").open("wb") as log:
+            child = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE, stderr=log
+            )
+        self.children[name] = child
+        return child
+
+    async def address(self) -> str:
+        """Where the service serves, once it says so. Raises ProcessFailed when it ends instead."""
+        output = self.children[SERVICE].stdout
+        assert output is not None, "started with a pipe"
+        try:
+            async with asyncio.timeout(START_DEADLINE_S):
+                line = (await output.readline()).decode()
+        except TimeoutError:
+            raise FatalError(f"the service did not come up within {START_DEADLINE_S:g} s: see {self.logs}") from None
+        if not line.startswith(SERVING):
+            await self.children[SERVICE].wait()
+            raise self.failure(SERVICE)
+        return line.removeprefix(SERVING).strip()
+
+    def failure(self, name: str) -> ProcessFailed:
+        return ProcessFailed(name, self.children[name].returncode, self.logs / f"{name}.log")
+
+    async def stop(self) -> None:
+        for child in reversed(self.children.values()):
+            if child.returncode is None:
+                child.send_signal(signal.SIGTERM)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(STOP_DEADLINE_S):
+                        await child.wait()
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+
+
+async def run_demo(out: Path, console: Console) -> Finished:
+    """Runs to the end of the history. Raises FatalError, or what a process died of."""
+    data_dir = fresh_data_dir(out)
+    options = _options(out)
+    processes = Processes(out)
+    try:
+        await processes.start(SERVICE, "dtms_service", *_service_arguments(data_dir))
+        address = await processes.address()
+        tokens = data_dir / CREDENTIALS_FOLDER
+        await processes.start(MANAGER, "dtms_client.exit_manager", *_manager_arguments(address, tokens))
+        gateway = await processes.start(GATEWAY, "dtms_service", *_gateway_arguments(address, tokens, options))
+        async with AsyncClient(address, token_file=token_path(tokens, "viewer")) as client:
+            await _show(client, gateway, console)
+            if await gateway.wait():
+                raise processes.failure(GATEWAY)
+            status = await client.system_status()
+        if await processes.children[MANAGER].wait():
+            raise processes.failure(MANAGER)
+    finally:
+        await processes.stop()
+    if processes.children[SERVICE].returncode:
+        raise processes.failure(SERVICE)
+    decided: GetSystemStatusResponse = status
+    return finish(
+        options,
+        data_dir,
+        decided.journal_sha256,
+        decided.tick_to_decision.p50_us,
+        decided.tick_to_decision.p99_us,
+    )
+
+
+def _options(out: Path) -> ReplayOptions:
+    history = Path(str(files("dtms_service.demo").joinpath(HISTORY)))
+    return ReplayOptions(
+        files=[history],
+        symbol=SYMBOL,
+        trades=(),
+        volume=VOLUME,
+        spread_points=SPREAD_POINTS,
+        strategy_type="",
+        out=out,
+    )
+
+
+def _service_arguments(data_dir: Path) -> list[str]:
+    return [
+        *("serve", "--data-dir", str(data_dir), "--profile", PROFILE, "--port", "0"),
+        *("--lockstep", EXIT_MANAGER, "--trader", TRADER),
+    ]
+
+
+def _manager_arguments(address: str, tokens: Path) -> list[str]:
+    return ["--address", address, "--token-file", str(token_path(tokens, EXIT_MANAGER)), "--lockstep"]
+
+
+def _gateway_arguments(address: str, tokens: Path, options: ReplayOptions) -> list[str]:
+    return [
+        *("gateway", *map(str, options.files), "--symbol", SYMBOL, "--profile", PROFILE),
+        *("--volume", str(VOLUME), "--spread-points", str(SPREAD_POINTS), "--out", str(options.out)),
+        *("--service", address, "--token-file", str(token_path(tokens, "gateway"))),
+        *("--trader-token-file", str(token_path(tokens, TRADER))),
+    ]
+
+
+async def _show(client: AsyncClient, gateway: asyncio.subprocess.Process, console: Console) -> None:
+    """The live table until the gateway has ended."""
+    table = LiveTable("DTMS demo: EURUSD 2017, hourly bars, profile swing")
+    started = time.monotonic()
+    with Live(table, console=console, refresh_per_second=8, transient=True) as live:
+        watching = asyncio.create_task(_follow(client, table))
+        try:
+            while gateway.returncode is None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(REFRESH_S):
+                        await gateway.wait()
+                try:
+                    table.show_trades([trade async for trade in client.list_trades()])
+                except DtmsError as error:  # shown, not hidden: the run itself goes on without its audience
+                    table.footer = f"the table waits: {error}"
+                else:
+                    table.footer = f"{table.virtual_time} virtual, {time.monotonic() - started:.0f} s wall"
+                live.refresh()
+        finally:
+            watching.cancel()
+
+
+async def _follow(client: AsyncClient, table: LiveTable) -> None:
+    async for item in client.watch(snapshot=True, progress_interval_ms=250):
+        if isinstance(item, Listed | Relisted):
+            table.show_trades(item.trades)
+        elif hasattr(item, "ticket"):
+            table.show_event(item)
+        if time_ns := getattr(item, "time_ns", 0):
+            table.virtual_time = clock(time_ns)
