@@ -111,7 +111,8 @@ def _row(story: Story, result: TradeResult) -> str:
         f"<td>{words.short_moment(result.opened_ns)}</td><td>{words.duration(result.closed_ns - result.opened_ns)}</td>"
         f"{_r_cell(result.r)}<td>{_signed(result.unprotected_r)}</td>{_r_cell(_gain(result))}"
         f'<td><span class="chip {worst.css}">{worst.label}</span></td>'
-        f'<td class="words">{text(moved) or "nobody"}</td><td class="words">{text(_ending(story, result).removeprefix("closed "))}</td></tr>'
+        f'<td class="words">{text(moved) or "nobody"}</td>'
+        f'<td class="words">{text(_ending(story, result).removeprefix("closed "))}</td></tr>'
     )
 
 
