@@ -74,7 +74,7 @@ def serve(
     trader: Annotated[list[str] | None, Parameter(help="further identities with the role MANAGER")] = None,
     log_level: Level = "info",
 ) -> None:
-    """Run the service until SIGTERM. Says `serving at HOST:PORT` on stdout once it does; logs are JSON lines on stderr."""
+    """Run the service until SIGTERM. Says `serving at HOST:PORT` on stdout; logs are JSON lines on stderr."""
     logs.configure(log_level)
     settings = configuration(config, paper=paper, given={"data_dir": data_dir, "server.port": port, "profile": profile})
     _run(

@@ -44,6 +44,7 @@ class PaperBroker:
         self.faults = Faults(self._look)
         self.book = Book(config, before_deal=self.faults.before_deal)
         self._placed: list[_Placed] = []
+        self._charged_to: int | None = None  # server day up to whose beginning swap is charged; None before any tick
         self._next_midnight_msc = 0
         self._window_start_msc = 0
         self._window_requests = 0
@@ -139,13 +140,19 @@ class PaperBroker:
         return made
 
     def _roll_over(self, time_msc: int) -> None:
-        """Charge swap for every server midnight since the last tick, at the last quotes of the old day."""
+        """Charge swap for every server midnight since the last tick, at the last quotes of the old day.
+
+        A restored account waits with it until its positions can be valued; then the nights it slept are charged too.
+        """
         offset_s = self.config.server_utc_offset_s
         today = server_day(time_msc, offset_s)
-        if self.book.now_msc:
-            for day in range(server_day(self.book.now_msc, offset_s), today):
+        if self._charged_to is None:
+            self._charged_to = server_day(self.book.now_msc, offset_s) if self.book.now_msc else today
+        if all(self.book.valuation.ready(market) for market in self.book.markets.values() if market.positions):
+            for day in range(self._charged_to, today):
                 self.book.charge_swap(day)
-        self._next_midnight_msc = (today + 1) * DAY_MS - offset_s * 1000
+            self._charged_to = today
+            self._next_midnight_msc = (today + 1) * DAY_MS - offset_s * 1000
 
     # --- triggers ----------------------------------------------------------------------------------------------------
 
@@ -417,6 +424,11 @@ class PaperBroker:
     def positions(self) -> list[Position]:
         """Open positions, oldest first, valued at the last quotes."""
         return [self.book.view(position) for position in self.book.positions.values()]
+
+    def position(self, ticket: int) -> Position | None:
+        """One of :meth:`positions`."""
+        held = self.find_position(ticket)
+        return self.book.view(held) if held is not None else None
 
     def closing_deals(self, position: int) -> list[ClosingDeal]:
         """All deals that took volume from the position (its identifier), oldest first."""

@@ -11,7 +11,7 @@ import grpc.aio
 
 from dtms.v1 import gateway_service_pb2, gateway_service_pb2_grpc, market_data_service_pb2
 from dtms_client._channel import Target
-from dtms_client.errors import from_rpc
+from dtms_client.errors import OUTAGE, from_rpc
 from dtms_service import gateway_messages as messages
 from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, Outcome, OutcomeStatus
 from dtms_service.errors import FatalError, invalid
@@ -56,7 +56,7 @@ class GatewayLink:
         self._lost: BaseException | None = None
 
     async def __aenter__(self) -> Self:
-        """Returns once the service has attached the account. Raises AttachmentLost, with what the service said."""
+        """Returns once the service has attached the account. Raises what the service refuses it with, AttachmentLost."""
         self._call = self._stub.Attach(metadata=self._metadata)
         self._reader = asyncio.create_task(self._read(), name="gateway-stream")
         self._reader.add_done_callback(self._ended)
@@ -116,7 +116,7 @@ class GatewayLink:
             async for message in self._call:
                 await self._take(message)
         except grpc.aio.AioRpcError as error:
-            raise AttachmentLost(str(from_rpc(error, method=METHOD))) from error
+            raise self._failure(error) from error
         if not self._ending:
             raise AttachmentLost("the service closed the stream")
 
@@ -194,7 +194,7 @@ class GatewayLink:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             raise await self._status(error) from error
 
-    async def _status(self, failed_write: Exception) -> AttachmentLost:
+    async def _status(self, failed_write: Exception) -> Exception:
         """The status that the stream ended with says better than the failed write what happened."""
         code = await self._call.code()
         if code is grpc.StatusCode.OK:
@@ -205,7 +205,13 @@ class GatewayLink:
             await self._call.trailing_metadata(),
             details=await self._call.details(),
         )
-        return AttachmentLost(str(from_rpc(status, method=METHOD)))
+        return self._failure(status)
+
+    def _failure(self, status: grpc.aio.AioRpcError) -> Exception:
+        """A service that is away may come back; one that refuses to attach would refuse again."""
+        error = from_rpc(status, method=METHOD)
+        attaching = not (self._attached.done() and self._attached.exception() is None)
+        return error if attaching and not isinstance(error, OUTAGE) else AttachmentLost(str(error))
 
     async def _hang_up(self) -> None:
         self._call.cancel()

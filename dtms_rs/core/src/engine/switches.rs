@@ -1,0 +1,124 @@
+//! What an operator sets, and scores from outside.
+use super::{About, Engine, Step};
+use crate::enums::{KillScope, Side, TradingState};
+use crate::error::{CoreError, Result};
+use crate::event::{KillSwitchChanged, Score, ScoreReported, TradingStateChanged};
+use crate::guard;
+use crate::market::score::GREATEST_TOTAL;
+use crate::message::Text;
+
+/// The names of a reported score, in the order of [`Score`].
+pub const PARTS: [&str; 6] =
+    ["structure", "vwap_volume", "momentum", "ema_alignment", "delta_pressure", "candle_conviction"];
+
+impl Engine {
+    /// # Errors
+    /// `CORE_PANIC` only.
+    pub fn set_trading_state(&mut self, state: TradingState, by: &str, reason: &str, now_ns: i64) -> Result<Step<()>> {
+        if state != self.book.trading {
+            let changed = TradingStateChanged { trading_state: state, by: Text::from(by), reason: Text::from(reason) };
+            self.emit(About::Service, now_ns, changed)?;
+        }
+        Ok(self.step(()))
+    }
+
+    /// Throws or releases a switch; no event when it stands so already. Throwing it takes the
+    /// trades it covers from their managers; releasing it gives none back.
+    ///
+    /// # Errors
+    /// `FIELD_INVALID` for an empty value, or for DTMS itself, which no switch stops.
+    pub fn set_kill_switch(
+        &mut self,
+        scope: KillScope,
+        value: &str,
+        engaged: bool,
+        by: &str,
+        reason: &str,
+        now_ns: i64,
+    ) -> Result<Step<()>> {
+        if value.is_empty() || (scope == KillScope::Manager && value == crate::arbiter::DTMS) {
+            return Err(CoreError::field("value", "is empty or the service itself"));
+        }
+        let value = Text::from(value);
+        if self.book.kills.contains(&(scope, value.clone())) != engaged {
+            let (by, reason) = (Text::from(by), Text::from(reason));
+            self.emit(About::Service, now_ns, KillSwitchChanged { scope, value: value.clone(), engaged, by, reason })?;
+            if engaged {
+                self.disown(scope, &value, now_ns)?;
+            }
+        }
+        Ok(self.step(()))
+    }
+
+    /// Takes a score from outside in place of the computed one until `valid_until_ns`. `named` are
+    /// parts or `total` as a BUY sees them; without a total it is the sum of the parts.
+    ///
+    /// # Errors
+    /// `ACCOUNT_UNKNOWN`, `SYMBOL_UNKNOWN`; `FIELD_INVALID` names what is unknown, out of range or
+    /// over already.
+    pub fn report_score(
+        &mut self,
+        account_id: &str,
+        symbol: &str,
+        named: &[(&str, f64)],
+        by: &str,
+        valid_until_ns: i64,
+        now_ns: i64,
+    ) -> Result<Step<()>> {
+        let index = self.book.instrument_index(account_id, symbol)?;
+        if by.is_empty() {
+            return Err(CoreError::field("by", "is empty"));
+        }
+        if valid_until_ns <= now_ns {
+            return Err(CoreError::field("valid_until_ns", "is not in the future"));
+        }
+        let score = self.outside_score(index, named, by)?;
+        self.emit(About::Instrument(index), now_ns, ScoreReported { score, valid_until_ns })?;
+        self.evaluate_attentive(index, now_ns, false)?;
+        Ok(self.step(()))
+    }
+
+    fn outside_score(&self, index: usize, named: &[(&str, f64)], by: &str) -> Result<Score> {
+        for (name, value) in named {
+            if !(PARTS.contains(name) || *name == "total") {
+                return Err(CoreError::field(name, "is no part of a score"));
+            }
+            if !(value.is_finite() && value.abs() <= GREATEST_TOTAL) {
+                return Err(CoreError::field(name, "is not within -10.5 and 10.5"));
+            }
+        }
+        if named.is_empty() {
+            return Err(CoreError::field("score", "has neither parts nor a total"));
+        }
+        let value = |name: &str| named.iter().find_map(|(other, value)| (*other == name).then_some(*value));
+        let [structure, vwap_volume, momentum, ema_alignment, delta_pressure, candle_conviction] =
+            PARTS.map(|name| value(name).unwrap_or(0.0));
+        let sum = structure + vwap_volume + momentum + ema_alignment + delta_pressure + candle_conviction;
+        let total = value("total").unwrap_or_else(|| sum.clamp(-GREATEST_TOTAL, GREATEST_TOTAL));
+        let reading = self.book.instrument(index)?.market.reading();
+        Ok(Score {
+            total,
+            structure,
+            vwap_volume,
+            momentum,
+            ema_alignment,
+            delta_pressure,
+            candle_conviction,
+            regime: Some(guard::regime(reading)),
+            thresholds: Some(guard::thresholds(&self.book.config, reading.multiplier)),
+            reported_by: Text::from(by),
+        })
+    }
+
+    /// The score as a trade of `side` sees it; `None` while there is none.
+    ///
+    /// # Errors
+    /// `ACCOUNT_UNKNOWN`, `SYMBOL_UNKNOWN`.
+    pub fn score(&self, account_id: &str, symbol: &str, side: Side) -> Result<Option<Score>> {
+        let index = self.book.instrument_index(account_id, symbol)?;
+        let instrument = self.book.instrument(index)?;
+        let (reading, outside) = (instrument.market.reading(), instrument.outside.as_ref());
+        let now_ns = instrument.evaluated_at_ns;
+        Ok(guard::score(reading, outside, &self.book.config, side, now_ns))
+    }
+}
