@@ -7,16 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
+
 from dtms.v1 import (
     gateway_service_pb2,
-    gateway_service_pb2_grpc,
     registry_service_pb2,
-    registry_service_pb2_grpc,
     trade_status_service_pb2,
-    trade_status_service_pb2_grpc,
 )
 from dtms_service.gateway_door import GatewayDoor
 
@@ -118,50 +117,68 @@ class Peer:
         while True:
             await context.write(await outgoing.get())
 
-
-async def demand(context: grpc.aio.ServicerContext[object, object], token: str) -> None:
-    """The call must carry this credential."""
-    if ("authorization", f"Bearer {token}") not in tuple(context.invocation_metadata() or ()):
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "another credential was expected")
-
-
-class _Gateway(gateway_service_pb2_grpc.GatewayServiceServicer):
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
-
-    async def Attach(self, requests, context):  # type: ignore[no-untyped-def,override]  # noqa: ANN001, ANN201, N802
-        await self._peer.attach(requests, context)
-
-
-class _Registry(registry_service_pb2_grpc.RegistryServiceServicer):
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
-
-    async def RegisterTrade(self, request, context):  # type: ignore[no-untyped-def,override]  # noqa: ANN001, ANN201, N802
+    async def register(
+        self,
+        request: registry_service_pb2.RegisterTradeRequest,
+        context: grpc.aio.ServicerContext[
+            registry_service_pb2.RegisterTradeRequest, registry_service_pb2.RegisterTradeResponse
+        ],
+    ) -> registry_service_pb2.RegisterTradeResponse:
         """Asks the gateway for its positions before it answers, as a service does that checks what it registers."""
         await demand(context, TRADER_TOKEN)
-        assert self._peer.door is not None
-        held = await self._peer.door.positions(request.registration.account_id)
-        self._peer.registered.append(request.registration)
-        self._peer.held_at_registration.append([position.ticket for position in held])
+        assert self.door is not None
+        held = await self.door.positions(request.registration.account_id)
+        self.registered.append(request.registration)
+        self.held_at_registration.append([position.ticket for position in held])
         return registry_service_pb2.RegisterTradeResponse(created=True)
 
-
-class _Status(trade_status_service_pb2_grpc.TradeStatusServiceServicer):
-    async def GetScore(self, request, context):  # type: ignore[no-untyped-def,override]  # noqa: ANN001, ANN201, N802, ARG002
+    async def score(
+        self,
+        _: trade_status_service_pb2.GetScoreRequest,
+        context: grpc.aio.ServicerContext[
+            trade_status_service_pb2.GetScoreRequest, trade_status_service_pb2.GetScoreResponse
+        ],
+    ) -> trade_status_service_pb2.GetScoreResponse:
         await demand(context, TRADER_TOKEN)
         answer = trade_status_service_pb2.GetScoreResponse()
         answer.score.total, answer.score.structure, answer.score.vwap_volume = 1.5, 1.0, 0.5
         return answer
+
+    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        """The three methods of the service that a gateway and its entry bot call."""
+        attach = grpc.stream_stream_rpc_method_handler(
+            self.attach,
+            request_deserializer=gateway_service_pb2.AttachRequest.FromString,
+            response_serializer=gateway_service_pb2.AttachResponse.SerializeToString,
+        )
+        register = grpc.unary_unary_rpc_method_handler(
+            self.register,
+            request_deserializer=registry_service_pb2.RegisterTradeRequest.FromString,
+            response_serializer=registry_service_pb2.RegisterTradeResponse.SerializeToString,
+        )
+        score = grpc.unary_unary_rpc_method_handler(
+            self.score,
+            request_deserializer=trade_status_service_pb2.GetScoreRequest.FromString,
+            response_serializer=trade_status_service_pb2.GetScoreResponse.SerializeToString,
+        )
+        return (
+            grpc.method_handlers_generic_handler("dtms.v1.GatewayService", {"Attach": attach}),
+            grpc.method_handlers_generic_handler("dtms.v1.RegistryService", {"RegisterTrade": register}),
+            grpc.method_handlers_generic_handler("dtms.v1.TradeStatusService", {"GetScore": score}),
+        )
+
+
+async def demand(context: grpc.aio.ServicerContext[Any, Any], token: str) -> None:
+    """The call must carry this credential."""
+    if ("authorization", f"Bearer {token}") not in tuple(context.invocation_metadata() or ()):
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "another credential was expected")
 
 
 @asynccontextmanager
 async def serving(peer: Peer) -> AsyncIterator[Peer]:
     """The peer on a port of its own."""
     server = grpc.aio.server()
-    gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(_Gateway(peer), server)
-    registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(_Registry(peer), server)
-    trade_status_service_pb2_grpc.add_TradeStatusServiceServicer_to_server(_Status(), server)
+    server.add_generic_rpc_handlers(peer.handlers())
     peer.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     try:

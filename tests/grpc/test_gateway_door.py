@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+
 from dtms.v1 import gateway_service_pb2
+from dtms.v1.gateway_service_pb2 import CommandResult, QueryResult
 from dtms_client import AsyncClient
 from dtms_client._channel import target
 from dtms_service import gateway_messages as messages
@@ -196,9 +198,9 @@ class Wire:
     ("answer", "field"),
     [
         (gateway_service_pb2.AttachRequest(end=True), "message"),
-        (gateway_service_pb2.AttachRequest(query_result={"call_id": 0}), "query_result.call_id"),
-        (gateway_service_pb2.AttachRequest(query_result={"call_id": 2}), "query_result.call_id"),
-        (gateway_service_pb2.AttachRequest(command_result={"call_id": 1}), "command_result.call_id"),
+        (gateway_service_pb2.AttachRequest(query_result=QueryResult(call_id=0)), "query_result.call_id"),
+        (gateway_service_pb2.AttachRequest(query_result=QueryResult(call_id=2)), "query_result.call_id"),
+        (gateway_service_pb2.AttachRequest(command_result=CommandResult(call_id=1)), "command_result.call_id"),
     ],
 )
 async def test_an_answer_to_no_call_is_refused(answer: gateway_service_pb2.AttachRequest, field: str) -> None:
@@ -210,7 +212,7 @@ async def test_an_answer_to_no_call_is_refused(answer: gateway_service_pb2.Attac
     with pytest.raises(DtmsError) as caught:
         door.handle(answer)
     assert [violation.field for violation in caught.value.violations] == [field]
-    assert door.handle(gateway_service_pb2.AttachRequest(query_result={"call_id": 1})) is True
+    assert door.handle(gateway_service_pb2.AttachRequest(query_result=QueryResult(call_id=1))) is True
     assert await asked == []
 
 
@@ -242,7 +244,6 @@ def test_a_command_without_meaning_is_refused_by_field(change: dict[str, int], f
     """An enum number that the gateway does not know is named, never guessed."""
     trade = Registration(ACCOUNT, 1, "EURUSD", Side.BUY, 1.1, 0.1, 1.099, None, "", 0)
     message = messages.command_to_wire(3, command(trade, CommandKind.CLOSE, 9))
-    message.MergeFrom(gateway_service_pb2.GatewayCommand(**change))  # type: ignore[arg-type]  # wrong on purpose
     for name, number in change.items():
         setattr(message, name, number)
     with pytest.raises(DtmsError) as caught:

@@ -56,7 +56,7 @@ class GatewayLink:
         self._lost: BaseException | None = None
 
     async def __aenter__(self) -> Self:
-        """Returns once the service has attached the account. Raises what the service refuses it with, AttachmentLost."""
+        """Returns once the service has attached the account. Raises AttachmentLost, or the refusal (DtmsError)."""
         self._call = self._stub.Attach(metadata=self._metadata)
         self._reader = asyncio.create_task(self._read(), name="gateway-stream")
         self._reader.add_done_callback(self._ended)
@@ -127,6 +127,7 @@ class GatewayLink:
         for waiting in (self._attached, self._done):
             if waiting is not None and not waiting.done():
                 waiting.set_exception(self._lost)
+                waiting.exception()  # nobody may be waiting yet, or any more
 
     async def _take(self, message: gateway_service_pb2.AttachResponse) -> None:
         match message.WhichOneof("message"):
@@ -217,5 +218,3 @@ class GatewayLink:
         self._call.cancel()
         self._reader.cancel()
         await asyncio.wait([self._reader])
-        if self._attached.done() and not self._attached.cancelled():
-            self._attached.exception()  # nobody may have waited for it
