@@ -26,7 +26,7 @@ LAYERS = MappingProxyType(
             3: "convert describe gateway_messages status",
             4: "desk doors executor gateway_door lockstep monitor paper_account recovery system",
             5: "interceptors servicers",
-            6: "server cli gateway demo live_table logs replay report service settings",
+            6: "__main__ server cli gateway demo live_table logs replay report service settings",
         }.items()
         for unit in units.split()
     }

@@ -188,14 +188,18 @@ def intent_comment(intent_id: int) -> str:
     return f"dtms {intent_id}"
 
 
-def outcome(intent_id: int, answer: Outcome, *, settled: bool) -> dict[str, Any]:
-    """A door's answer as the core takes it: absent values are left out, never zero."""
+def outcome(sent: Command, answer: Outcome, *, settled: bool) -> dict[str, Any]:
+    """A door's answer as the core takes it: absent values are left out, never zero.
+
+    Codes below zero are the terminal's own (last_error), not the trade server's: they go into the text.
+    """
+    is_retcode = answer.retcode >= 0
     view: dict[str, Any] = {
-        "intent_id": intent_id,
+        "intent_id": sent.intent_id,
         "status": answer.status.value,
-        "retcode": answer.retcode,
-        "comment": answer.comment,
-        "opened_ticket": answer.order,
+        "retcode": answer.retcode if is_retcode else 0,
+        "comment": answer.comment if is_retcode else f"{answer.retcode} {answer.comment}",
+        "opened_ticket": answer.order if sent.kind is CommandKind.OPEN else 0,
         "settled": settled,
     }
     for name in ("price", "volume", "sl", "tp"):

@@ -112,7 +112,7 @@ class Executor:
             retcode=answer.retcode,
             settled=settled,
         )
-        self.desk.outcome(convert.outcome(intent["intent_id"], answer, settled=settled))
+        self.desk.outcome(convert.outcome(command, answer, settled=settled))
 
     async def _settle_unknown(self, intent: dict[str, Any]) -> None:
         """Reads the broker until the intent's fate is proven. A failed read proves nothing and is repeated."""

@@ -59,7 +59,7 @@ class PaperAccount:
         return result
 
     def position(self, ticket: int) -> Position | None:
-        return next((position for position in self.broker.positions() if position.ticket == ticket), None)
+        return self.broker.position(ticket)
 
     def close(self) -> None:
         if self._store is not None:

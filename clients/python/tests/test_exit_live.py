@@ -59,7 +59,6 @@ class Dtms:
 
     def __init__(self, service: ScriptedService) -> None:
         self.trade = trade()
-        self.listed = [self.trade]
         self.quotes: asyncio.Queue[float] = asyncio.Queue()
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.proposals: asyncio.Queue[ProposeRequest] = asyncio.Queue()
@@ -72,7 +71,7 @@ class Dtms:
         service.on("Propose", self.propose)
 
     async def watch(self, _request: Any, _context: Context) -> AsyncIterator[WatchResponse]:
-        yield WatchResponse(snapshot=SnapshotChunk(trades=self.listed, complete_at_revision=1))
+        yield WatchResponse(snapshot=SnapshotChunk(trades=[self.trade], complete_at_revision=1))
         while True:
             yield WatchResponse(events=[await self.events.get()])
 

@@ -105,6 +105,20 @@ async def test_an_answer_overtaken_by_an_event_does_not_settle_it(source: StateS
     assert (answer.source, answer.defensive) == (Source.FRESH, True)
 
 
+async def test_an_event_after_our_own_change_is_heard_too(source: StateSource, dtms: Dtms) -> None:
+    """Doubt upon doubt: an event during the question that settles our own change asks for one more."""
+    await source.state(KEY)
+    dtms.was_asked.clear()
+    dtms.before_answer = asyncio.Event()
+    source.doubt(KEY)
+    asking = asyncio.create_task(source.state(KEY))
+    await dtms.was_asked.wait()
+    source.invalidate(KEY, 2)
+    dtms.before_answer.set()
+    await asking
+    assert (await source.state(KEY)).source is Source.FRESH
+
+
 async def test_a_listing_older_than_an_event_is_not_believed(source: StateSource) -> None:
     """put() of a trade from before the event leaves the doubt standing."""
     source.invalidate(KEY, 5)

@@ -75,6 +75,8 @@ pub struct Instrument {
     /// Time of the last accepted tick, as the caller gave it.
     pub quoted_at_ns: i64,
     pub stale_alarmed: bool,
+    /// Event time of the last evaluation.
+    pub evaluated_at_ns: i64,
     /// Beside `trades`, slot by slot.
     pub watches: Vec<Watch>,
     /// No deadline of a watch is earlier.
@@ -94,6 +96,7 @@ impl Instrument {
             quote: None,
             quoted_at_ns: i64::MIN,
             stale_alarmed: false,
+            evaluated_at_ns: i64::MIN,
             watches: Vec::new(),
             earliest_ns: i64::MAX,
         }

@@ -57,7 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     # The core of gRPC writes lines of its own to stderr, between ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    log.to_stderr(arguments.log_level)
+    with log.to_stderr(arguments.log_level):
+        return _start(arguments)
+
+
+def _start(arguments: argparse.Namespace) -> int:
     try:
         book = RuleBook.read(arguments.rules) if arguments.rules else RuleBook(default=ExitRules())
         roots = arguments.root_certificates.read_bytes() if arguments.root_certificates else None

@@ -90,12 +90,12 @@ class LiveExitManager:
                 self._touch(self._manager.take_quotes(item))
 
     def _relist(self, trades: tuple[Trade, ...]) -> None:
-        for key in list(self._symbols):
+        listed = {(trade.account_id, trade.ticket): trade for trade in trades if trade.state != TRADE_STATE_CLOSED}
+        for key in self._symbols.keys() - listed.keys():
             self._drop(key)
-        for trade in trades:
-            if trade.state != TRADE_STATE_CLOSED:
-                self._add((trade.account_id, trade.ticket), trade.symbol)
-                self._states.put(trade)
+        for key, trade in listed.items():
+            self._add(key, trade.symbol)
+            self._states.put(trade)
         self._touch(self._open)
 
     def _heed(self, event: Event) -> None:

@@ -65,7 +65,7 @@ class LockstepExitManager:
             call.cancel()
 
     async def _answer_all(self, call: grpc.aio.StreamStreamCall[JoinRequest, JoinResponse]) -> None:
-        await call.write(JoinRequest(seq=0))
+        await _write(call, JoinRequest(seq=0))
         while True:
             step = await call.read()
             if not isinstance(step, JoinResponse):
@@ -77,7 +77,7 @@ class LockstepExitManager:
                 if isinstance(await call.read(), JoinResponse):
                     raise Unexpected("a step after the last", method=METHOD, reason="STEP_AFTER_LAST")
                 return
-            await call.write(JoinRequest(seq=step.seq, proposals=proposals))
+            await _write(call, JoinRequest(seq=step.seq, proposals=proposals))
 
     async def answer(self, step: JoinResponse) -> list[ProposeRequest]:
         """What to propose in a step, after taking note of what became of the proposals of the step before."""
@@ -120,3 +120,19 @@ class LockstepExitManager:
     def _request_id(self, seq: int, proposal: Proposal, index: int) -> str:
         account_id, ticket = proposal.key
         return str(uuid.uuid5(NAMESPACE, f"{self._manager.name}/{seq}/{account_id}/{ticket}/{index}"))
+
+
+async def _write(call: grpc.aio.StreamStreamCall[JoinRequest, JoinResponse], answer: JoinRequest) -> None:
+    """Sends an answer. Raises what the service ended the stream with, or Unavailable where that was lost."""
+    try:
+        await call.write(answer)
+    except asyncio.InvalidStateError:
+        # The stream is over, and reading tells why.
+        await call.read()
+        raise ended(METHOD) from None
+    except grpc.aio.AioRpcError as failure:
+        # A write into a stream that is just ending fails with an INTERNAL of the client's own making, and that takes
+        # the place of the service's status.
+        if failure.code() is grpc.StatusCode.INTERNAL:
+            raise ended(METHOD) from failure
+        raise

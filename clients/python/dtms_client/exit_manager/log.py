@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import logging
 import sys
+from collections.abc import Iterator
 
 
 class JsonLines(logging.Formatter):
@@ -27,8 +29,19 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def to_stderr(level: str) -> None:
-    """Sends the root logger there; `level` as in `logging`."""
+@contextlib.contextmanager
+def to_stderr(level: str) -> Iterator[None]:
+    """Sends what the package logs there, for the time of the context; `level` as in `logging`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    ours = logging.getLogger("dtms_client")
+    before = ours.level, ours.propagate
+    ours.setLevel(level.upper())
+    ours.propagate = False
+    ours.addHandler(handler)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.setLevel(before[0])
+        ours.propagate = before[1]

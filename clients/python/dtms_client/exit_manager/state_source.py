@@ -74,10 +74,17 @@ class Ask(Protocol):
     ) -> BatchGetTradesResponse: ...
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Memory:
     trade: Trade | None
     asked_at_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Doubt:
+    """A change was told of; a trade of this revision, or an answer to a later question, settles it."""
+
+    revision: int
 
 
 class StateSource:
@@ -92,8 +99,7 @@ class StateSource:
         self._monotonic = monotonic
         self._limits = limits
         self._memory: dict[Key, _Memory] = {}
-        self._changed_at: dict[Key, int] = {}
-        """Revision that the stream told of and no answer has reached yet."""
+        self._doubts: dict[Key, _Doubt] = {}
 
     async def state(self, key: Key) -> Answer:
         """The defensive state; believed for `state_s`."""
@@ -125,20 +131,21 @@ class StateSource:
 
     def invalidate(self, key: Key, revision: int) -> None:
         """The stream told of a change at `revision`: what is older is not believed any more."""
-        self._changed_at[key] = max(revision, self._changed_at.get(key, 0))
+        doubt = self._doubts.get(key)
+        self._doubts[key] = _Doubt(revision if doubt is None else max(revision, doubt.revision))
 
     def doubt(self, key: Key) -> None:
         """Believes nothing of the trade until it is asked for again, after a change of our own."""
-        self._changed_at[key] = sys.maxsize
+        self._doubts[key] = _Doubt(sys.maxsize)
 
     def forget(self, key: Key) -> None:
         """The trade is gone."""
         self._memory.pop(key, None)
-        self._changed_at.pop(key, None)
+        self._doubts.pop(key, None)
 
     def _believed(self, key: Key, *, max_age_s: float, now_s: float) -> bool:
         memory = self._memory.get(key)
-        return memory is not None and now_s - memory.asked_at_s <= max_age_s and key not in self._changed_at
+        return memory is not None and now_s - memory.asked_at_s <= max_age_s and key not in self._doubts
 
     async def _refresh(self, account_id: str, tickets: Sequence[int]) -> set[Key]:
         """Asks, once more after a failure; empty when DTMS does not answer."""
@@ -154,14 +161,14 @@ class StateSource:
     async def _ask_once(self, account_id: str, tickets: Sequence[int]) -> set[Key]:
         keys = [(account_id, ticket) for ticket in tickets]
         asked_at_s = self._monotonic()
-        heard = {key: self._changed_at.get(key) for key in keys}
+        heard = {key: self._doubts.get(key) for key in keys}
         response = await self._ask(tickets, account_id=account_id, timeout_s=self._limits.deadline_s)
         found = {trade.ticket: trade for trade in response.trades}
         for key in keys:
             self._remember(key, found.get(key[1]), asked_at_s)
             # A change that the stream told of while the answer was on its way is not settled by it.
-            if self._changed_at.get(key) == heard[key]:
-                self._changed_at.pop(key, None)
+            if self._doubts.get(key) is heard[key]:
+                self._doubts.pop(key, None)
         return set(keys)
 
     def _remember(self, key: Key, trade: Trade | None, asked_at_s: float) -> None:
@@ -170,8 +177,9 @@ class StateSource:
         if trade is not None and trade.revision < newest:
             return
         self._memory[key] = _Memory(trade, asked_at_s)
-        if trade is not None and trade.revision >= self._changed_at.get(key, 0):
-            self._changed_at.pop(key, None)
+        doubt = self._doubts.get(key)
+        if trade is not None and doubt is not None and trade.revision >= doubt.revision:
+            self._doubts.pop(key)
 
     def _answer(self, key: Key, *, fresh: bool, cached: bool, now_s: float) -> Answer:
         memory = self._memory.get(key)

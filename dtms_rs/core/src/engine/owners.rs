@@ -1,5 +1,5 @@
 //! Ownership: acquire, renew, release, and leases that run out.
-use super::{About, Engine, Step};
+use super::{Engine, Step};
 use crate::arbiter::{Brakes, claim_denial};
 use crate::book::At;
 use crate::enums::{DenialCode, GrantCause, KillScope, TradeState};
@@ -232,9 +232,5 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    pub(super) const fn about(at: At) -> About<'static> {
-        About::Trade(at)
     }
 }

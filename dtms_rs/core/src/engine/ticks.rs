@@ -1,6 +1,5 @@
 //! Prices and time: what makes trades due.
 use super::{About, Engine, Step};
-use crate::arbiter::DTMS;
 use crate::book::{At, Book, Instrument};
 use crate::config::NS_PER_S;
 use crate::enums::{AlarmCode, Side, TradeState};
@@ -20,7 +19,8 @@ pub struct TickBatch<'a> {
 }
 
 impl Engine {
-    /// Takes a tick: market, then every trade of the symbol for which it means something.
+    /// Takes a tick: market, then every trade of the symbol for which it means something. A tick
+    /// older than the last one changes nothing, as a late bar does.
     ///
     /// # Errors
     /// `ACCOUNT_UNKNOWN`, `SYMBOL_UNKNOWN`; `FIELD_INVALID` names a price or volume that is none.
@@ -86,7 +86,7 @@ impl Engine {
             return Err(CoreError::field("volume", "is not a number of at least 0"));
         }
         if instrument.quote.is_some_and(|last| time_msc < last.time_msc) {
-            return Err(CoreError::field("time_msc", "is before the last tick"));
+            return Ok(());
         }
         instrument.quote = Some(quote);
         instrument.quoted_at_ns = now_ns;
@@ -169,14 +169,15 @@ impl Engine {
     fn note_stale(&mut self, index: usize, now_ns: i64) -> Result<()> {
         let Book { config, instruments, .. } = &mut self.book;
         let instrument = instruments.get_mut(index).ok_or_else(|| CoreError::bug("no such instrument"))?;
-        let is_stale = instrument.quote.is_some()
+        let is_stale = !instrument.stale_alarmed
+            && instrument.quote.is_some()
             && now_ns - instrument.quoted_at_ns > config.stale_after_s * NS_PER_S
             && instrument.trades.iter().any(|trade| trade.state != TradeState::Closed);
-        if !is_stale || instrument.stale_alarmed {
+        if !is_stale {
             return Ok(());
         }
         instrument.stale_alarmed = true;
-        let detail = Text::from(format!("{DTMS}: no price for more than {} s", config.stale_after_s).as_str());
+        let detail = Text::from(format!("no price for more than {} s", config.stale_after_s).as_str());
         self.emit(About::Instrument(index), now_ns, AlarmRaised { code: AlarmCode::DataStale, detail })
     }
 }
