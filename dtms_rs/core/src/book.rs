@@ -220,6 +220,13 @@ impl Book {
             .map(|leg| (at, leg))
     }
 
+    /// The trade that a broker's position belongs or belonged to.
+    #[must_use]
+    pub fn owner_of(&self, account_id: &str, position: u64) -> Option<u64> {
+        let account = self.account_ids.get(account_id)?;
+        self.positions.get(&(key_part(*account), position)).copied()
+    }
+
     /// # Errors
     /// `CORE_PANIC`: a place that was valid has gone.
     pub fn instrument(&self, index: usize) -> Result<&Instrument> {

@@ -32,7 +32,7 @@ impl Book {
             Body::TradeRegistered(registered) => return self.register(event, registered),
             Body::TradeUnregistered(_) => return self.unregister(event),
             Body::ScoreReported(reported) => {
-                let index = self.instrument_index(&event.account_id, event.symbol.as_str())?;
+                let index = self.instrument_index(event.account_id.as_str(), event.symbol.as_str())?;
                 let outside = OutsideScore { score: reported.score.clone(), valid_until_ns: reported.valid_until_ns };
                 self.instrument_mut(index)?.outside = Some(outside);
             }

@@ -13,7 +13,7 @@ messages! {
 impl Answer {
     /// Whether the same was asked.
     #[must_use]
-    pub fn is_to(&self, account_id: &Text, ticket: u64, asked_epoch: u64, action: &Action) -> bool {
+    pub fn is_to(&self, account_id: &str, ticket: u64, asked_epoch: u64, action: &Action) -> bool {
         let decision = &self.decision;
         decision.account_id == *account_id
             && decision.ticket == ticket

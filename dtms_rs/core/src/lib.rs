@@ -1,3 +1,26 @@
-//! The pure core of DTMS.
+//! The pure core of DTMS: states, arbitration, registry and scoring.
+//!
+//! [`engine::Engine`] is the one mutable root: commands go in with their time, events come out, and
+//! its state is the fold of its events ([`book::Book::evolve`]). No clock, no I/O, no randomness.
+pub mod arbiter;
+pub mod book;
+pub mod codec;
+pub mod config;
+pub mod engine;
+pub mod enums;
+pub mod error;
+pub mod event;
+mod evolve;
+pub mod guard;
+pub mod idempotency;
 pub mod indicator;
 pub mod market;
+pub mod message;
+pub mod ownership;
+pub mod plan;
+pub mod retcode;
+pub mod risk;
+mod snapshot;
+pub mod symbol;
+pub mod table;
+pub mod trade;

@@ -250,7 +250,7 @@ macro_rules! numbers {
             fn read(
                 name: &'static str,
                 from: &mut impl $crate::message::Reader,
-            ) -> Result<Self, $crate::message::Malformed> {
+            ) -> ::std::result::Result<Self, $crate::message::Malformed> {
                 <Self as $crate::message::Number>::from_number(from.int(name)?)
                     .ok_or_else(|| $crate::message::Malformed::new(name, "is no value of this enumeration"))
             }
@@ -277,7 +277,7 @@ macro_rules! messages {
             }
             fn read_fields(
                 from: &mut impl $crate::message::Reader,
-            ) -> Result<Self, $crate::message::Malformed> {
+            ) -> ::std::result::Result<Self, $crate::message::Malformed> {
                 Ok(Self { $($field: $crate::message::Field::read(stringify!($field), from)?),* })
             }
         }
@@ -294,7 +294,7 @@ macro_rules! messages {
             fn read(
                 name: &'static str,
                 from: &mut impl $crate::message::Reader,
-            ) -> Result<Self, $crate::message::Malformed> {
+            ) -> ::std::result::Result<Self, $crate::message::Malformed> {
                 from.open(name)?;
                 let value = <Self as $crate::message::Message>::read_fields(from)?;
                 from.close(<Self as $crate::message::Message>::FIELDS)?;

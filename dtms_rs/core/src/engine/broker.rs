@@ -103,7 +103,9 @@ impl Engine {
         }
         let price = outcome.price;
         // A part was filled: the rest of a close is sent at once, under a new intent.
-        let has_rest = is_close(intent.kind) && intent.action_id != 0 && self.leaves_rest(at, intent, &outcome)?;
+        let planned = self.book.trade(at)?.current.as_ref().map(|queued| queued.action.kind);
+        let is_own_close = intent.action_id != 0 && planned.is_some_and(is_close);
+        let has_rest = is_own_close && self.leaves_rest(at, intent, &outcome)?;
         let retry_at_ns = has_rest.then_some(now_ns);
         self.emit(About::Trade(at), now_ns, OutcomeRecorded { outcome, retry_at_ns })?;
         self.note_breakeven(at, intent, now_ns)?;

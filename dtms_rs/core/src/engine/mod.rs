@@ -13,9 +13,11 @@ mod ticks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use owners::Claim;
 pub use proposals::{Proposal, Reply};
 pub use registry::Registration;
-pub use show::Status;
+pub use show::{QuoteView, Status};
+pub use switches::PARTS;
 pub use ticks::TickBatch;
 
 use crate::arbiter::{Asker, DTMS};
@@ -133,6 +135,19 @@ impl Engine {
             if let Body::OwnershipGranted(_) = event.body {
                 self.lease_to_owner(at)?;
             }
+        }
+        Ok(())
+    }
+
+    pub(crate) const fn book(&self) -> &Book {
+        &self.book
+    }
+
+    pub(crate) fn replace_book(&mut self, book: Book) -> Result<()> {
+        self.book = book;
+        self.leases.clear();
+        for at in self.every_trade() {
+            self.lease_to_owner(at)?;
         }
         Ok(())
     }
