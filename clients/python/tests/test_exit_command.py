@@ -17,8 +17,9 @@ import grpc
 import pytest
 
 from dtms.v1.lockstep_service_pb2 import JoinResponse
-from dtms.v1.trade_status_service_pb2 import WatchResponse
-from dtms_client.exit_manager import main
+from dtms.v1.market_data_service_pb2 import WatchQuotesResponse
+from dtms.v1.trade_status_service_pb2 import SnapshotChunk, WatchResponse
+from dtms_client.exit_manager.command import main
 from dtms_client.testing import Context, ScriptedService, refuse
 
 PROGRAM = (sys.executable, "-m", "dtms_client.exit_manager")
@@ -61,14 +62,25 @@ def test_help_explains_every_option() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a process could answer")
 async def test_it_lives_through_an_outage_and_ends_cleanly_on_sigterm(token_file: Path) -> None:
-    """Without a service it tries on, and on SIGTERM ends with 0 and a summary, without a trace."""
+    """When the service goes away it tries on, logs JSON lines only, and on SIGTERM ends with 0 and a summary."""
+
+    async def empty(_request: Any, _context: Context) -> AsyncIterator[WatchResponse]:
+        yield WatchResponse(snapshot=SnapshotChunk(complete_at_revision=1))
+        await asyncio.get_running_loop().create_future()
+
+    async def quiet(_request: Any, _context: Context) -> AsyncIterator[WatchQuotesResponse]:
+        await asyncio.get_running_loop().create_future()
+        yield WatchQuotesResponse()
+
     async with ScriptedService() as service:
-        address = service.address
-    process = await started(address, token_file)
-    try:
+        service.on("Watch", empty)
+        service.on("WatchQuotes", quiet)
+        process = await started(service.address, token_file)
         assert (await line(process))["event"] == "started"
+        await wait_for(process, "trades listed")
+    try:
         interrupted = await wait_for(process, "events interrupted")
-        assert (interrupted["level"], "UNAVAILABLE" in interrupted["error"].upper()) == ("warning", True)
+        assert (interrupted["level"], "Unavailable" in interrupted["error"]) == ("warning", True)
         process.send_signal(signal.SIGTERM)
         assert (await wait_for(process, "asked to stop"))["signal"] == "SIGTERM"
         assert (await wait_for(process, "stopped"))["proposals"] == 0

@@ -153,6 +153,8 @@ async def test_breakeven_is_proposed_once_and_confirmed(running: Running) -> Non
 
 async def test_a_stale_epoch_is_read_again_and_decided_anew(running: Running) -> None:
     """After STALE_EPOCH the trade is read, and the new proposal has its epoch and a request_id of its own."""
+    running.dtms.events.put_nowait(Event(revision=2, account_id=ACCOUNT, ticket=7, state=TRADE_STATE_HEALTHY))
+    assert await running.dtms.asked.get() == [7]
     running.dtms.refusals = [(grpc.StatusCode.ABORTED, "STALE_EPOCH")]
     running.dtms.trade = trade(owner_epoch=4, revision=3)
     running.dtms.quotes.put_nowait(1.102)

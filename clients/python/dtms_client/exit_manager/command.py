@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import time
 from collections.abc import Sequence
@@ -55,8 +54,6 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs until SIGTERM, SIGINT or the end of the replay; returns the exit code."""
     arguments = parser().parse_args(argv)
-    # The core of gRPC writes lines of its own to stderr, between ours.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with log.to_stderr(arguments.log_level):
         return _start(arguments)
 
