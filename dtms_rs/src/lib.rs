@@ -1,5 +1,24 @@
 //! The bridge: argument conversion and error mapping, nothing else.
 use pyo3::prelude::*;
 
+mod columns;
+mod dicts;
+mod engine;
+mod errors;
+mod indicators;
+mod schema;
+mod step;
+
 #[pymodule]
-mod _core {}
+mod _core {
+    #[pymodule_export]
+    use crate::engine::Engine;
+    #[pymodule_export]
+    use crate::errors::{CoreError, CorePanic};
+    #[pymodule_export]
+    use crate::indicators::{atr, bollinger, ema, macd, rsi, score_bars};
+    #[pymodule_export]
+    use crate::schema::{enums, schema};
+    #[pymodule_export]
+    use crate::step::Step;
+}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -14,9 +13,11 @@ import uvloop
 from cyclopts import Parameter
 from rich.console import Console
 from rich.live import Live
-from rich.progress import Progress
+from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
+from dtms.v1.event_pb2 import Event
+from dtms.v1.trade_status_service_pb2 import Progress
 from dtms_client import Client
 from dtms_client import DtmsError as ClientError
 from dtms_client.exit_manager.__main__ import main as exit_manager_main
@@ -114,7 +115,7 @@ def replay(
     )
     given = {"data_dir": fresh_data_dir(out), "server.port": 0, "profile": profile}
     settings = configuration(config, paper=True, given=given)
-    with Progress(console=console, transient=True) as bar:
+    with ProgressBar(console=console, transient=True) as bar:
         task = bar.add_task(f"replaying {symbol}", total=None)
         finished = _run(
             run_replay(
@@ -199,11 +200,11 @@ def watch(
                         table.show_trades(trades)
                     case Interrupted(error=error):
                         table.footer = f"interrupted: {error}"
-                    case event if hasattr(event, "revision") and hasattr(event, "ticket"):
+                    case Event() as event:
                         table.show_event(event)
                         if event.ticket:
                             table.show_trades([client.get_trade(event.ticket, account_id=event.account_id)])
-                    case mark:
+                    case Progress() as mark:
                         table.footer = f"revision {mark.revision}"
                 live.refresh()
 
@@ -214,8 +215,10 @@ def _print_item(item: WatchItem) -> None:
             console.print(f"{len(trades)} trades as of revision {revision}")
         case Interrupted(error=error):
             errors.print(f"interrupted: {error}; resuming")
-        case event if hasattr(event, "ticket"):
+        case Event() as event:
             console.print(describe(event), soft_wrap=True)
+        case Progress():
+            pass
 
 
 @app.command
@@ -230,12 +233,10 @@ def explain(
     data_dir: DataDir = None,
 ) -> None:
     """Say why a proposal was decided as it was, or what led to an event."""
-    keys = {"revision": revision, "decision_id": decision, "request_id": request_id}
-    given = {key: value for key, value in keys.items() if value is not None}
-    if len(given) != 1:
+    if [revision, decision, request_id].count(None) != 2:
         _fail("give one of --revision, --decision, --request-id")
     with _client(address, token_file, data_dir) as client:
-        answer = client.explain(**given, manager=manager)
+        answer = client.explain(decision_id=decision, revision=revision, request_id=request_id, manager=manager)
     console.print(answer.summary, soft_wrap=True)
     if answer.rule:
         console.print(f"rule: {answer.rule}", soft_wrap=True)
@@ -269,14 +270,9 @@ def _fail(message: str) -> NoReturn:
 
 def main() -> None:
     """Errors that the user can mend are one line; anything else is a traceback."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app()
     except (FatalError, DtmsError, ClientError, FileNotFoundError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

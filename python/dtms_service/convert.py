@@ -123,6 +123,8 @@ def quote(quoted: Quoted) -> market_data_service_pb2.Quote:
         volume_min=spec.volume_min,
         volume_step=spec.volume_step,
         stops_level=spec.stops_level,
+        tick_size=spec.tick_size,
+        freeze_level=spec.freeze_level,
         **view,
     )
 

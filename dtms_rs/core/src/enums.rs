@@ -1,4 +1,5 @@
 //! The enumerations of `dtms.v1`, with its numbers. 0, UNSPECIFIED, is [`crate::message::Maybe`].
+use crate::message::Number;
 use crate::numbers;
 
 numbers! {
@@ -142,4 +143,39 @@ impl DenialCode {
             | Self::NoChange => false,
         }
     }
+}
+
+/// Something to be done with every enumeration.
+pub trait Visitor: Sized {
+    #[must_use]
+    fn visit<T: Number>(self) -> Self;
+}
+
+/// Shows every enumeration to `visitor`.
+#[must_use]
+pub fn all<V: Visitor>(visitor: V) -> V {
+    visitor
+        .visit::<Side>()
+        .visit::<TradeState>()
+        .visit::<StatePhase>()
+        .visit::<RiskSource>()
+        .visit::<Origin>()
+        .visit::<Rank>()
+        .visit::<GrantCause>()
+        .visit::<ActionKind>()
+        .visit::<Purpose>()
+        .visit::<SkipReason>()
+        .visit::<DenialCode>()
+        .visit::<OutcomeStatus>()
+        .visit::<TransitionCause>()
+        .visit::<ArmCause>()
+        .visit::<CloseReason>()
+        .visit::<Timer>()
+        .visit::<LegKind>()
+        .visit::<AlarmCode>()
+        .visit::<TradingState>()
+        .visit::<KillScope>()
+        .visit::<Session>()
+        .visit::<Volatility>()
+        .visit::<MarketStructure>()
 }

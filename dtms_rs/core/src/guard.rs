@@ -176,7 +176,13 @@ pub fn signed(value: f64, side: Side) -> f64 {
     }
 }
 
-/// The score that [`View`] judges by, in full; `None` while there is none.
+/// Whether a score may move a trade: somebody outside reports it, or the market is warm.
+#[must_use]
+pub fn is_known(reading: &Reading, outside: Option<&OutsideScore>, now_ns: i64) -> bool {
+    reading.atr_slow.is_some() || outside.is_some_and(|outside| now_ns < outside.valid_until_ns)
+}
+
+/// The score in full, from the side of a trade.
 #[must_use]
 pub fn score(
     reading: &Reading,
@@ -184,13 +190,12 @@ pub fn score(
     config: &Config,
     side: Side,
     now_ns: i64,
-) -> Option<Score> {
+) -> Score {
     let bullish = match outside.filter(|outside| now_ns < outside.valid_until_ns) {
         Some(outside) => outside.score.clone(),
-        None if reading.atr_slow.is_some() => own_score(reading),
-        None => return None,
+        None => own_score(reading),
     };
-    Some(Score {
+    Score {
         total: signed(bullish.total, side),
         structure: signed(bullish.structure, side),
         vwap_volume: signed(bullish.vwap_volume, side),
@@ -201,7 +206,7 @@ pub fn score(
         regime: Some(regime(reading)),
         thresholds: Some(thresholds(config, reading.multiplier)),
         reported_by: bullish.reported_by,
-    })
+    }
 }
 
 fn own_score(reading: &Reading) -> Score {

@@ -161,7 +161,7 @@ class BrokerDoor(Protocol):
     async def account(self, account_id: str) -> AccountInfo: ...
 
     async def symbol(self, account_id: str, name: str) -> SymbolSpec:
-        """Trading rules of the symbol now (levels may change at any time). KeyError if the broker has no such symbol."""
+        """Trading rules of the symbol now (levels may change at any time). KeyError if there is no such symbol."""
 
     async def positions(self, account_id: str) -> list[Position]: ...
 

@@ -383,7 +383,7 @@ class ListDecisionsRequest(_message.Message):
     denial: _action_pb2.DenialCode.ValueType
     """Only this denial."""
     page_size: _builtins.int
-    """At most so many, 1 to 500; 0 means 100."""
+    """At most so many, up to limits.max_page_size; 0 means 100."""
     page_token: _builtins.str
     """From the response before; empty for the first page."""
     def __init__(

@@ -114,6 +114,8 @@ class Quote(_message.Message):
     VOLUME_MIN_FIELD_NUMBER: _builtins.int
     VOLUME_STEP_FIELD_NUMBER: _builtins.int
     STOPS_LEVEL_FIELD_NUMBER: _builtins.int
+    TICK_SIZE_FIELD_NUMBER: _builtins.int
+    FREEZE_LEVEL_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """login@server."""
     symbol: _builtins.str
@@ -140,6 +142,10 @@ class Quote(_message.Message):
     """Step of volumes, lots."""
     stops_level: _builtins.int
     """Least distance of a level to the price, points."""
+    tick_size: _builtins.float
+    """Prices of orders are multiples of it."""
+    freeze_level: _builtins.int
+    """Inside of it nothing can be modified, points."""
     def __init__(
         self,
         *,
@@ -156,10 +162,12 @@ class Quote(_message.Message):
         volume_min: _builtins.float = ...,
         volume_step: _builtins.float = ...,
         stops_level: _builtins.int = ...,
+        tick_size: _builtins.float = ...,
+        freeze_level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_atr_fast", b"_atr_fast", "_atr_slow", b"_atr_slow", "_swing_high", b"_swing_high", "_swing_low", b"_swing_low", "atr_fast", b"atr_fast", "atr_slow", b"atr_slow", "swing_high", b"swing_high", "swing_low", b"swing_low"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_atr_fast", b"_atr_fast", "_atr_slow", b"_atr_slow", "_swing_high", b"_swing_high", "_swing_low", b"_swing_low", "account_id", b"account_id", "ask", b"ask", "atr_fast", b"atr_fast", "atr_slow", b"atr_slow", "bid", b"bid", "point", b"point", "stops_level", b"stops_level", "swing_high", b"swing_high", "swing_low", b"swing_low", "symbol", b"symbol", "time_msc", b"time_msc", "volume_min", b"volume_min", "volume_step", b"volume_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_atr_fast", b"_atr_fast", "_atr_slow", b"_atr_slow", "_swing_high", b"_swing_high", "_swing_low", b"_swing_low", "account_id", b"account_id", "ask", b"ask", "atr_fast", b"atr_fast", "atr_slow", b"atr_slow", "bid", b"bid", "freeze_level", b"freeze_level", "point", b"point", "stops_level", b"stops_level", "swing_high", b"swing_high", "swing_low", b"swing_low", "symbol", b"symbol", "tick_size", b"tick_size", "time_msc", b"time_msc", "volume_min", b"volume_min", "volume_step", b"volume_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__atr_fast: _TypeAlias = _typing.Literal["atr_fast"]  # noqa: Y015
     _WhichOneofArgType__atr_fast: _TypeAlias = _typing.Literal["_atr_fast", b"_atr_fast"]  # noqa: Y015

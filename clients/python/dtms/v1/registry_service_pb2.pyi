@@ -206,7 +206,7 @@ class ListRegistrationsRequest(_message.Message):
     account_id: _builtins.str
     """Only this account; empty means all."""
     page_size: _builtins.int
-    """At most so many, 1 to 500; 0 means 100."""
+    """At most so many, up to limits.max_page_size; 0 means 100."""
     page_token: _builtins.str
     """From the response before; empty for the first page."""
     include_closed: _builtins.bool

@@ -182,7 +182,7 @@ class ListTradesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_CLOSED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most so many, 1 to 500; 0 means 100."""
+    """At most so many, up to limits.max_page_size; 0 means 100."""
     page_token: _builtins.str
     """From the response before; empty for the first page."""
     include_closed: _builtins.bool
@@ -316,7 +316,7 @@ class WatchRequest(_message.Message):
     snapshot: _builtins.bool
     """First the matching trades as they are, then the events after them. Not together with start_revision."""
     progress_interval_ms: _builtins.int
-    """A progress mark at least so often on an idle stream, 100 to 60000 ms; 0 means 5000."""
+    """A progress mark at least so often on an idle stream, 100 to 60000 ms; 0 means the configured one."""
     @_builtins.property
     def filter(self) -> Global___WatchFilter:
         """Which events."""

@@ -132,7 +132,8 @@ impl Engine {
         };
         let instrument = self.book.instrument(at.instrument)?;
         let (reading, outside) = (instrument.market.reading(), instrument.outside.as_ref());
-        let score = guard::score(reading, outside, &self.book.config, side, now_ns);
+        let known = guard::is_known(reading, outside, now_ns);
+        let score = known.then(|| guard::score(reading, outside, &self.book.config, side, now_ns));
         let (bid, ask) = self.quoted(at.instrument)?;
         let ends = |timer: Timer, length_ns: i64| (edge.timer == Some(timer)).then_some(now_ns + length_ns);
         let change = StateChanged {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use super::Engine;
 use crate::book::{At, OpenIntent};
-use crate::enums::{KillScope, TradeState, TradingState};
+use crate::enums::{KillScope, LegKind, TradeState, TradingState};
 use crate::error::Result;
 use crate::event::{ConfirmedLevels, Leg, Trade};
 use crate::message::{Maybe, Text};
@@ -143,6 +143,26 @@ impl Engine {
             trades_by_state,
             open_intents: self.book.intents.len() as u64,
         }
+    }
+
+    /// (ticket, position) of every position that is open as far as the engine knows: the trades and
+    /// their legs, in order of registration.
+    ///
+    /// # Errors
+    /// `ACCOUNT_UNKNOWN`.
+    pub fn open_positions(&self, account_id: &str) -> Result<Vec<(u64, u64)>> {
+        let account = self.book.account(account_id)?;
+        let mut listed = Vec::new();
+        for instrument in self.book.instruments.iter().filter(|instrument| instrument.account == account) {
+            for trade in &instrument.trades {
+                for leg in [LegKind::Main, LegKind::Hedge, LegKind::ReAdd] {
+                    let position = trade.position(leg);
+                    listed.extend(position.map(|position| (trade.registered_revision, trade.ticket, position)));
+                }
+            }
+        }
+        listed.sort_by_key(|(revision, _, _)| *revision);
+        Ok(listed.into_iter().map(|(_, ticket, position)| (ticket, position)).collect())
     }
 
     /// The ticket of the trade to which a broker's position belongs, as main position or as leg.

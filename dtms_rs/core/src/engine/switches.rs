@@ -51,7 +51,8 @@ impl Engine {
     }
 
     /// Takes a score from outside in place of the computed one until `valid_until_ns`. `named` are
-    /// parts or `total` as a BUY sees them; without a total it is the sum of the parts.
+    /// parts or `total` as a BUY sees them; without a total (or with 0, which proto3 cannot tell from
+    /// none) it is the sum of the parts.
     ///
     /// # Errors
     /// `ACCOUNT_UNKNOWN`, `SYMBOL_UNKNOWN`; `FIELD_INVALID` names what is unknown, out of range or
@@ -94,7 +95,8 @@ impl Engine {
         let [structure, vwap_volume, momentum, ema_alignment, delta_pressure, candle_conviction] =
             PARTS.map(|name| value(name).unwrap_or(0.0));
         let sum = structure + vwap_volume + momentum + ema_alignment + delta_pressure + candle_conviction;
-        let total = value("total").unwrap_or_else(|| sum.clamp(-GREATEST_TOTAL, GREATEST_TOTAL));
+        let given = value("total").filter(|total| *total != 0.0);
+        let total = given.unwrap_or_else(|| sum.clamp(-GREATEST_TOTAL, GREATEST_TOTAL));
         let reading = self.book.instrument(index)?.market.reading();
         Ok(Score {
             total,
@@ -110,7 +112,8 @@ impl Engine {
         })
     }
 
-    /// The score as a trade of `side` sees it; `None` while there is none.
+    /// The score as a trade of `side` sees it, computed from what is warm so far; `None` before the
+    /// first price.
     ///
     /// # Errors
     /// `ACCOUNT_UNKNOWN`, `SYMBOL_UNKNOWN`.
@@ -119,6 +122,7 @@ impl Engine {
         let instrument = self.book.instrument(index)?;
         let (reading, outside) = (instrument.market.reading(), instrument.outside.as_ref());
         let now_ns = instrument.evaluated_at_ns;
-        Ok(guard::score(reading, outside, &self.book.config, side, now_ns))
+        let score = || guard::score(reading, outside, &self.book.config, side, now_ns);
+        Ok(instrument.quote.map(|_| score()))
     }
 }

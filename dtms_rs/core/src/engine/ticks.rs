@@ -95,7 +95,8 @@ impl Engine {
         self.evaluate_attentive(index, now_ns, true)
     }
 
-    /// Takes a closed bar of bid prices; one that is late, repeated or inconsistent changes nothing.
+    /// Takes a closed bar of bid prices; the reply says whether it was of use. One that is late,
+    /// repeated or inconsistent changes nothing.
     ///
     /// # Errors
     /// `ACCOUNT_UNKNOWN`, `SYMBOL_UNKNOWN`; `FIELD_INVALID` for a timeframe of 0.
@@ -106,7 +107,7 @@ impl Engine {
         timeframe_s: u32,
         bar: Bar,
         now_ns: i64,
-    ) -> Result<Step<()>> {
+    ) -> Result<Step<bool>> {
         let index = self.book.instrument_index(account_id, symbol)?;
         if timeframe_s == 0 {
             return Err(CoreError::field("timeframe_s", "is 0"));
@@ -115,7 +116,7 @@ impl Engine {
         if is_taken {
             self.evaluate_attentive(index, now_ns, true)?;
         }
-        Ok(self.step(()))
+        Ok(self.step(is_taken))
     }
 
     /// Lets time pass: timers, holds, arming by age, retries, and leases.
