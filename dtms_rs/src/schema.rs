@@ -1,7 +1,9 @@
 //! The core's definitions as data, so that a test can compare them with the proto files.
 use std::collections::BTreeMap;
 
-use dtms_core::{enums, event, message::Number};
+use dtms_core::enums::{Visitor, all};
+use dtms_core::event;
+use dtms_core::message::Number;
 use pyo3::prelude::*;
 
 /// Messages as `{name: {field: type}}`; types in proto's words.
@@ -13,13 +15,13 @@ pub fn schema() -> BTreeMap<&'static str, BTreeMap<&'static str, String>> {
 /// Enumerations as `{name: {PREFIXED_VALUE: number}}`, with their UNSPECIFIED zero.
 #[pyfunction]
 pub fn enums() -> BTreeMap<&'static str, BTreeMap<String, i32>> {
-    enums::all(Listing::default()).0
+    all(Listing::default()).0
 }
 
 #[derive(Default)]
 struct Listing(BTreeMap<&'static str, BTreeMap<String, i32>>);
 
-impl enums::Visitor for Listing {
+impl Visitor for Listing {
     fn visit<T: Number>(mut self) -> Self {
         let prefix = upper_snake(T::NAME);
         let mut values: BTreeMap<String, i32> = T::ALL
