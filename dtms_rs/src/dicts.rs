@@ -5,15 +5,21 @@ use dtms_core::event::{BODIES, Event, schema};
 use dtms_core::message::{Malformed, Message, Reader, Text, Writer};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString};
 
 /// Names of fields, made once: a dict hashes and compares an interned key by address.
 static NAMES: PyOnceLock<HashMap<&'static str, Py<PyString>>> = PyOnceLock::new();
 
 fn names(py: Python<'_>) -> &HashMap<&'static str, Py<PyString>> {
     NAMES.get_or_init(py, || {
-        let fields = schema().into_iter().flat_map(|(_, fields)| fields).map(|(name, _)| name);
-        fields.chain(BODIES.iter().copied()).map(|name| (name, PyString::intern(py, name).unbind())).collect()
+        let fields = schema()
+            .into_iter()
+            .flat_map(|(_, fields)| fields)
+            .map(|(name, _)| name);
+        fields
+            .chain(BODIES.iter().copied())
+            .map(|name| (name, PyString::intern(py, name).unbind()))
+            .collect()
     })
 }
 
@@ -33,7 +39,12 @@ struct DictWriter<'py> {
 impl<'py> DictWriter<'py> {
     fn new(py: Python<'py>) -> Self {
         let levels = vec![("", Level::Dict(PyDict::new(py)))];
-        Self { py, names: names(py), levels, failure: None }
+        Self {
+            py,
+            names: names(py),
+            levels,
+            failure: None,
+        }
     }
 
     fn put(&mut self, name: &'static str, value: &Bound<'py, PyAny>) {
@@ -51,7 +62,9 @@ impl<'py> DictWriter<'py> {
     }
 
     fn leave(&mut self) {
-        let Some((name, level)) = self.levels.pop() else { return };
+        let Some((name, level)) = self.levels.pop() else {
+            return;
+        };
         let value = match level {
             Level::Dict(dict) => dict.into_any(),
             Level::List(list) => list.into_any(),
@@ -93,14 +106,18 @@ impl Writer for DictWriter<'_> {
         self.leave();
     }
     fn open_list(&mut self, name: &'static str, _length: usize) {
-        self.levels.push((name, Level::List(PyList::empty(self.py))));
+        self.levels
+            .push((name, Level::List(PyList::empty(self.py))));
     }
     fn close_list(&mut self) {
         self.leave();
     }
 }
 
-pub fn message_to_dict<'py>(py: Python<'py>, message: &impl Message) -> PyResult<Bound<'py, PyDict>> {
+pub fn message_to_dict<'py>(
+    py: Python<'py>,
+    message: &impl Message,
+) -> PyResult<Bound<'py, PyDict>> {
     let mut writer = DictWriter::new(py);
     message.write_fields(&mut writer);
     writer.finish()
@@ -114,7 +131,10 @@ pub fn event_to_dict<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py,
 
 enum Place<'py> {
     Dict(Bound<'py, PyDict>),
-    List { list: Bound<'py, PyList>, next: usize },
+    List {
+        list: Bound<'py, PyList>,
+        next: usize,
+    },
 }
 
 struct DictReader<'py> {
@@ -123,7 +143,9 @@ struct DictReader<'py> {
 
 impl<'py> DictReader<'py> {
     fn new(dict: Bound<'py, PyDict>) -> Self {
-        Self { places: vec![Place::Dict(dict)] }
+        Self {
+            places: vec![Place::Dict(dict)],
+        }
     }
 
     /// The value of `name`, or the next element inside of a list; `None` when absent or None.
@@ -144,8 +166,13 @@ impl<'py> DictReader<'py> {
     where
         T: for<'a> FromPyObject<'a, 'py>,
     {
-        let Some(value) = self.find(name)? else { return Ok(None) };
-        value.extract::<T>().map(Some).map_err(|_| Malformed::new(name, why))
+        let Some(value) = self.find(name)? else {
+            return Ok(None);
+        };
+        value
+            .extract::<T>()
+            .map(Some)
+            .map_err(|_| Malformed::new(name, why))
     }
 
     fn dict(&self) -> Result<&Bound<'py, PyDict>, Malformed> {
@@ -157,7 +184,9 @@ impl<'py> DictReader<'py> {
 
     fn refuse_unknown(&self, known: &[&'static str]) -> Result<(), Malformed> {
         for key in self.dict()?.keys() {
-            let name = key.extract::<String>().map_err(|_| Malformed::new("", "has a key that is no text"))?;
+            let name = key
+                .extract::<String>()
+                .map_err(|_| Malformed::new("", "has a key that is no text"))?;
             if !known.contains(&name.as_str()) {
                 return Err(Malformed::new(&name, "is not known"));
             }
@@ -180,18 +209,30 @@ impl Reader for DictReader<'_> {
         Ok(self.number::<f64>(name, "is no number")?.unwrap_or(0.0))
     }
     fn text(&mut self, name: &'static str) -> Result<Text, Malformed> {
-        let Some(value) = self.find(name)? else { return Ok(Text::default()) };
-        let text = value.cast::<PyString>().map_err(|_| Malformed::new(name, "is no text"))?;
-        text.to_str().map(Text::from).map_err(|_| Malformed::new(name, "is no valid text"))
+        let Some(value) = self.find(name)? else {
+            return Ok(Text::default());
+        };
+        let text = value
+            .cast::<PyString>()
+            .map_err(|_| Malformed::new(name, "is no text"))?;
+        text.to_str()
+            .map(Text::from)
+            .map_err(|_| Malformed::new(name, "is no valid text"))
     }
     fn presence(&mut self, name: &'static str) -> Result<bool, Malformed> {
-        let found = self.dict()?.get_item(name).map_err(|_| Malformed::new(name, "cannot be read"))?;
+        let found = self
+            .dict()?
+            .get_item(name)
+            .map_err(|_| Malformed::new(name, "cannot be read"))?;
         Ok(found.is_some_and(|value| !value.is_none()))
     }
     fn choice(&mut self, names: &[&'static str]) -> Result<usize, Malformed> {
         let dict = self.dict()?;
-        let mut present =
-            names.iter().enumerate().filter(|(_, name)| dict.contains(**name).unwrap_or(false)).map(|(index, _)| index);
+        let mut present = names
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| dict.contains(**name).unwrap_or(false))
+            .map(|(index, _)| index);
         match (present.next(), present.next()) {
             (Some(index), None) => Ok(index),
             (None, _) => Err(Malformed::new("body", "is missing")),
@@ -199,8 +240,12 @@ impl Reader for DictReader<'_> {
         }
     }
     fn open(&mut self, name: &'static str) -> Result<(), Malformed> {
-        let value = self.find(name)?.ok_or_else(|| Malformed::new(name, "is missing"))?;
-        let dict = value.cast_into::<PyDict>().map_err(|_| Malformed::new(name, "is no dict"))?;
+        let value = self
+            .find(name)?
+            .ok_or_else(|| Malformed::new(name, "is missing"))?;
+        let dict = value
+            .cast_into::<PyDict>()
+            .map_err(|_| Malformed::new(name, "is no dict"))?;
         self.places.push(Place::Dict(dict));
         Ok(())
     }
@@ -212,7 +257,9 @@ impl Reader for DictReader<'_> {
     fn open_list(&mut self, name: &'static str) -> Result<usize, Malformed> {
         let list = match self.find(name)? {
             Some(value) => {
-                let items = value.try_iter().and_then(|items| items.collect::<PyResult<Vec<_>>>());
+                let items = value
+                    .try_iter()
+                    .and_then(Iterator::collect::<PyResult<Vec<_>>>);
                 let items = items.map_err(|_| Malformed::new(name, "is no list"))?;
                 PyList::new(value.py(), items).map_err(|_| Malformed::new(name, "is no list"))?
             }
@@ -228,15 +275,26 @@ impl Reader for DictReader<'_> {
     }
 }
 
-pub fn message_from_dict<M: Message>(dict: &Bound<'_, PyDict>) -> Result<M, Malformed> {
-    let mut reader = DictReader::new(dict.clone());
+/// A mapping as a dict; a dict is taken as it is.
+fn as_dict<'py>(mapping: &Bound<'py, PyMapping>) -> Result<Bound<'py, PyDict>, Malformed> {
+    if let Ok(dict) = mapping.cast::<PyDict>() {
+        return Ok(dict.clone());
+    }
+    let items = mapping
+        .items()
+        .and_then(|items| PyDict::from_sequence(items.as_any()));
+    items.map_err(|_| Malformed::new("", "is no mapping of names"))
+}
+
+pub fn message_from_dict<M: Message>(mapping: &Bound<'_, PyMapping>) -> Result<M, Malformed> {
+    let mut reader = DictReader::new(as_dict(mapping)?);
     let message = M::read_fields(&mut reader)?;
     reader.refuse_unknown(M::FIELDS)?;
     Ok(message)
 }
 
-pub fn event_from_dict(dict: &Bound<'_, PyDict>) -> Result<Event, Malformed> {
-    let mut reader = DictReader::new(dict.clone());
+pub fn event_from_dict(mapping: &Bound<'_, PyMapping>) -> Result<Event, Malformed> {
+    let mut reader = DictReader::new(as_dict(mapping)?);
     let event = Event::read_fields(&mut reader)?;
     reader.refuse_unknown(&Event::known())?;
     Ok(event)

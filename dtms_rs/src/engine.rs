@@ -35,12 +35,17 @@ impl Engine {
     }
 
     /// As [`Self::ask`], letting other threads run where there is much to evaluate.
-    fn evaluate<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut Core) -> Refused<R> + Send) -> PyResult<R> {
+    fn evaluate<R: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut Core) -> Refused<R> + Send,
+    ) -> PyResult<R> {
         let trades = self.ask(|core| Ok(core.trade_count()))?;
         if trades < TRADES_TO_DETACH {
             return self.ask(work);
         }
-        py.detach(|| guarded(&self.state, work)).map_err(Fault::into)
+        py.detach(|| guarded(&self.state, work))
+            .map_err(Fault::into)
     }
 
     fn act(&self, work: impl FnOnce(&mut Core) -> Refused<engine::Step<()>>) -> PyResult<Step> {
@@ -49,7 +54,8 @@ impl Engine {
 }
 
 fn number<T: Number>(field: &str, number: i64) -> PyResult<T> {
-    T::from_number(number).ok_or_else(|| refused(CoreError::field(field, "is no value of its enumeration")))
+    T::from_number(number)
+        .ok_or_else(|| refused(CoreError::field(field, "is no value of its enumeration")))
 }
 
 fn pairs<'py, T>(mapping: &Bound<'py, PyMapping>) -> PyResult<Vec<(String, T)>>
@@ -59,14 +65,33 @@ where
     let mut listed = Vec::new();
     for item in mapping.items()?.iter() {
         let (name, value) = item.extract::<(String, Bound<'py, PyAny>)>()?;
-        let value = value.extract::<T>().map_err(|_| refused(CoreError::field(&name, "is no number")))?;
+        let value = value
+            .extract::<T>()
+            .map_err(|_| refused(CoreError::field(&name, "is no number")))?;
         listed.push((name, value));
     }
     Ok(listed)
 }
 
 fn borrowed<T: Copy>(listed: &[(String, T)]) -> Vec<(&str, T)> {
-    listed.iter().map(|(name, value)| (name.as_str(), *value)).collect()
+    listed
+        .iter()
+        .map(|(name, value)| (name.as_str(), *value))
+        .collect()
+}
+
+/// The numbers of a `Score`; the rest of the message is the service's to say.
+fn numbers_of(score: &Bound<'_, PyMapping>) -> PyResult<Vec<(String, f64)>> {
+    let named = pairs::<Bound<'_, PyAny>>(score)?.into_iter();
+    let named =
+        named.filter(|(name, _)| !["regime", "thresholds", "reported_by"].contains(&name.as_str()));
+    named
+        .map(|(name, value)| {
+            let number = value.extract::<f64>();
+            let number = number.map_err(|_| refused(CoreError::field(&name, "is no number")))?;
+            Ok((name, number))
+        })
+        .collect()
 }
 
 fn described(malformed: dtms_core::message::Malformed) -> PyErr {
@@ -77,7 +102,10 @@ fn described(malformed: dtms_core::message::Malformed) -> PyErr {
 impl Engine {
     #[new]
     #[pyo3(signature = (config, managers, managed_strategies))]
-    #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "PyO3 hands arguments over by value"
+    )]
     fn new(
         config: &Bound<'_, PyMapping>,
         managers: &Bound<'_, PyMapping>,
@@ -85,8 +113,11 @@ impl Engine {
     ) -> PyResult<Self> {
         let (config, managers) = (pairs::<f64>(config)?, pairs::<i64>(managers)?);
         let strategies: Vec<&str> = managed_strategies.iter().map(String::as_str).collect();
-        let core = Core::try_new(&borrowed(&config), &borrowed(&managers), &strategies).map_err(refused)?;
-        Ok(Self { state: Mutex::new(core) })
+        let core = Core::try_new(&borrowed(&config), &borrowed(&managers), &strategies)
+            .map_err(refused)?;
+        Ok(Self {
+            state: Mutex::new(core),
+        })
     }
 
     #[getter]
@@ -103,11 +134,22 @@ impl Engine {
         self.ask(|core| core.start(mono_ns))
     }
 
-    fn define_account(&self, account_id: &str, hedging: bool, currency: &str, now_ns: i64) -> PyResult<Step> {
+    fn define_account(
+        &self,
+        account_id: &str,
+        hedging: bool,
+        currency: &str,
+        now_ns: i64,
+    ) -> PyResult<Step> {
         self.act(|core| core.define_account(account_id, hedging, currency, now_ns))
     }
 
-    fn define_symbol(&self, account_id: &str, spec: &Bound<'_, PyDict>, now_ns: i64) -> PyResult<Step> {
+    fn define_symbol(
+        &self,
+        account_id: &str,
+        spec: &Bound<'_, PyMapping>,
+        now_ns: i64,
+    ) -> PyResult<Step> {
         let spec: SymbolSpec = message_from_dict(spec).map_err(described)?;
         self.act(|core| core.define_symbol(account_id, spec, now_ns))
     }
@@ -144,7 +186,10 @@ impl Engine {
             origin: number::<Origin>("origin", origin)?,
             registered_by,
         };
-        Ok(Step::new(self.ask(|core| core.register(&asked, now_ns, mono_ns))?, Answer::Created))
+        Ok(Step::new(
+            self.ask(|core| core.register(&asked, now_ns, mono_ns))?,
+            Answer::Created,
+        ))
     }
 
     fn unregister(&self, account_id: &str, ticket: u64, by: &str, now_ns: i64) -> PyResult<Step> {
@@ -163,13 +208,17 @@ impl Engine {
         volume: f64,
         now_ns: i64,
     ) -> PyResult<Option<Step>> {
-        let step =
-            self.evaluate(py, |core| core.on_tick(account_id, symbol, time_msc, bid, ask, volume, now_ns))?;
+        let step = self.evaluate(py, |core| {
+            core.on_tick(account_id, symbol, time_msc, bid, ask, volume, now_ns)
+        })?;
         Ok(Step::if_any(step))
     }
 
     #[expect(clippy::too_many_arguments, reason = "a batch is these columns")]
-    #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "PyO3 hands arguments over by value"
+    )]
     fn on_ticks(
         &self,
         py: Python<'_>,
@@ -208,20 +257,38 @@ impl Engine {
         volume: f64,
         now_ns: i64,
     ) -> PyResult<Step> {
-        let bar = Bar { time_s, open, high, low, close, volume };
-        let step = self.evaluate(py, |core| core.on_bar(account_id, symbol, timeframe_s, bar, now_ns))?;
+        let bar = Bar {
+            time_s,
+            open,
+            high,
+            low,
+            close,
+            volume,
+        };
+        let step = self.evaluate(py, |core| {
+            core.on_bar(account_id, symbol, timeframe_s, bar, now_ns)
+        })?;
         Ok(Step::new(step, Answer::Created))
     }
 
     fn on_time(&self, py: Python<'_>, now_ns: i64, mono_ns: i64) -> PyResult<Option<Step>> {
-        Ok(Step::if_any(self.evaluate(py, |core| core.on_time(now_ns, mono_ns))?))
+        Ok(Step::if_any(
+            self.evaluate(py, |core| core.on_time(now_ns, mono_ns))?,
+        ))
     }
 
     fn next_deadline_ns(&self) -> PyResult<Option<i64>> {
         self.ask(|core| Ok(core.next_deadline_ns()))
     }
 
-    fn acquire(&self, account_id: &str, ticket: u64, manager: &str, now_ns: i64, mono_ns: i64) -> PyResult<Step> {
+    fn acquire(
+        &self,
+        account_id: &str,
+        ticket: u64,
+        manager: &str,
+        now_ns: i64,
+        mono_ns: i64,
+    ) -> PyResult<Step> {
         let step = self.ask(|core| core.acquire(account_id, ticket, manager, now_ns, mono_ns))?;
         Ok(Step::new(step, Answer::Claim))
     }
@@ -235,7 +302,8 @@ impl Engine {
         owner_epoch: u64,
         mono_ns: i64,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let ownership = self.ask(|core| core.renew(account_id, ticket, manager, owner_epoch, mono_ns))?;
+        let ownership =
+            self.ask(|core| core.renew(account_id, ticket, manager, owner_epoch, mono_ns))?;
         message_to_dict(py, &ownership)
     }
 
@@ -248,7 +316,8 @@ impl Engine {
         now_ns: i64,
         mono_ns: i64,
     ) -> PyResult<Step> {
-        let step = self.ask(|core| core.release(account_id, ticket, manager, owner_epoch, now_ns, mono_ns))?;
+        let step = self
+            .ask(|core| core.release(account_id, ticket, manager, owner_epoch, now_ns, mono_ns))?;
         Ok(Step::new(step, Answer::Ownership))
     }
 
@@ -260,27 +329,40 @@ impl Engine {
         account_id: &str,
         ticket: u64,
         owner_epoch: u64,
-        action: &Bound<'_, PyDict>,
+        action: &Bound<'_, PyMapping>,
         dry_run: bool,
         now_ns: i64,
         mono_ns: i64,
     ) -> PyResult<Step> {
         let action: Action = message_from_dict(action).map_err(|malformed| {
-            refused(CoreError::field(&format!("action.{}", malformed.field), malformed.why))
+            refused(CoreError::field(
+                &format!("action.{}", malformed.field),
+                malformed.why,
+            ))
         })?;
-        let asked = Proposal { manager, request_id, account_id, ticket, owner_epoch, action: &action, dry_run };
+        let asked = Proposal {
+            manager,
+            request_id,
+            account_id,
+            ticket,
+            owner_epoch,
+            action: &action,
+            dry_run,
+        };
         let step = self.ask(|core| core.propose(&asked, now_ns, mono_ns))?;
-        Ok(Step::new(step, Answer::Reply))
+        Ok(Step::new(step, |reply| Answer::Reply(Box::new(reply))))
     }
 
-    fn on_outcome(&self, outcome: &Bound<'_, PyDict>, now_ns: i64) -> PyResult<Step> {
+    fn on_outcome(&self, outcome: &Bound<'_, PyMapping>, now_ns: i64) -> PyResult<Step> {
         let outcome: Outcome = message_from_dict(outcome).map_err(|malformed| {
-            refused(CoreError::field(&format!("outcome.{}", malformed.field), malformed.why))
+            refused(CoreError::field(
+                &format!("outcome.{}", malformed.field),
+                malformed.why,
+            ))
         })?;
         self.act(|core| core.on_outcome(outcome, now_ns))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a position is these facts")]
     fn on_position(
         &self,
         account_id: &str,
@@ -290,10 +372,11 @@ impl Engine {
         tp: Option<f64>,
         now_ns: i64,
     ) -> PyResult<Option<Step>> {
-        Ok(Step::if_any(self.ask(|core| core.on_position(account_id, position, volume, sl, tp, now_ns))?))
+        Ok(Step::if_any(self.ask(|core| {
+            core.on_position(account_id, position, volume, sl, tp, now_ns)
+        })?))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a closed position is these facts")]
     fn on_closed(
         &self,
         account_id: &str,
@@ -304,11 +387,15 @@ impl Engine {
         now_ns: i64,
     ) -> PyResult<Option<Step>> {
         let reason = number::<CloseReason>("reason", reason)?;
-        Ok(Step::if_any(self.ask(|core| core.on_closed(account_id, position, reason, price, profit, now_ns))?))
+        Ok(Step::if_any(self.ask(|core| {
+            core.on_closed(account_id, position, reason, price, profit, now_ns)
+        })?))
     }
 
     fn on_missing(&self, account_id: &str, ticket: u64, now_ns: i64) -> PyResult<Option<Step>> {
-        Ok(Step::if_any(self.ask(|core| core.on_missing(account_id, ticket, now_ns))?))
+        Ok(Step::if_any(
+            self.ask(|core| core.on_missing(account_id, ticket, now_ns))?,
+        ))
     }
 
     #[expect(clippy::too_many_arguments, reason = "a report is these facts")]
@@ -317,21 +404,21 @@ impl Engine {
         py: Python<'_>,
         account_id: &str,
         symbol: &str,
-        score: &Bound<'_, PyDict>,
+        score: &Bound<'_, PyMapping>,
         by: &str,
         valid_until_ns: i64,
         now_ns: i64,
     ) -> PyResult<Step> {
-        // Of a whole Score message only the numbers are taken: the rest is the service's to say.
-        let numbers = score.copy()?;
-        for name in ["regime", "thresholds", "reported_by"] {
-            if numbers.contains(name)? {
-                numbers.del_item(name)?;
-            }
-        }
-        let parts = pairs::<f64>(numbers.as_mapping())?;
+        let parts = numbers_of(score)?;
         let step = self.evaluate(py, |core| {
-            core.report_score(account_id, symbol, &borrowed(&parts), by, valid_until_ns, now_ns)
+            core.report_score(
+                account_id,
+                symbol,
+                &borrowed(&parts),
+                by,
+                valid_until_ns,
+                now_ns,
+            )
         })?;
         Ok(Step::new(step, |()| Answer::Nothing))
     }
@@ -354,7 +441,12 @@ impl Engine {
         self.act(|core| core.set_kill_switch(scope, value, engaged, by, reason, now_ns))
     }
 
-    fn trade<'py>(&self, py: Python<'py>, account_id: &str, ticket: u64) -> PyResult<Option<Bound<'py, PyDict>>> {
+    fn trade<'py>(
+        &self,
+        py: Python<'py>,
+        account_id: &str,
+        ticket: u64,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
         let trade = self.ask(|core| core.trade(account_id, ticket))?;
         trade.map(|trade| message_to_dict(py, &trade)).transpose()
     }
@@ -362,7 +454,10 @@ impl Engine {
     #[pyo3(signature = (open_only = false))]
     fn keys(&self, open_only: bool) -> PyResult<Vec<(String, u64)>> {
         let keys = self.ask(|core| Ok(core.keys(open_only)))?;
-        Ok(keys.into_iter().map(|(account_id, ticket)| (account_id.as_str().to_owned(), ticket)).collect())
+        Ok(keys
+            .into_iter()
+            .map(|(account_id, ticket)| (account_id.as_str().to_owned(), ticket))
+            .collect())
     }
 
     fn open_positions(&self, account_id: &str) -> PyResult<Vec<(u64, u64)>> {
@@ -377,7 +472,9 @@ impl Engine {
         mono_ns: i64,
     ) -> PyResult<Option<Bound<'py, PyDict>>> {
         let ownership = self.ask(|core| core.ownership(account_id, ticket, mono_ns))?;
-        ownership.map(|ownership| message_to_dict(py, &ownership)).transpose()
+        ownership
+            .map(|ownership| message_to_dict(py, &ownership))
+            .transpose()
     }
 
     fn open_intents<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
@@ -404,29 +501,34 @@ impl Engine {
         score.map(|score| message_to_dict(py, &score)).transpose()
     }
 
-    fn quote<'py>(&self, py: Python<'py>, account_id: &str, symbol: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
+    fn quote<'py>(
+        &self,
+        py: Python<'py>,
+        account_id: &str,
+        symbol: &str,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
         let quote = self.ask(|core| core.quote(account_id, symbol))?;
         quote.map(|quote| message_to_dict(py, &quote)).transpose()
     }
 
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let status = self.ask(|core| Ok(core.status()))?;
-        let switches = status.kill_switches.iter().map(|(scope, value)| {
+        let shown = self.ask(|core| Ok(core.status()))?;
+        let switches = shown.kill_switches.iter().map(|(scope, value)| {
             let dict = PyDict::new(py);
             dict.set_item("scope", scope.number())?;
             dict.set_item("value", value.as_str())?;
             Ok(dict)
         });
         let states = PyDict::new(py);
-        for (state, trades) in &status.trades_by_state {
+        for (state, trades) in &shown.trades_by_state {
             states.set_item(state.number(), trades)?;
         }
         let dict = PyDict::new(py);
-        dict.set_item("revision", status.revision)?;
-        dict.set_item("trading_state", status.trading_state.number())?;
+        dict.set_item("revision", shown.revision)?;
+        dict.set_item("trading_state", shown.trading_state.number())?;
         dict.set_item("kill_switches", switches.collect::<PyResult<Vec<_>>>()?)?;
         dict.set_item("states", states)?;
-        dict.set_item("open_intents", status.open_intents)?;
+        dict.set_item("open_intents", shown.open_intents)?;
         Ok(dict)
     }
 
@@ -434,7 +536,7 @@ impl Engine {
         self.ask(|core| Ok(core.position_owner(account_id, position)))
     }
 
-    fn apply(&self, event: &Bound<'_, PyDict>) -> PyResult<()> {
+    fn apply(&self, event: &Bound<'_, PyMapping>) -> PyResult<()> {
         let event = event_from_dict(event).map_err(described)?;
         self.ask(|core| core.apply(&event))
     }

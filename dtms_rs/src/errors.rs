@@ -44,8 +44,14 @@ pub fn guarded<S, R>(
     }));
     outcome.unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err(Fault::Panic(text.unwrap_or_else(|| "panic without a message".to_owned())))
+        let text = text.or_else(|| {
+            payload
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+        });
+        Err(Fault::Panic(
+            text.unwrap_or_else(|| "panic without a message".to_owned()),
+        ))
     })
 }
 

@@ -9,7 +9,10 @@ use pyo3::prelude::*;
 /// Messages as `{name: {field: type}}`; types in proto's words.
 #[pyfunction]
 pub fn schema() -> BTreeMap<&'static str, BTreeMap<&'static str, String>> {
-    event::schema().into_iter().map(|(name, fields)| (name, fields.into_iter().collect())).collect()
+    event::schema()
+        .into_iter()
+        .map(|(name, fields)| (name, fields.into_iter().collect()))
+        .collect()
 }
 
 /// Enumerations as `{name: {PREFIXED_VALUE: number}}`, with their UNSPECIFIED zero.

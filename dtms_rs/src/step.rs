@@ -15,7 +15,7 @@ pub enum Answer {
     Count(usize),
     Claim(Claim),
     Ownership(Ownership),
-    Reply(Reply),
+    Reply(Box<Reply>),
 }
 
 impl Answer {
@@ -36,7 +36,10 @@ impl Answer {
                 let dict = PyDict::new(py);
                 dict.set_item("decision", message_to_dict(py, &reply.decision)?)?;
                 dict.set_item("intent_id", reply.intent_id)?;
-                let outcome = reply.outcome.as_ref().map(|outcome| message_to_dict(py, outcome));
+                let outcome = reply
+                    .outcome
+                    .as_ref()
+                    .map(|outcome| message_to_dict(py, outcome));
                 dict.set_item("outcome", outcome.transpose()?)?;
                 dict
             }
@@ -74,10 +77,16 @@ impl Step {
 impl Step {
     #[getter]
     fn events<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let made = self.events_made.get_or_try_init(py, || -> PyResult<Py<PyList>> {
-            let dicts = self.events.iter().map(|event| event_to_dict(py, event)).collect::<PyResult<Vec<_>>>()?;
-            Ok(PyList::new(py, dicts)?.unbind())
-        })?;
+        let made = self
+            .events_made
+            .get_or_try_init(py, || -> PyResult<Py<PyList>> {
+                let dicts = self
+                    .events
+                    .iter()
+                    .map(|event| event_to_dict(py, event))
+                    .collect::<PyResult<Vec<_>>>()?;
+                Ok(PyList::new(py, dicts)?.unbind())
+            })?;
         Ok(made.bind(py).clone())
     }
 
@@ -85,7 +94,9 @@ impl Step {
     fn reply<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let made = self
             .reply_made
-            .get_or_try_init(py, || -> PyResult<Py<PyAny>> { Ok(self.answer.to_object(py)?.unbind()) })?;
+            .get_or_try_init(py, || -> PyResult<Py<PyAny>> {
+                Ok(self.answer.to_object(py)?.unbind())
+            })?;
         Ok(made.bind(py).clone())
     }
 

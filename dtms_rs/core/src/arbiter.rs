@@ -41,10 +41,16 @@ pub struct Brakes {
 
 /// The arbitration table: may the asker change stop, target or volume at all?
 #[must_use]
-pub fn authority(asker: Asker, is_defensive: bool, breakeven_triggered: bool) -> Option<DenialCode> {
+pub fn authority(
+    asker: Asker,
+    is_defensive: bool,
+    breakeven_triggered: bool,
+) -> Option<DenialCode> {
     let owned_by_strategy = asker.owner_rank == Some(Rank::Strategy);
-    let owned_by_dtms_or_nobody =
-        matches!(asker.owner_rank, None | Some(Rank::DtmsNormal | Rank::DtmsDefensive));
+    let owned_by_dtms_or_nobody = matches!(
+        asker.owner_rank,
+        None | Some(Rank::DtmsNormal | Rank::DtmsDefensive)
+    );
     let allowed = if asker.is_dtms {
         is_defensive || !owned_by_strategy
     } else if is_defensive {
@@ -78,9 +84,15 @@ impl Case<'_> {
         let trade = self.trade;
         let config = self.scene.config;
         let tests = [
-            (trade.state == TradeState::Closed || trade.main_closed, DenialCode::TradeClosed),
+            (
+                trade.state == TradeState::Closed || trade.main_closed,
+                DenialCode::TradeClosed,
+            ),
             (self.is_halted(), DenialCode::Halted),
-            (self.asked_epoch != trade.owner_epoch, DenialCode::StaleEpoch),
+            (
+                self.asked_epoch != trade.owner_epoch,
+                DenialCode::StaleEpoch,
+            ),
         ];
         if let Some((_, code)) = tests.into_iter().find(|(applies, _)| *applies) {
             return Some(code);
@@ -92,13 +104,19 @@ impl Case<'_> {
             (trade.in_flight.is_some(), DenialCode::InFlight),
             (self.is_too_soon(config), DenialCode::Cooldown),
             (self.loosens() && !self.may_loosen(), DenialCode::Loosens),
-            (self.loosens() && !self.fits_budget(), DenialCode::RiskBudget),
+            (
+                self.loosens() && !self.fits_budget(),
+                DenialCode::RiskBudget,
+            ),
             (!self.is_legal_level(), DenialCode::InvalidStop),
             (self.is_frozen(), DenialCode::Frozen),
             (!self.is_legal_volume(), DenialCode::MinVolume),
             (self.is_no_change(), DenialCode::NoChange),
         ];
-        tests.into_iter().find(|(applies, _)| *applies).map(|(_, code)| code)
+        tests
+            .into_iter()
+            .find(|(applies, _)| *applies)
+            .map(|(_, code)| code)
     }
 
     fn is_halted(&self) -> bool {
@@ -119,7 +137,9 @@ impl Case<'_> {
 
     /// A stop further from the profit side than the confirmed one, or its removal.
     fn loosens(&self) -> bool {
-        let Change::Stop(new) = self.change else { return false };
+        let Change::Stop(new) = self.change else {
+            return false;
+        };
         match (self.trade.sl, new) {
             (None, _) => false,
             (Some(_), None) => true,
@@ -128,12 +148,18 @@ impl Case<'_> {
     }
 
     fn may_loosen(&self) -> bool {
-        let set_by_higher = self.trade.set_by_rank.0.is_some_and(|rank| rank > self.asker.rank);
+        let set_by_higher = self
+            .trade
+            .set_by_rank
+            .0
+            .is_some_and(|rank| rank > self.asker.rank);
         self.allow_loosen && self.scene.config.allow_loosen && !set_by_higher
     }
 
     fn fits_budget(&self) -> bool {
-        let Change::Stop(new) = self.change else { return true };
+        let Change::Stop(new) = self.change else {
+            return true;
+        };
         risk::allows(self.trade, new, 0) == Some(true)
     }
 
@@ -141,23 +167,35 @@ impl Case<'_> {
         let (level, is_stop) = match self.change {
             Change::Stop(Some(level)) => (level, true),
             Change::Target(Some(level)) => (level, false),
-            Change::Stop(None) | Change::Target(None) | Change::Partial(_) | Change::Close => return true,
+            Change::Stop(None) | Change::Target(None) | Change::Partial(_) | Change::Close => {
+                return true;
+            }
         };
-        let Some(quote) = self.scene.quote else { return false };
+        let Some(quote) = self.scene.quote else {
+            return false;
+        };
         let side = self.trade.side;
         let ahead = (level - quote.exit(side)) * side.sign();
         let least = least_distance(self.scene.symbol);
-        self.scene.symbol.is_on_tick(level) && if is_stop { ahead <= -least } else { ahead >= least }
+        self.scene.symbol.is_on_tick(level)
+            && if is_stop {
+                ahead <= -least
+            } else {
+                ahead >= least
+            }
     }
 
     fn is_frozen(&self) -> bool {
-        self.scene.quote.is_some_and(|quote| is_frozen(self.trade, self.scene.symbol, quote))
+        self.scene
+            .quote
+            .is_some_and(|quote| is_frozen(self.trade, self.scene.symbol, quote))
     }
 
     fn is_legal_volume(&self) -> bool {
         match self.change {
             Change::Partial(part) => part.is_some_and(|part| {
-                part <= self.trade.volume && leaves_legal_rest(part, self.trade.volume, self.scene.symbol)
+                part <= self.trade.volume
+                    && leaves_legal_rest(part, self.trade.volume, self.scene.symbol)
             }),
             Change::Stop(_) | Change::Target(_) | Change::Close => true,
         }

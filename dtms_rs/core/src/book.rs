@@ -178,8 +178,16 @@ impl Book {
     /// # Errors
     /// `ACCOUNT_UNKNOWN`.
     pub fn account(&self, account_id: &str) -> Result<usize> {
-        let unknown = || CoreError::new(Reason::AccountUnknown, format!("account {account_id:?} is not defined"));
-        self.account_ids.get(account_id).copied().ok_or_else(unknown)
+        let unknown = || {
+            CoreError::new(
+                Reason::AccountUnknown,
+                format!("account {account_id:?} is not defined"),
+            )
+        };
+        self.account_ids
+            .get(account_id)
+            .copied()
+            .ok_or_else(unknown)
     }
 
     /// # Errors
@@ -190,7 +198,12 @@ impl Book {
             .get(account)
             .and_then(|account| account.symbols.get(symbol))
             .copied()
-            .ok_or_else(|| CoreError::new(Reason::SymbolUnknown, format!("symbol {symbol:?} is not defined on {account_id:?}")))
+            .ok_or_else(|| {
+                CoreError::new(
+                    Reason::SymbolUnknown,
+                    format!("symbol {symbol:?} is not defined on {account_id:?}"),
+                )
+            })
     }
 
     /// The trade, if it is registered.
@@ -203,8 +216,12 @@ impl Book {
     /// # Errors
     /// `TRADE_UNKNOWN`.
     pub fn locate(&self, account_id: &str, ticket: u64) -> Result<At> {
-        self.find(account_id, ticket)
-            .ok_or_else(|| CoreError::new(Reason::TradeUnknown, format!("trade {ticket} is not registered on {account_id:?}")))
+        self.find(account_id, ticket).ok_or_else(|| {
+            CoreError::new(
+                Reason::TradeUnknown,
+                format!("trade {ticket} is not registered on {account_id:?}"),
+            )
+        })
     }
 
     /// The trade that a broker's position belongs to, and as which leg.
@@ -230,40 +247,55 @@ impl Book {
     /// # Errors
     /// `CORE_PANIC`: a place that was valid has gone.
     pub fn instrument(&self, index: usize) -> Result<&Instrument> {
-        self.instruments.get(index).ok_or_else(|| CoreError::bug("no such instrument"))
+        self.instruments
+            .get(index)
+            .ok_or_else(|| CoreError::bug("no such instrument"))
     }
 
     /// # Errors
     /// As [`Self::instrument`].
     pub fn instrument_mut(&mut self, index: usize) -> Result<&mut Instrument> {
-        self.instruments.get_mut(index).ok_or_else(|| CoreError::bug("no such instrument"))
+        self.instruments
+            .get_mut(index)
+            .ok_or_else(|| CoreError::bug("no such instrument"))
     }
 
     /// # Errors
     /// As [`Self::instrument`].
     pub fn trade(&self, at: At) -> Result<&TradeRecord> {
         let instrument = self.instrument(at.instrument)?;
-        instrument.trades.get(at.slot).ok_or_else(|| CoreError::bug("no such trade"))
+        instrument
+            .trades
+            .get(at.slot)
+            .ok_or_else(|| CoreError::bug("no such trade"))
     }
 
     /// # Errors
     /// As [`Self::instrument`].
     pub fn trade_mut(&mut self, at: At) -> Result<&mut TradeRecord> {
         let instrument = self.instrument_mut(at.instrument)?;
-        instrument.trades.get_mut(at.slot).ok_or_else(|| CoreError::bug("no such trade"))
+        instrument
+            .trades
+            .get_mut(at.slot)
+            .ok_or_else(|| CoreError::bug("no such trade"))
     }
 
     /// # Errors
     /// As [`Self::instrument`].
     pub fn account_of(&self, instrument: usize) -> Result<&Account> {
         let index = self.instrument(instrument)?.account;
-        self.accounts.get(index).ok_or_else(|| CoreError::bug("no such account"))
+        self.accounts
+            .get(index)
+            .ok_or_else(|| CoreError::bug("no such account"))
     }
 
     /// # Errors
     /// As [`Self::instrument`].
     pub fn key(&self, at: At) -> Result<Key> {
-        Ok((key_part(self.instrument(at.instrument)?.account), self.trade(at)?.ticket))
+        Ok((
+            key_part(self.instrument(at.instrument)?.account),
+            self.trade(at)?.ticket,
+        ))
     }
 
     #[must_use]

@@ -53,15 +53,19 @@ impl<'a> Cursor<'a> {
     }
 
     fn take(&mut self, name: &str, length: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) =
-            self.rest.split_at_checked(length).ok_or_else(|| Malformed::new(name, "is cut off"))?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or_else(|| Malformed::new(name, "is cut off"))?;
         self.rest = rest;
         Ok(taken)
     }
 
     fn word(&mut self, name: &str) -> Result<[u8; 8], Malformed> {
         let bytes = self.take(name, 8)?;
-        bytes.try_into().map_err(|_| Malformed::new(name, "is cut off"))
+        bytes
+            .try_into()
+            .map_err(|_| Malformed::new(name, "is cut off"))
     }
 
     fn flag(&mut self, name: &str) -> Result<bool, Malformed> {
@@ -89,7 +93,9 @@ impl Reader for Cursor<'_> {
     fn text(&mut self, name: &'static str) -> Result<Text, Malformed> {
         let length = self.open_list(name)?;
         let bytes = self.take(name, length)?;
-        std::str::from_utf8(bytes).map(Text::from).map_err(|_| Malformed::new(name, "is no text"))
+        std::str::from_utf8(bytes)
+            .map(Text::from)
+            .map_err(|_| Malformed::new(name, "is no text"))
     }
     fn presence(&mut self, name: &'static str) -> Result<bool, Malformed> {
         self.flag(name)
@@ -126,11 +132,21 @@ pub fn crc64(bytes: &[u8]) -> u64 {
     const POLYNOMIAL: u64 = 0xC96C_5795_D787_0F42;
     let mut table = [0_u64; 256];
     for (value, entry) in (0_u64..).zip(table.iter_mut()) {
-        *entry = (0..8).fold(value, |crc, _| if crc & 1 == 1 { (crc >> 1) ^ POLYNOMIAL } else { crc >> 1 });
+        *entry = (0..8).fold(value, |crc, _| {
+            if crc & 1 == 1 {
+                (crc >> 1) ^ POLYNOMIAL
+            } else {
+                crc >> 1
+            }
+        });
     }
     !bytes.iter().fold(!0_u64, |crc, byte| {
         let index = (crc ^ u64::from(*byte)) & 0xFF;
-        let entry = usize::try_from(index).ok().and_then(|index| table.get(index)).copied().unwrap_or(0);
+        let entry = usize::try_from(index)
+            .ok()
+            .and_then(|index| table.get(index))
+            .copied()
+            .unwrap_or(0);
         entry ^ (crc >> 8)
     })
 }

@@ -38,15 +38,15 @@ macro_rules! config {
 }
 
 config! {
-    /// HEALTHY to WARNING_L1 at or below; all thresholds are scaled by the regime.
+    /// HEALTHY to `WARNING_L1` at or below; all thresholds are scaled by the regime.
     warn1: real,
-    /// WARNING_L1 to HEALTHY at or above.
+    /// `WARNING_L1` to HEALTHY at or above.
     warn1_recovered: real,
-    /// WARNING_L1 and RECOVERING to WARNING_L2 at or below.
+    /// `WARNING_L1` and RECOVERING to `WARNING_L2` at or below.
     warn2: real,
-    /// WARNING_L2 to WARNING_L1 at or above.
+    /// `WARNING_L2` to `WARNING_L1` at or above.
     warn2_eased: real,
-    /// WARNING_L2 to HEDGED at or below.
+    /// `WARNING_L2` to HEDGED at or below.
     critical: real,
     /// RECOVERING to HEALTHY at or above, at the end of the recovery timer.
     recovery_confirmed: real,
@@ -60,7 +60,7 @@ config! {
     arm_after_s: whole,
     /// A better score must hold this long.
     hold_s: whole,
-    /// Part of the volume that WARNING_L2 closes.
+    /// Part of the volume that `WARNING_L2` closes.
     partial_fraction: real,
     /// Hedge volume relative to what is left.
     hedge_ratio: real,
@@ -94,7 +94,7 @@ config! {
     request_ids_kept: whole,
     /// Read by the service (Explain).
     decisions_kept: whole,
-    /// The end of the flat timer closes a trade in WARNING_L1.
+    /// The end of the flat timer closes a trade in `WARNING_L1`.
     close_on_flat_timer_l1: flag,
     /// A proposal may loosen a stop when it says so.
     allow_loosen: flag,
@@ -105,10 +105,17 @@ fn real(key: &str, pairs: &[(&str, f64)]) -> Result<f64> {
         .iter()
         .find_map(|(name, value)| (*name == key).then_some(*value))
         .ok_or_else(|| CoreError::field(key, "is missing"))?;
-    if value.is_finite() { Ok(value) } else { Err(CoreError::field(key, "is not finite")) }
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(CoreError::field(key, "is not finite"))
+    }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "checked to be whole and below 2^53")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "checked to be whole and below 2^53"
+)]
 fn whole(key: &str, pairs: &[(&str, f64)]) -> Result<i64> {
     let value = real(key, pairs)?;
     if value.fract() == 0.0 && (0.0..9e15).contains(&value) {
@@ -138,7 +145,10 @@ impl Config {
             && self.warn2 < self.warn2_eased
             && self.warn1 < self.warn1_recovered;
         if !ordered {
-            return Err(CoreError::field("warn1", "thresholds must satisfy critical < warn2 < warn1, each below its recovery"));
+            return Err(CoreError::field(
+                "warn1",
+                "thresholds must satisfy critical < warn2 < warn1, each below its recovery",
+            ));
         }
         for (key, value) in [
             ("tighten_r", self.tighten_r),
@@ -147,7 +157,10 @@ impl Config {
             ("hedge_stop_atr", self.hedge_stop_atr),
         ] {
             if !(value > 0.0 && value <= 1_000.0) {
-                return Err(CoreError::field(key, "has the wrong sign or is out of range"));
+                return Err(CoreError::field(
+                    key,
+                    "has the wrong sign or is out of range",
+                ));
             }
         }
         for (key, value) in [
@@ -163,18 +176,31 @@ impl Config {
             return Err(CoreError::field("trail_buffer_atr", "is out of range"));
         }
         if self.fast_s == 0 || self.slow_s < self.fast_s || self.slow_s > 604_800 {
-            return Err(CoreError::field("slow_s", "needs 0 < fast_s <= slow_s <= one week"));
+            return Err(CoreError::field(
+                "slow_s",
+                "needs 0 < fast_s <= slow_s <= one week",
+            ));
         }
         if self.lease_ttl_ms == 0 || self.request_ids_kept == 0 {
-            let key = if self.lease_ttl_ms == 0 { "lease_ttl_ms" } else { "request_ids_kept" };
+            let key = if self.lease_ttl_ms == 0 {
+                "lease_ttl_ms"
+            } else {
+                "request_ids_kept"
+            };
             return Err(CoreError::field(key, "must be positive"));
         }
         for (key, seconds) in [
             ("arm_after_s", self.arm_after_s),
             ("hold_s", self.hold_s),
             ("stale_after_s", self.stale_after_s),
-            ("flat_timer_slow_bars", self.flat_timer_slow_bars.saturating_mul(self.slow_s)),
-            ("recovery_timer_slow_bars", self.recovery_timer_slow_bars.saturating_mul(self.slow_s)),
+            (
+                "flat_timer_slow_bars",
+                self.flat_timer_slow_bars.saturating_mul(self.slow_s),
+            ),
+            (
+                "recovery_timer_slow_bars",
+                self.recovery_timer_slow_bars.saturating_mul(self.slow_s),
+            ),
             ("lease_ttl_ms", self.lease_ttl_ms / 1_000),
             ("cooldown_ms", self.cooldown_ms / 1_000),
         ] {

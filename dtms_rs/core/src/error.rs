@@ -46,12 +46,20 @@ pub struct CoreError {
 impl CoreError {
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, field: String::new(), message: message.into() }
+        Self {
+            reason,
+            field: String::new(),
+            message: message.into(),
+        }
     }
 
     #[must_use]
     pub fn field(field: &str, message: impl Into<String>) -> Self {
-        Self { reason: Reason::FieldInvalid, field: field.to_owned(), message: message.into() }
+        Self {
+            reason: Reason::FieldInvalid,
+            field: field.to_owned(),
+            message: message.into(),
+        }
     }
 
     #[must_use]
@@ -62,7 +70,13 @@ impl CoreError {
 
 impl std::fmt::Display for CoreError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}: {}", self.reason.as_str(), self.field, self.message)
+        write!(
+            f,
+            "{} {}: {}",
+            self.reason.as_str(),
+            self.field,
+            self.message
+        )
     }
 }
 

@@ -262,6 +262,10 @@ impl Event {
     /// Names that may stand in an event.
     #[must_use]
     pub fn known() -> Vec<&'static str> {
-        ENVELOPE.iter().map(|(name, _)| *name).chain(BODIES.iter().copied()).collect()
+        ENVELOPE
+            .iter()
+            .map(|(name, _)| *name)
+            .chain(BODIES.iter().copied())
+            .collect()
     }
 }

@@ -15,6 +15,10 @@ messages! {
 
 /// The market from one side: what all trades of that side have in common at one moment.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of one reading"
+)]
 pub struct View {
     /// `None` while the market is cold and nobody reports a score.
     pub total: Option<f64>,
@@ -79,7 +83,10 @@ impl View {
         match state {
             TradeState::WarningL1 => self.at_least(self.thresholds.warn1_recovered),
             TradeState::WarningL2 => self.at_least(self.thresholds.warn2_eased),
-            TradeState::Healthy | TradeState::Hedged | TradeState::Recovering | TradeState::Closed => false,
+            TradeState::Healthy
+            | TradeState::Hedged
+            | TradeState::Recovering
+            | TradeState::Closed => false,
         }
     }
 
@@ -129,7 +136,13 @@ impl View {
 /// The first guard that applies to an armed trade. `may_improve` is false once the trade has got
 /// worse in the same evaluation.
 #[must_use]
-pub fn first(trade: &TradeRecord, view: &View, config: &Config, now_ns: i64, may_improve: bool) -> Option<Guard> {
+pub fn first(
+    trade: &TradeRecord,
+    view: &View,
+    config: &Config,
+    now_ns: i64,
+    may_improve: bool,
+) -> Option<Guard> {
     let ended = |timer: Option<i64>| timer.is_some_and(|ends_ns| ends_ns <= now_ns);
     if let Some(guard) = view.against(trade.state) {
         return Some(guard);
@@ -141,7 +154,11 @@ pub fn first(trade: &TradeRecord, view: &View, config: &Config, now_ns: i64, may
     }
     if ended(trade.recovery_timer_ends_ns) {
         let confirmed = view.at_least(view.thresholds.recovery_confirmed);
-        return Some(if confirmed { Guard::RecoveryConfirmed } else { Guard::RecoveryFailed });
+        return Some(if confirmed {
+            Guard::RecoveryConfirmed
+        } else {
+            Guard::RecoveryFailed
+        });
     }
     if !may_improve {
         return None;
@@ -149,7 +166,9 @@ pub fn first(trade: &TradeRecord, view: &View, config: &Config, now_ns: i64, may
     if view.breaks_for(trade.state) {
         return Some(Guard::Bos);
     }
-    let held = trade.better_since_ns.is_some_and(|since| now_ns - since >= config.hold_s * NS_PER_S);
+    let held = trade
+        .better_since_ns
+        .is_some_and(|since| now_ns - since >= config.hold_s * NS_PER_S);
     (held && view.is_better(trade.state)).then_some(Guard::BetterHeld)
 }
 
@@ -228,8 +247,14 @@ fn own_score(reading: &Reading) -> Score {
 #[must_use]
 pub fn regime(reading: &Reading) -> Regime {
     Regime {
-        session: Maybe(Session::from_number(i64::from(reading.regime.session.number()))),
-        volatility: Maybe(Volatility::from_number(i64::from(reading.regime.volatility.number()))),
-        structure: Maybe(MarketStructure::from_number(i64::from(reading.regime.structure.number()))),
+        session: Maybe(Session::from_number(i64::from(
+            reading.regime.session.number(),
+        ))),
+        volatility: Maybe(Volatility::from_number(i64::from(
+            reading.regime.volatility.number(),
+        ))),
+        structure: Maybe(MarketStructure::from_number(i64::from(
+            reading.regime.structure.number(),
+        ))),
     }
 }

@@ -35,7 +35,10 @@ pub struct Answers {
 impl Answers {
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
+        Self {
+            limit,
+            ..Self::default()
+        }
     }
 
     #[must_use]
@@ -48,7 +51,10 @@ impl Answers {
         if answer.decision.request_id.is_empty() {
             return;
         }
-        let key = (answer.decision.manager.clone(), answer.decision.request_id.clone());
+        let key = (
+            answer.decision.manager.clone(),
+            answer.decision.request_id.clone(),
+        );
         if self.kept.insert(key.clone(), answer).is_none() {
             self.order.push_back(key);
         }

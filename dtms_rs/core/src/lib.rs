@@ -6,6 +6,7 @@ pub mod arbiter;
 pub mod book;
 pub mod codec;
 pub mod config;
+mod effects;
 pub mod engine;
 pub mod enums;
 pub mod error;

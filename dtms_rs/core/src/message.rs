@@ -61,7 +61,10 @@ pub struct Malformed {
 impl Malformed {
     #[must_use]
     pub fn new(field: &str, why: &str) -> Self {
-        Self { field: field.to_owned(), why: why.to_owned() }
+        Self {
+            field: field.to_owned(),
+            why: why.to_owned(),
+        }
     }
 }
 
@@ -83,7 +86,10 @@ pub trait Writer {
 }
 
 /// Where messages come from. An absent scalar that is not optional reads as zero, as in proto3.
-#[expect(clippy::missing_errors_doc, reason = "every method fails the same way: with what does not fit")]
+#[expect(
+    clippy::missing_errors_doc,
+    reason = "every method fails the same way: with what does not fit"
+)]
 pub trait Reader {
     fn boolean(&mut self, name: &'static str) -> Result<bool, Malformed>;
     fn int(&mut self, name: &'static str) -> Result<i64, Malformed>;
@@ -140,8 +146,9 @@ macro_rules! scalar {
 scalar!(bool, "bool", boolean, |v| *v, |raw, _name| Ok(raw));
 scalar!(i64, "int64", int, |v| *v, |raw, _name| Ok(raw));
 scalar!(u64, "uint64", uint, |v| *v, |raw, _name| Ok(raw));
-scalar!(u32, "uint32", uint, |v| u64::from(*v), |raw, name| u32::try_from(raw)
-    .map_err(|_| Malformed::new(name, "does not fit into 32 bits")));
+scalar!(u32, "uint32", uint, |v| u64::from(*v), |raw, name| {
+    u32::try_from(raw).map_err(|_| Malformed::new(name, "does not fit into 32 bits"))
+});
 scalar!(f64, "double", float, |v| *v, |raw, _name| Ok(raw));
 scalar!(Text, "string", text, |v| v, |raw, _name| Ok(raw));
 
@@ -156,7 +163,11 @@ impl<T: Field> Field for Option<T> {
         }
     }
     fn read(name: &'static str, from: &mut impl Reader) -> Result<Self, Malformed> {
-        if from.presence(name)? { T::read(name, from).map(Some) } else { Ok(None) }
+        if from.presence(name)? {
+            T::read(name, from).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 }
 
@@ -173,7 +184,9 @@ impl<T: Field> Field for Vec<T> {
     }
     fn read(name: &'static str, from: &mut impl Reader) -> Result<Self, Malformed> {
         let length = from.open_list(name)?;
-        let values = (0..length).map(|_| T::read("", from)).collect::<Result<_, _>>()?;
+        let values = (0..length)
+            .map(|_| T::read("", from))
+            .collect::<Result<_, _>>()?;
         from.close_list()?;
         Ok(values)
     }
@@ -187,7 +200,10 @@ pub trait Number: Copy + 'static {
 
     #[must_use]
     fn from_number(number: i64) -> Option<Self> {
-        Self::ALL.iter().map(|(_, value)| *value).find(|value| i64::from(value.number()) == number)
+        Self::ALL
+            .iter()
+            .map(|(_, value)| *value)
+            .find(|value| i64::from(value.number()) == number)
     }
 }
 

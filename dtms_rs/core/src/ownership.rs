@@ -27,32 +27,54 @@ pub struct Leases {
 impl Leases {
     #[must_use]
     pub fn new(lease_ttl_ms: i64) -> Self {
-        Self { ttl_ns: lease_ttl_ms * NS_PER_MS, ..Self::default() }
+        Self {
+            ttl_ns: lease_ttl_ms * NS_PER_MS,
+            ..Self::default()
+        }
     }
 
     /// Gives the owner of `key` a full lease from the next known time on.
     pub fn grant(&mut self, key: Key) {
         self.drop(key);
-        self.held.insert(key, Lease { until_ns: None, released: false });
+        self.held.insert(
+            key,
+            Lease {
+                until_ns: None,
+                released: false,
+            },
+        );
         self.fresh.insert(key);
     }
 
     pub fn drop(&mut self, key: Key) {
-        if let Some(Lease { until_ns: Some(until_ns), .. }) = self.held.remove(&key) {
+        if let Some(Lease {
+            until_ns: Some(until_ns),
+            ..
+        }) = self.held.remove(&key)
+        {
             self.by_end.remove(&(until_ns, key));
         }
         self.fresh.remove(&key);
     }
 
     pub fn clear(&mut self) {
-        *self = Self { ttl_ns: self.ttl_ns, ..Self::default() };
+        *self = Self {
+            ttl_ns: self.ttl_ns,
+            ..Self::default()
+        };
     }
 
     /// Starts the leases that waited for a time.
     pub fn observe(&mut self, mono_ns: i64) {
         for key in std::mem::take(&mut self.fresh) {
             let until_ns = mono_ns.saturating_add(self.ttl_ns);
-            self.held.insert(key, Lease { until_ns: Some(until_ns), released: false });
+            self.held.insert(
+                key,
+                Lease {
+                    until_ns: Some(until_ns),
+                    released: false,
+                },
+            );
             self.by_end.insert((until_ns, key));
         }
     }
@@ -66,7 +88,13 @@ impl Leases {
     /// Ends the lease as soon as nothing of the trade is in flight.
     pub fn release(&mut self, key: Key) {
         self.drop(key);
-        self.held.insert(key, Lease { until_ns: Some(i64::MIN), released: true });
+        self.held.insert(
+            key,
+            Lease {
+                until_ns: Some(i64::MIN),
+                released: true,
+            },
+        );
         self.by_end.insert((i64::MIN, key));
     }
 
@@ -77,14 +105,20 @@ impl Leases {
 
     #[must_use]
     pub fn is_over(&self, key: Key, mono_ns: i64) -> bool {
-        self.held.get(&key).and_then(|lease| lease.until_ns).is_some_and(|until_ns| until_ns <= mono_ns)
+        self.held
+            .get(&key)
+            .and_then(|lease| lease.until_ns)
+            .is_some_and(|until_ns| until_ns <= mono_ns)
     }
 
     /// Trades whose lease is over, in a fixed order.
     #[must_use]
     pub fn over(&self, mono_ns: i64) -> Vec<Key> {
-        let mut keys: Vec<Key> =
-            self.by_end.range(..=(mono_ns, (u32::MAX, u64::MAX))).map(|(_, key)| *key).collect();
+        let mut keys: Vec<Key> = self
+            .by_end
+            .range(..=(mono_ns, (u32::MAX, u64::MAX)))
+            .map(|(_, key)| *key)
+            .collect();
         keys.sort_unstable();
         keys
     }
@@ -92,7 +126,9 @@ impl Leases {
     #[must_use]
     pub fn remaining_ms(&self, key: Key, mono_ns: i64) -> Option<i64> {
         let lease = self.held.get(&key)?;
-        let until_ns = lease.until_ns.unwrap_or_else(|| mono_ns.saturating_add(self.ttl_ns));
+        let until_ns = lease
+            .until_ns
+            .unwrap_or_else(|| mono_ns.saturating_add(self.ttl_ns));
         Some(until_ns.saturating_sub(mono_ns).max(0) / NS_PER_MS)
     }
 }

@@ -81,15 +81,33 @@ pub fn plan(queued: &Queued, trade: &TradeRecord, scene: &Scene) -> Plan {
         ActionKind::OpenHedge => plan_hedge(trade, scene),
         ActionKind::ReAdd => plan_re_add(trade, scene),
         ActionKind::Close => match trade.position(LegKind::Main) {
-            Some(position) => close(ActionKind::Close, LegKind::Main, position, trade.side, trade.volume),
+            Some(position) => close(
+                ActionKind::Close,
+                LegKind::Main,
+                position,
+                trade.side,
+                trade.volume,
+            ),
             None => Plan::Skip(SkipReason::NothingToDo),
         },
         ActionKind::CloseHedge => match &trade.hedge {
-            Some(leg) => close(ActionKind::CloseHedge, LegKind::Hedge, leg.ticket, trade.side.opposite(), leg.volume),
+            Some(leg) => close(
+                ActionKind::CloseHedge,
+                LegKind::Hedge,
+                leg.ticket,
+                trade.side.opposite(),
+                leg.volume,
+            ),
             None => Plan::Skip(SkipReason::NothingToDo),
         },
         ActionKind::CloseReAdd => match &trade.readd {
-            Some(leg) => close(ActionKind::CloseReAdd, LegKind::ReAdd, leg.ticket, trade.side, leg.volume),
+            Some(leg) => close(
+                ActionKind::CloseReAdd,
+                LegKind::ReAdd,
+                leg.ticket,
+                trade.side,
+                leg.volume,
+            ),
             None => Plan::Skip(SkipReason::NothingToDo),
         },
         // No entry of the table moves the target.
@@ -102,7 +120,16 @@ fn close(kind: ActionKind, leg: LegKind, position: u64, side: Side, volume: Step
         LegKind::Main | LegKind::ReAdd => Purpose::Flatten,
         LegKind::Hedge => Purpose::Recover,
     };
-    Plan::Send(Order { kind, purpose, leg, position, side, volume, sl: None, tp: None })
+    Plan::Send(Order {
+        kind,
+        purpose,
+        leg,
+        position,
+        side,
+        volume,
+        sl: None,
+        tp: None,
+    })
 }
 
 /// Least distance of a stop to the price: at least one point, and out of the freeze zone.
@@ -126,13 +153,17 @@ fn plan_stop(purpose: Purpose, trade: &TradeRecord, scene: &Scene) -> Plan {
     if trade.main_closed {
         return Plan::Skip(SkipReason::NothingToDo);
     }
-    let Some(quote) = scene.quote else { return Plan::Wait };
+    let Some(quote) = scene.quote else {
+        return Plan::Wait;
+    };
     if is_frozen(trade, scene.symbol, quote) {
         return Plan::Wait;
     }
     let side = trade.side;
     let exit = oriented(quote.exit(side), side);
-    let highest = scene.symbol.tick_at_most(exit - least_distance(scene.symbol));
+    let highest = scene
+        .symbol
+        .tick_at_most(exit - least_distance(scene.symbol));
     let now = trade.sl.map(|sl| oriented(sl, side));
     let behind_price = trade.risk.map(|risk| {
         let distance = Points(scaled_up(scene.config.tighten_r, risk.0));
@@ -147,7 +178,9 @@ fn plan_stop(purpose: Purpose, trade: &TradeRecord, scene: &Scene) -> Plan {
             if entry <= highest {
                 (entry, Purpose::Breakeven, SkipReason::NoChange)
             } else {
-                let Some(level) = behind_price else { return Plan::Skip(SkipReason::NotLegal) };
+                let Some(level) = behind_price else {
+                    return Plan::Skip(SkipReason::NotLegal);
+                };
                 (level, Purpose::Tighten, SkipReason::NotLegal)
             }
         }
@@ -170,7 +203,9 @@ fn plan_stop(purpose: Purpose, trade: &TradeRecord, scene: &Scene) -> Plan {
         | Purpose::Flatten
         | Purpose::Recover
         | Purpose::Other => {
-            let Some(level) = behind_price else { return Plan::Skip(SkipReason::NoRisk) };
+            let Some(level) = behind_price else {
+                return Plan::Skip(SkipReason::NoRisk);
+            };
             (level, Purpose::Tighten, SkipReason::NoChange)
         }
     };
@@ -226,7 +261,10 @@ fn plan_hedge(trade: &TradeRecord, scene: &Scene) -> Plan {
     }
     let symbol = scene.symbol;
     let wanted = Steps(scaled_down(scene.config.hedge_ratio, trade.volume.0));
-    let volume = wanted.max(symbol.volume_min).min(trade.volume).min(symbol.volume_max);
+    let volume = wanted
+        .max(symbol.volume_min)
+        .min(trade.volume)
+        .min(symbol.volume_max);
     if !scene.hedging {
         if !leaves_legal_rest(volume, trade.volume, symbol) || volume == trade.volume {
             return Plan::Skip(SkipReason::MinVolume);
@@ -245,8 +283,12 @@ fn plan_hedge(trade: &TradeRecord, scene: &Scene) -> Plan {
     if volume < symbol.volume_min {
         return Plan::Skip(SkipReason::MinVolume);
     }
-    let Some(quote) = scene.quote else { return Plan::Wait };
-    let Some(atr) = scene.atr else { return Plan::Skip(SkipReason::NoAtr) };
+    let Some(quote) = scene.quote else {
+        return Plan::Wait;
+    };
+    let Some(atr) = scene.atr else {
+        return Plan::Skip(SkipReason::NoAtr);
+    };
     let side = trade.side.opposite();
     let fill = oriented(quote.entry(side), side);
     let highest = symbol.tick_at_most(oriented(quote.exit(side), side) - least_distance(symbol));
@@ -284,8 +326,12 @@ fn plan_re_add(trade: &TradeRecord, scene: &Scene) -> Plan {
     if volume < symbol.volume_min || volume > symbol.volume_max {
         return Plan::Skip(SkipReason::MinVolume);
     }
-    let Some(quote) = scene.quote else { return Plan::Wait };
-    let Some(risk) = trade.risk else { return Plan::Skip(SkipReason::NoRisk) };
+    let Some(quote) = scene.quote else {
+        return Plan::Wait;
+    };
+    let Some(risk) = trade.risk else {
+        return Plan::Skip(SkipReason::NoRisk);
+    };
     let side = trade.side;
     let fill = oriented(quote.entry(side), side);
     let stop = trade.sl.map(|sl| oriented(sl, side));

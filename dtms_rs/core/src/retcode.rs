@@ -1,4 +1,4 @@
-//! What a return code of MetaTrader 5 means for the action behind it: one table.
+//! What a return code of `MetaTrader` 5 means for the action behind it: one table.
 use crate::config::NS_PER_MS;
 
 /// What follows from a refusal.
@@ -9,7 +9,10 @@ pub enum Meaning {
     /// The broker has not said what became of it: read, never repeat blindly.
     Unknown,
     /// Tried again, recomputed from the price of then, `most` times, the delay doubling.
-    Retry { delay_ms: i64, most: u32 },
+    Retry {
+        delay_ms: i64,
+        most: u32,
+    },
     /// The position is gone: a success for a close; what it was closed by, the broker's deals tell.
     PositionGone,
     Final,
@@ -35,20 +38,41 @@ pub const fn meaning(retcode: u32, max_retries: u32) -> Meaning {
         10_008 => Unknown,
         10_036 => PositionGone,
         // Not sent at all, or refused at the broker's edge for an older token.
-        0 => Retry { delay_ms: 250, most: max_retries },
+        0 => Retry {
+            delay_ms: 250,
+            most: max_retries,
+        },
         // REQUOTE, PRICE_CHANGED.
-        10_004 | 10_020 => Retry { delay_ms: 0, most: max_retries },
+        10_004 | 10_020 => Retry {
+            delay_ms: 0,
+            most: max_retries,
+        },
         // REJECT, ERROR, TIMEOUT (settled as not done), INVALID_PRICE, INVALID_STOPS,
         // INVALID_VOLUME, INVALID_FILL, ORDER_CHANGED, INVALID_CLOSE_VOLUME: once more, recomputed.
-        10_006 | 10_011 | 10_012 | 10_014 | 10_015 | 10_016 | 10_023 | 10_030 | 10_038 => Retry { delay_ms: 250, most: 1 },
+        10_006 | 10_011 | 10_012 | 10_014 | 10_015 | 10_016 | 10_023 | 10_030 | 10_038 => Retry {
+            delay_ms: 250,
+            most: 1,
+        },
         // PRICE_OFF, LOCKED, CLOSE_ORDER_EXIST.
-        10_021 | 10_028 | 10_039 => Retry { delay_ms: 500, most: 5 },
+        10_021 | 10_028 | 10_039 => Retry {
+            delay_ms: 500,
+            most: 5,
+        },
         // TOO_MANY_REQUESTS.
-        10_024 => Retry { delay_ms: 1_000, most: 5 },
+        10_024 => Retry {
+            delay_ms: 1_000,
+            most: 5,
+        },
         // FROZEN, CONNECTION.
-        10_029 | 10_031 => Retry { delay_ms: 1_000, most: FOR_EVER },
+        10_029 | 10_031 => Retry {
+            delay_ms: 1_000,
+            most: FOR_EVER,
+        },
         // MARKET_CLOSED.
-        10_018 => Retry { delay_ms: LONGEST_PAUSE_MS, most: FOR_EVER },
+        10_018 => Retry {
+            delay_ms: LONGEST_PAUSE_MS,
+            most: FOR_EVER,
+        },
         // TRADE_DISABLED, SERVER_DISABLES_AT, CLIENT_DISABLES_AT.
         10_017 | 10_026 | 10_027 => TradingDisabled,
         // NO_MONEY, LIMIT_ORDERS, LIMIT_VOLUME, LIMIT_POSITIONS, LONG_ONLY, SHORT_ONLY, CLOSE_ONLY,
@@ -71,7 +95,15 @@ pub fn pause_ns(meaning: Meaning, attempt: u32, is_close: bool) -> Option<i64> {
     if attempt >= most && !is_close {
         return None;
     }
-    let delay_ms = if is_close { delay_ms.max(if attempt == 0 { delay_ms } else { CLOSE_PAUSE_MS }) } else { delay_ms };
+    let delay_ms = if is_close {
+        delay_ms.max(if attempt == 0 {
+            delay_ms
+        } else {
+            CLOSE_PAUSE_MS
+        })
+    } else {
+        delay_ms
+    };
     let doubled = delay_ms.saturating_mul(1_i64 << attempt.min(20));
     Some(doubled.min(LONGEST_PAUSE_MS) * NS_PER_MS)
 }

@@ -15,7 +15,9 @@ pub fn loss_at_stop(side: Side, entry: Points, stop: Points, volume: Steps) -> i
 /// The initial risk; `None` until R is known.
 #[must_use]
 pub fn budget(trade: &TradeRecord) -> Option<i128> {
-    trade.risk.map(|risk| i128::from(risk.0) * i128::from(trade.initial_volume.0))
+    trade
+        .risk
+        .map(|risk| i128::from(risk.0) * i128::from(trade.initial_volume.0))
 }
 
 /// The loss at the stops with the main stop at `stop`; without one the main position counts with
@@ -29,7 +31,9 @@ pub fn exposure(trade: &TradeRecord, stop: Option<Points>) -> Option<i128> {
     };
     let mut total = main;
     if let Some(hedge) = &trade.hedge {
-        let stop = hedge.sl.unwrap_or(hedge.entry - risk * trade.side.opposite().sign());
+        let stop = hedge
+            .sl
+            .unwrap_or(hedge.entry - risk * trade.side.opposite().sign());
         total += loss_at_stop(trade.side.opposite(), hedge.entry, stop, hedge.volume);
     }
     if let Some(readd) = &trade.readd {

@@ -52,9 +52,15 @@ impl Engine {
     /// `FIELD_INVALID` (`snapshot`) when it is damaged or of another version; the engine is as before.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<()> {
         let damaged = |why: &str| CoreError::field("snapshot", why);
-        let (magic, rest) = bytes.split_at_checked(4).ok_or_else(|| damaged("is cut off"))?;
-        let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(|| damaged("is cut off"))?;
-        let (checksum, body) = rest.split_first_chunk::<8>().ok_or_else(|| damaged("is cut off"))?;
+        let (magic, rest) = bytes
+            .split_at_checked(4)
+            .ok_or_else(|| damaged("is cut off"))?;
+        let (version, rest) = rest
+            .split_first_chunk::<4>()
+            .ok_or_else(|| damaged("is cut off"))?;
+        let (checksum, body) = rest
+            .split_first_chunk::<8>()
+            .ok_or_else(|| damaged("is cut off"))?;
         if magic != MAGIC {
             return Err(damaged("is no snapshot"));
         }
@@ -91,20 +97,35 @@ impl Book {
             trading: self.trading,
         }
         .write("counters", to);
-        let kills: Vec<Kill> =
-            self.kills.iter().map(|(scope, value)| Kill { scope: *scope, value: value.clone() }).collect();
+        let kills: Vec<Kill> = self
+            .kills
+            .iter()
+            .map(|(scope, value)| Kill {
+                scope: *scope,
+                value: value.clone(),
+            })
+            .collect();
         kills.write("kills", to);
         let record = |account: &Account| AccountRecord {
             id: account.id.clone(),
             hedging: account.hedging,
             currency: account.currency.clone(),
         };
-        self.accounts.iter().map(record).collect::<Vec<_>>().write("accounts", to);
+        self.accounts
+            .iter()
+            .map(record)
+            .collect::<Vec<_>>()
+            .write("accounts", to);
         to.open_list("instruments", self.instruments.len());
         for instrument in &self.instruments {
             let account = instrument.account as u64;
             let (spec, outside) = (instrument.symbol.spec().clone(), instrument.outside.clone());
-            InstrumentRecord { account, spec, outside }.write("", to);
+            InstrumentRecord {
+                account,
+                spec,
+                outside,
+            }
+            .write("", to);
             write_all(instrument.trades.iter(), to);
         }
         write_all(self.intents.values(), to);
@@ -122,11 +143,24 @@ impl Book {
         book.last_action = counters.last_action;
         book.trading = counters.trading;
         let kills = Vec::<Kill>::read("kills", from)?;
-        book.kills = kills.into_iter().map(|kill| (kill.scope, kill.value)).collect();
+        book.kills = kills
+            .into_iter()
+            .map(|kill| (kill.scope, kill.value))
+            .collect();
         for account in Vec::<AccountRecord>::read("accounts", from)? {
-            book.account_ids.insert(account.id.clone(), book.accounts.len());
-            let AccountRecord { id, hedging, currency } = account;
-            book.accounts.push(Account { id, hedging, currency, symbols: std::collections::BTreeMap::new() });
+            book.account_ids
+                .insert(account.id.clone(), book.accounts.len());
+            let AccountRecord {
+                id,
+                hedging,
+                currency,
+            } = account;
+            book.accounts.push(Account {
+                id,
+                hedging,
+                currency,
+                symbols: std::collections::BTreeMap::new(),
+            });
         }
         for _ in 0..from.open_list("instruments")? {
             let record = InstrumentRecord::read("instrument", from)?;
@@ -148,11 +182,18 @@ impl Book {
         let index = self.instruments.len();
         let account = self.accounts.get_mut(account_index).ok_or_else(unknown)?;
         account.symbols.insert(record.spec.symbol.clone(), index);
-        let mut instrument = Instrument::new(account_index, Symbol::try_new(record.spec)?, &self.config);
+        let mut instrument =
+            Instrument::new(account_index, Symbol::try_new(record.spec)?, &self.config);
         instrument.outside = record.outside;
         let key = key_part(account_index);
         for (slot, trade) in trades.iter().enumerate() {
-            self.trades.insert((key, trade.ticket), At { instrument: index, slot });
+            self.trades.insert(
+                (key, trade.ticket),
+                At {
+                    instrument: index,
+                    slot,
+                },
+            );
             self.positions.insert((key, trade.ticket), trade.ticket);
             for leg in [&trade.hedge, &trade.readd].into_iter().flatten() {
                 self.positions.insert((key, leg.ticket), trade.ticket);

@@ -160,7 +160,10 @@ impl Symbol {
                 return Err(CoreError::field(field, "is not a positive number"));
             }
         }
-        for (field, level) in [("stops_level", spec.stops_level), ("freeze_level", spec.freeze_level)] {
+        for (field, level) in [
+            ("stops_level", spec.stops_level),
+            ("freeze_level", spec.freeze_level),
+        ] {
             if !(0..=1_000_000_000).contains(&level) {
                 return Err(CoreError::field(field, "is negative or beyond 10^9 points"));
             }
@@ -179,7 +182,16 @@ impl Symbol {
             return Err(CoreError::field("volume_max", "is below volume_min"));
         }
         let (stops_level, freeze_level) = (Points(spec.stops_level), Points(spec.freeze_level));
-        Ok(Self { spec, price_unit, volume_unit, tick, volume_min, volume_max, stops_level, freeze_level })
+        Ok(Self {
+            spec,
+            price_unit,
+            volume_unit,
+            tick,
+            volume_min,
+            volume_max,
+            stops_level,
+            freeze_level,
+        })
     }
 
     #[must_use]
@@ -236,7 +248,9 @@ impl Symbol {
     /// A price distance to the nearest point, at least one.
     #[must_use]
     pub fn distance(&self, distance: f64) -> Option<Points> {
-        self.price_unit.nearest(distance).map(|points| Points(points.max(1)))
+        self.price_unit
+            .nearest(distance)
+            .map(|points| Points(points.max(1)))
     }
 
     /// A positive volume on the symbol's steps.

@@ -3,7 +3,8 @@ use crate::enums::TradeState::{self, Closed, Healthy, Hedged, Recovering, Warnin
 use crate::enums::{ActionKind, Purpose, Timer, TransitionCause};
 use Guard::{
     BetterHeld, Bos, BrokerClosed, Choch, ChochConfirmed, ClosedByManager, FlatTimerEnded, Flip,
-    HedgeClosedByHand, HedgeImpossible, HedgeStopped, RecoveryConfirmed, RecoveryFailed, ScoreWorse,
+    HedgeClosedByHand, HedgeImpossible, HedgeStopped, RecoveryConfirmed, RecoveryFailed,
+    ScoreWorse,
 };
 
 /// What can happen to a trade, named from its own side. Whether it happens is decided in
@@ -36,8 +37,19 @@ pub enum Guard {
 
 impl Guard {
     pub const ALL: [Self; 14] = [
-        Choch, ChochConfirmed, ScoreWorse, Flip, FlatTimerEnded, RecoveryConfirmed, RecoveryFailed,
-        Bos, BetterHeld, HedgeStopped, HedgeClosedByHand, HedgeImpossible, BrokerClosed,
+        Choch,
+        ChochConfirmed,
+        ScoreWorse,
+        Flip,
+        FlatTimerEnded,
+        RecoveryConfirmed,
+        RecoveryFailed,
+        Bos,
+        BetterHeld,
+        HedgeStopped,
+        HedgeClosedByHand,
+        HedgeImpossible,
+        BrokerClosed,
         ClosedByManager,
     ];
 
@@ -98,6 +110,7 @@ const fn edge(to: TradeState, entry: &'static [Entry], timer: Option<Timer>) -> 
 /// The edge of `state` under `guard`; `None`: the guard means nothing there.
 #[must_use]
 #[rustfmt::skip]
+#[expect(clippy::match_same_arms, reason = "one line per edge")]
 pub const fn next(state: TradeState, guard: Guard) -> Option<Edge> {
     match (state, guard) {
         (Healthy, ScoreWorse) => edge(WarningL1, &[TIGHTEN], FLAT),

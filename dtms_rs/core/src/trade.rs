@@ -1,11 +1,12 @@
 //! The record of one trade, in integers, and how its own facts change it.
 use crate::config::{Config, NS_PER_S};
-use crate::enums::{
-    LegKind, Origin, Rank, RiskSource, Side, StatePhase, Timer, TradeState,
-};
+use crate::enums::{LegKind, Origin, Rank, RiskSource, Side, StatePhase, Timer, TradeState};
+use crate::error::Result;
+use crate::event::{Event, OwnershipGranted, TradeRegistered};
 use crate::event::{ManagerRecord, PlannedAction, Score, StateChanged};
 use crate::message::{Maybe, Text};
 use crate::messages;
+use crate::symbol::Symbol;
 use crate::symbol::{Points, Steps, scaled_up};
 
 messages! {
@@ -33,6 +34,80 @@ messages! {
 }
 
 impl TradeRecord {
+    /// As it is at registration.
+    pub(crate) fn registered(
+        event: &Event,
+        registered: &TradeRegistered,
+        symbol: &Symbol,
+    ) -> Result<Self> {
+        let level = |name: &str, price: Option<f64>| {
+            price
+                .map(|price| symbol.exact_price(name, price))
+                .transpose()
+        };
+        let (sl, tp) = (level("sl", registered.sl)?, level("tp", registered.tp)?);
+        let volume = symbol.exact_volume("volume", registered.volume)?;
+        Ok(Self {
+            ticket: event.ticket,
+            side: registered.side,
+            entry: symbol.exact_price("entry_price", registered.entry_price)?,
+            initial_volume: volume,
+            volume,
+            initial_sl: sl,
+            initial_tp: tp,
+            sl,
+            tp,
+            confirmed_at_ns: event.time_ns,
+            set_by_rank: Maybe(None),
+            risk: registered
+                .risk_distance
+                .and_then(|distance| symbol.distance(distance)),
+            risk_source: registered.risk_source,
+            state: TradeState::Healthy,
+            phase: StatePhase::Confirmed,
+            state_since_ns: event.time_ns,
+            armed: false,
+            breakeven_triggered: false,
+            managed_by: Text::default(),
+            owner_epoch: 0,
+            displaced: Text::default(),
+            flat_timer_ends_ns: None,
+            recovery_timer_ends_ns: None,
+            better_since_ns: None,
+            partial_taken: false,
+            closed_volume: Steps(0),
+            hedge_reduction: Steps(0),
+            hedge: None,
+            readd: None,
+            strategy_type: registered.strategy_type.clone(),
+            opened_ns: registered.opened_ns,
+            registered_ns: event.time_ns,
+            origin: registered.origin,
+            last_score: None,
+            queue: Vec::new(),
+            current: None,
+            in_flight: None,
+            managers: Vec::new(),
+            quarantined: false,
+            main_closed: false,
+            close_price: None,
+            revision: event.revision,
+            registered_revision: event.revision,
+        })
+    }
+
+    pub(crate) fn own(&mut self, granted: &OwnershipGranted) {
+        use crate::enums::GrantCause::{
+            Acquired, Defensive, Expired, Killed, Registered, Released, Returned,
+        };
+        self.managed_by = granted.managed_by.clone();
+        self.owner_epoch = granted.owner_epoch;
+        self.displaced = match granted.cause {
+            Defensive => granted.displaced.clone(),
+            Registered | Acquired | Returned | Released | Expired | Killed => Text::default(),
+        };
+    }
+
     #[must_use]
     pub const fn is_defensive(&self) -> bool {
         self.state.is_defensive()
@@ -69,7 +144,11 @@ impl TradeRecord {
     }
 
     pub(crate) fn note_change(&mut self, manager: &Text, partial: bool, time_ns: i64) {
-        if let Some(record) = self.managers.iter_mut().find(|record| record.manager == *manager) {
+        if let Some(record) = self
+            .managers
+            .iter_mut()
+            .find(|record| record.manager == *manager)
+        {
             record.last_change_ns = time_ns;
             record.partial_taken |= partial;
         } else {
@@ -91,7 +170,11 @@ impl TradeRecord {
         }
         self.phase = change.phase;
         self.last_score.clone_from(&change.score);
-        let queued = |action: &PlannedAction| Queued { action: action.clone(), attempt: 0, not_before_ns: 0 };
+        let queued = |action: &PlannedAction| Queued {
+            action: action.clone(),
+            attempt: 0,
+            not_before_ns: 0,
+        };
         self.queue.extend(change.actions.iter().map(queued));
     }
 
@@ -103,8 +186,13 @@ impl TradeRecord {
     }
 
     pub(crate) fn settle(&mut self, action_id: u64) {
-        self.queue.retain(|queued| queued.action.action_id != action_id);
-        if self.current.as_ref().is_some_and(|queued| queued.action.action_id == action_id) {
+        self.queue
+            .retain(|queued| queued.action.action_id != action_id);
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|queued| queued.action.action_id == action_id)
+        {
             self.current = None;
         }
     }
@@ -149,12 +237,19 @@ impl Watch {
     #[must_use]
     pub fn of(trade: &TradeRecord, config: &Config, now_ns: i64) -> Self {
         let is_sell = trade.side == Side::Sell;
-        let mut watch =
-            Self { arm_above: i64::MAX, arm_below: i64::MIN, deadline_ns: i64::MAX, class: CLASS_NEVER, is_sell };
+        let mut watch = Self {
+            arm_above: i64::MAX,
+            arm_below: i64::MIN,
+            deadline_ns: i64::MAX,
+            class: CLASS_NEVER,
+            is_sell,
+        };
         if trade.quarantined {
             return watch;
         }
-        let mut due_at = |time_ns: Option<i64>| watch.deadline_ns = watch.deadline_ns.min(time_ns.unwrap_or(i64::MAX));
+        let mut due_at = |time_ns: Option<i64>| {
+            watch.deadline_ns = watch.deadline_ns.min(time_ns.unwrap_or(i64::MAX));
+        };
         let mut waits = false;
         if trade.in_flight.is_none() {
             for queued in &trade.queue {
@@ -168,7 +263,11 @@ impl Watch {
         if trade.state != TradeState::Closed {
             due_at(trade.flat_timer_ends_ns);
             due_at(trade.recovery_timer_ends_ns);
-            due_at(trade.better_since_ns.map(|since| since + config.hold_s * NS_PER_S));
+            due_at(
+                trade
+                    .better_since_ns
+                    .map(|since| since + config.hold_s * NS_PER_S),
+            );
             if trade.armed {
                 watch.class = class(trade.side, trade.state, trade.better_since_ns.is_some());
             } else {

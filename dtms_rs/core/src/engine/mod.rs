@@ -2,10 +2,12 @@
 //!
 //! Every public method decides, folds each event in at once and returns the events. State is the
 //! fold of the events; markets, quotes and leases stand beside it and follow from what is fed in.
-mod broker;
 mod course;
+mod outcomes;
 mod owners;
+mod positions;
 mod proposals;
+mod queue;
 mod registry;
 mod show;
 mod switches;
@@ -52,11 +54,21 @@ impl Roster {
             let rank = Rank::from_number(*number);
             let is_managers = matches!(rank, Some(Rank::Strategy | Rank::ProfitProtection));
             match rank {
-                Some(rank) if is_managers || *name == DTMS => roster.ranks.insert(Text::from(*name), rank),
-                Some(_) | None => return Err(CoreError::field(name, "has no rank that a manager may have")),
+                Some(rank) if is_managers || *name == DTMS => {
+                    roster.ranks.insert(Text::from(*name), rank)
+                }
+                Some(_) | None => {
+                    return Err(CoreError::field(
+                        name,
+                        "has no rank that a manager may have",
+                    ));
+                }
             };
         }
-        roster.managed_strategies = managed_strategies.iter().map(|name| Text::from(*name)).collect();
+        roster.managed_strategies = managed_strategies
+            .iter()
+            .map(|name| Text::from(*name))
+            .collect();
         Ok(roster)
     }
 
@@ -66,9 +78,18 @@ impl Roster {
             return None;
         }
         if name == DTMS {
-            return Some(if state.is_defensive() { Rank::DtmsDefensive } else { Rank::DtmsNormal });
+            return Some(if state.is_defensive() {
+                Rank::DtmsDefensive
+            } else {
+                Rank::DtmsNormal
+            });
         }
-        Some(self.ranks.get(name).copied().unwrap_or(Rank::ProfitProtection))
+        Some(
+            self.ranks
+                .get(name)
+                .copied()
+                .unwrap_or(Rank::ProfitProtection),
+        )
     }
 }
 
@@ -153,7 +174,10 @@ impl Engine {
     }
 
     fn step<R>(&mut self, reply: R) -> Step<R> {
-        Step { events: std::mem::take(&mut self.out), reply }
+        Step {
+            events: std::mem::take(&mut self.out),
+            reply,
+        }
     }
 
     /// Records a fact: builds the event, folds it in, and keeps it for the caller.
@@ -162,12 +186,21 @@ impl Engine {
         let (account_id, ticket, symbol, state) = match about {
             About::Trade(at) => {
                 let trade = self.book.trade(at)?;
-                let state = match &body {
-                    Body::StateChanged(StateChanged { to, .. }) => *to,
-                    _ => trade.state,
+                let state = if let Body::StateChanged(StateChanged { to, .. }) = &body {
+                    *to
+                } else {
+                    trade.state
                 };
-                let (ticket, symbol) = (trade.ticket, self.book.instrument(at.instrument)?.name().clone());
-                (self.book.account_of(at.instrument)?.id.clone(), ticket, symbol, Some(state))
+                let (ticket, symbol) = (
+                    trade.ticket,
+                    self.book.instrument(at.instrument)?.name().clone(),
+                );
+                (
+                    self.book.account_of(at.instrument)?.id.clone(),
+                    ticket,
+                    symbol,
+                    Some(state),
+                )
             }
             About::Instrument(index) => {
                 let symbol = self.book.instrument(index)?.name().clone();
@@ -178,7 +211,15 @@ impl Engine {
             About::Service => (Text::default(), 0, Text::default(), None),
         };
         let revision = self.book.revision + 1;
-        self.record(Event { revision, time_ns: now_ns, account_id, ticket, symbol, state: Maybe(state), body })
+        self.record(Event {
+            revision,
+            time_ns: now_ns,
+            account_id,
+            ticket,
+            symbol,
+            state: Maybe(state),
+            body,
+        })
     }
 
     fn record(&mut self, event: Event) -> Result<()> {
@@ -188,15 +229,24 @@ impl Engine {
     }
 
     fn watch(&mut self, at: At, now_ns: i64) -> Result<()> {
-        let Book { config, instruments, .. } = &mut self.book;
-        let instrument = instruments.get_mut(at.instrument).ok_or_else(|| CoreError::bug("no such instrument"))?;
+        let Book {
+            config,
+            instruments,
+            ..
+        } = &mut self.book;
+        let instrument = instruments
+            .get_mut(at.instrument)
+            .ok_or_else(|| CoreError::bug("no such instrument"))?;
         instrument.rewatch(at.slot, config, now_ns);
         Ok(())
     }
 
     fn asker(&self, at: At, name: &str) -> Result<Asker> {
         let trade = self.book.trade(at)?;
-        let rank = self.roster.rank(name, trade.state).unwrap_or(Rank::ProfitProtection);
+        let rank = self
+            .roster
+            .rank(name, trade.state)
+            .unwrap_or(Rank::ProfitProtection);
         Ok(Asker {
             rank,
             is_dtms: name == DTMS,
@@ -209,13 +259,17 @@ impl Engine {
         let hedging = self.book.account_of(instrument)?.hedging;
         let instrument = self.book.instrument(instrument)?;
         let reading = instrument.market.reading();
-        let swing = |price: Option<f64>| price.and_then(|price| instrument.symbol.nearest_price("swing", price).ok());
+        let swing = |price: Option<f64>| {
+            price.and_then(|price| instrument.symbol.nearest_price("swing", price).ok())
+        };
         Ok(Scene {
             symbol: &instrument.symbol,
             config: &self.book.config,
             hedging,
             quote: instrument.quote,
-            atr: reading.atr_slow.and_then(|atr| instrument.symbol.distance(atr)),
+            atr: reading
+                .atr_slow
+                .and_then(|atr| instrument.symbol.distance(atr)),
             swing_low: swing(reading.swing_low),
             swing_high: swing(reading.swing_high),
         })
@@ -224,6 +278,9 @@ impl Engine {
     fn quoted(&self, instrument: usize) -> Result<(Option<f64>, Option<f64>)> {
         let instrument = self.book.instrument(instrument)?;
         let price = |points: Points| instrument.symbol.price(points);
-        Ok((instrument.quote.map(|quote| price(quote.bid)), instrument.quote.map(|quote| price(quote.ask))))
+        Ok((
+            instrument.quote.map(|quote| price(quote.bid)),
+            instrument.quote.map(|quote| price(quote.ask)),
+        ))
     }
 }

@@ -31,16 +31,31 @@ impl Engine {
     }
 
     pub(super) fn every_trade(&self) -> Vec<At> {
-        let slots = |(instrument, of): (usize, usize)| (0..of).map(move |slot| At { instrument, slot });
-        self.book.instruments.iter().map(|instrument| instrument.trades.len()).enumerate().flat_map(slots).collect()
+        let slots =
+            |(instrument, of): (usize, usize)| (0..of).map(move |slot| At { instrument, slot });
+        self.book
+            .instruments
+            .iter()
+            .map(|instrument| instrument.trades.len())
+            .enumerate()
+            .flat_map(slots)
+            .collect()
     }
 
     /// The owner of a trade, `None` for an unknown trade.
     ///
     /// # Errors
     /// `CORE_PANIC` only.
-    pub fn ownership(&self, account_id: &str, ticket: u64, mono_ns: i64) -> Result<Option<Ownership>> {
-        self.book.find(account_id, ticket).map(|at| self.ownership_at(at, mono_ns)).transpose()
+    pub fn ownership(
+        &self,
+        account_id: &str,
+        ticket: u64,
+        mono_ns: i64,
+    ) -> Result<Option<Ownership>> {
+        self.book
+            .find(account_id, ticket)
+            .map(|at| self.ownership_at(at, mono_ns))
+            .transpose()
     }
 
     fn ownership_at(&self, at: At, mono_ns: i64) -> Result<Ownership> {
@@ -83,7 +98,13 @@ impl Engine {
                 self.leases.renew(key, mono_ns);
             } else {
                 let displaced = self.book.trade(at)?.managed_by.clone();
-                self.grant(at, &Text::from(manager), &displaced, GrantCause::Acquired, now_ns)?;
+                self.grant(
+                    at,
+                    &Text::from(manager),
+                    &displaced,
+                    GrantCause::Acquired,
+                    now_ns,
+                )?;
                 self.leases.observe(mono_ns);
                 self.watch(at, now_ns)?;
             }
@@ -141,15 +162,24 @@ impl Engine {
         if trade.managed_by == *manager && trade.owner_epoch == owner_epoch {
             return Ok(());
         }
-        let text = format!("{:?} owns the trade under epoch {}", trade.managed_by, trade.owner_epoch);
+        let text = format!(
+            "{:?} owns the trade under epoch {}",
+            trade.managed_by, trade.owner_epoch
+        );
         Err(CoreError::new(Reason::StaleEpoch, text))
     }
 
     /// Managers have a name, and it is not that of the service.
-    #[expect(clippy::unused_self, reason = "reads as the other checks of the engine")]
+    #[expect(
+        clippy::unused_self,
+        reason = "reads as the other checks of the engine"
+    )]
     pub(super) fn check_manager(&self, manager: &str) -> Result<()> {
         if manager.is_empty() || manager == crate::arbiter::DTMS {
-            return Err(CoreError::field("manager", "is empty or the service itself"));
+            return Err(CoreError::field(
+                "manager",
+                "is empty or the service itself",
+            ));
         }
         Ok(())
     }
@@ -157,7 +187,9 @@ impl Engine {
     /// DTMS and nobody hold no lease; nor does anybody on a trade that is over.
     pub(super) fn lease_to_owner(&mut self, at: At) -> Result<()> {
         let trade = self.book.trade(at)?;
-        let leases = !trade.managed_by.is_empty() && trade.managed_by != self.dtms && trade.state != TradeState::Closed;
+        let leases = !trade.managed_by.is_empty()
+            && trade.managed_by != self.dtms
+            && trade.state != TradeState::Closed;
         let key = self.book.key(at)?;
         if leases {
             self.leases.grant(key);
@@ -179,7 +211,11 @@ impl Engine {
             self.leases.drop(key);
             return Ok(());
         }
-        let cause = if self.leases.was_released(key) { GrantCause::Released } else { GrantCause::Expired };
+        let cause = if self.leases.was_released(key) {
+            GrantCause::Released
+        } else {
+            GrantCause::Expired
+        };
         let displaced = trade.managed_by.clone();
         self.grant(at, &self.dtms.clone(), &displaced, cause, now_ns)
     }
@@ -196,7 +232,10 @@ impl Engine {
     }
 
     pub(super) fn brakes(&self, at: At, manager: &str) -> Result<Brakes> {
-        Ok(Brakes { trading: self.book.trading, killed: self.is_killed(at, manager)? })
+        Ok(Brakes {
+            trading: self.book.trading,
+            killed: self.is_killed(at, manager)?,
+        })
     }
 
     /// Whether a kill switch stops `manager` on this trade.
@@ -211,7 +250,9 @@ impl Engine {
             (KillScope::Symbol, symbol),
             (KillScope::Manager, Text::from(manager)),
         ];
-        Ok(switches.iter().any(|switch| self.book.kills.contains(switch)))
+        Ok(switches
+            .iter()
+            .any(|switch| self.book.kills.contains(switch)))
     }
 
     /// Takes every trade that a thrown switch covers from its manager, and fences what he had in hand.

@@ -38,13 +38,21 @@ impl Engine {
     /// # Errors
     /// `FIELD_INVALID` names the field; `REQUEST_ID_REUSED` when the id was used for another body.
     /// An unknown trade is a denial.
-    pub fn propose(&mut self, asked: &Proposal<'_>, now_ns: i64, mono_ns: i64) -> Result<Step<Reply>> {
+    pub fn propose(
+        &mut self,
+        asked: &Proposal<'_>,
+        now_ns: i64,
+        mono_ns: i64,
+    ) -> Result<Step<Reply>> {
         self.check_manager(asked.manager)?;
         check_action(asked.action)?;
         let (manager, request_id) = (Text::from(asked.manager), Text::from(asked.request_id));
         if !asked.dry_run {
             if request_id.is_empty() || asked.request_id.chars().count() > LONGEST_REQUEST_ID {
-                return Err(CoreError::field("request_id", "is empty or longer than 64 characters"));
+                return Err(CoreError::field(
+                    "request_id",
+                    "is empty or longer than 64 characters",
+                ));
             }
             if let Some(reply) = self.answered(asked, &manager, &request_id)? {
                 return Ok(self.step(reply));
@@ -69,13 +77,30 @@ impl Engine {
             now_ns,
         }
         .denial();
-        let mut decision =
-            self.decision(at, &manager, &request_id, asked.action.clone(), asked.owner_epoch, denial, now_ns)?;
+        let mut decision = self.decision(
+            at,
+            &manager,
+            &request_id,
+            asked.action.clone(),
+            asked.owner_epoch,
+            denial,
+            now_ns,
+        )?;
         if asked.dry_run {
             (decision.decision_id, decision.revision, decision.dry_run) = (0, 0, true);
-            return Ok(self.step(Reply { decision, intent_id: None, outcome: None }));
+            return Ok(self.step(Reply {
+                decision,
+                intent_id: None,
+                outcome: None,
+            }));
         }
-        self.emit(About::Trade(at), now_ns, DecisionMade { decision: decision.clone() })?;
+        self.emit(
+            About::Trade(at),
+            now_ns,
+            DecisionMade {
+                decision: decision.clone(),
+            },
+        )?;
         let mut intent_id = None;
         if denial.is_none() {
             let order = self.order(at, change, asked.action)?;
@@ -83,26 +108,62 @@ impl Engine {
             intent_id = Some(self.book.last_intent);
         }
         self.watch(at, now_ns)?;
-        Ok(self.step(Reply { decision, intent_id, outcome: None }))
+        Ok(self.step(Reply {
+            decision,
+            intent_id,
+            outcome: None,
+        }))
     }
 
-    fn answered(&self, asked: &Proposal<'_>, manager: &Text, request_id: &Text) -> Result<Option<Reply>> {
-        let Some(answer) = self.book.answers.get(manager, request_id) else { return Ok(None) };
-        if !answer.is_to(asked.account_id, asked.ticket, asked.owner_epoch, asked.action) {
-            return Err(CoreError::new(Reason::RequestIdReused, "the request_id was used with another body"));
+    fn answered(
+        &self,
+        asked: &Proposal<'_>,
+        manager: &Text,
+        request_id: &Text,
+    ) -> Result<Option<Reply>> {
+        let Some(answer) = self.book.answers.get(manager, request_id) else {
+            return Ok(None);
+        };
+        if !answer.is_to(
+            asked.account_id,
+            asked.ticket,
+            asked.owner_epoch,
+            asked.action,
+        ) {
+            return Err(CoreError::new(
+                Reason::RequestIdReused,
+                "the request_id was used with another body",
+            ));
         }
-        let (decision, intent_id, outcome) = (answer.decision.clone(), answer.intent_id, answer.outcome.clone());
-        Ok(Some(Reply { decision, intent_id, outcome }))
+        let (decision, intent_id, outcome) = (
+            answer.decision.clone(),
+            answer.intent_id,
+            answer.outcome.clone(),
+        );
+        Ok(Some(Reply {
+            decision,
+            intent_id,
+            outcome,
+        }))
     }
 
-    fn deny_unknown(&mut self, asked: &Proposal<'_>, manager: Text, request_id: Text, now_ns: i64) -> Result<Step<Reply>> {
+    fn deny_unknown(
+        &mut self,
+        asked: &Proposal<'_>,
+        manager: Text,
+        request_id: Text,
+        now_ns: i64,
+    ) -> Result<Step<Reply>> {
         let code = DenialCode::TradeUnknown;
         let mut decision = Decision {
             decision_id: self.book.last_decision + 1,
             request_id,
             account_id: Text::from(asked.account_id),
             ticket: asked.ticket,
-            rank: Maybe(self.roster.rank(asked.manager, crate::enums::TradeState::Healthy)),
+            rank: Maybe(
+                self.roster
+                    .rank(asked.manager, crate::enums::TradeState::Healthy),
+            ),
             manager,
             action: asked.action.clone(),
             granted: false,
@@ -124,13 +185,26 @@ impl Engine {
             (decision.decision_id, decision.revision) = (0, 0);
         } else {
             let about = About::Unknown(asked.account_id, asked.ticket);
-            self.emit(about, now_ns, DecisionMade { decision: decision.clone() })?;
+            self.emit(
+                about,
+                now_ns,
+                DecisionMade {
+                    decision: decision.clone(),
+                },
+            )?;
         }
-        Ok(self.step(Reply { decision, intent_id: None, outcome: None }))
+        Ok(self.step(Reply {
+            decision,
+            intent_id: None,
+            outcome: None,
+        }))
     }
 
     /// A decision about a trade with all its inputs; it becomes the next event.
-    #[expect(clippy::too_many_arguments, reason = "a decision records everything it was made on")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a decision records everything it was made on"
+    )]
     pub(super) fn decision(
         &self,
         at: At,
@@ -177,11 +251,16 @@ impl Engine {
             ActionKind::Stop => Change::Stop(level(symbol, "action.stop", action.stop)?),
             ActionKind::Target => Change::Target(level(symbol, "action.target", action.target)?),
             ActionKind::PartialClose => {
-                let volume = action.volume.ok_or_else(|| CoreError::field("action.volume", "is missing"))?;
+                let volume = action
+                    .volume
+                    .ok_or_else(|| CoreError::field("action.volume", "is missing"))?;
                 Change::Partial(symbol.exact_volume("action.volume", volume).ok())
             }
             ActionKind::Close => Change::Close,
-            ActionKind::OpenHedge | ActionKind::CloseHedge | ActionKind::ReAdd | ActionKind::CloseReAdd => {
+            ActionKind::OpenHedge
+            | ActionKind::CloseHedge
+            | ActionKind::ReAdd
+            | ActionKind::CloseReAdd => {
                 return Err(CoreError::field("action.kind", "is for DTMS only"));
             }
         })
@@ -200,7 +279,7 @@ impl Engine {
         Ok(Order {
             kind: action.kind,
             purpose: action.purpose.0.unwrap_or(Purpose::Other),
-            leg: super::course::MAIN,
+            leg: super::queue::MAIN,
             position: trade.ticket,
             side: trade.side,
             volume,
@@ -214,7 +293,9 @@ impl Engine {
 fn check_action(action: &Action) -> Result<()> {
     let given = |field: &str, value: Option<f64>, may_be_zero: bool| match value {
         None => Err(CoreError::field(field, "is missing")),
-        Some(value) if value.is_finite() && (value > 0.0 || (may_be_zero && value == 0.0)) => Ok(()),
+        Some(value) if value.is_finite() && (value > 0.0 || (may_be_zero && value == 0.0)) => {
+            Ok(())
+        }
         Some(_) => Err(CoreError::field(field, "is not a positive number")),
     };
     match action.kind {
@@ -222,9 +303,10 @@ fn check_action(action: &Action) -> Result<()> {
         ActionKind::Target => given("action.target", action.target, true),
         ActionKind::PartialClose => given("action.volume", action.volume, false),
         ActionKind::Close => Ok(()),
-        ActionKind::OpenHedge | ActionKind::CloseHedge | ActionKind::ReAdd | ActionKind::CloseReAdd => {
-            Err(CoreError::field("action.kind", "is for DTMS only"))
-        }
+        ActionKind::OpenHedge
+        | ActionKind::CloseHedge
+        | ActionKind::ReAdd
+        | ActionKind::CloseReAdd => Err(CoreError::field("action.kind", "is for DTMS only")),
     }
 }
 

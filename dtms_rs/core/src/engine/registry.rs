@@ -41,13 +41,27 @@ impl Engine {
     ///
     /// # Errors
     /// `FIELD_INVALID`.
-    pub fn define_account(&mut self, account_id: &str, hedging: bool, currency: &str, now_ns: i64) -> Result<Step<()>> {
+    pub fn define_account(
+        &mut self,
+        account_id: &str,
+        hedging: bool,
+        currency: &str,
+        now_ns: i64,
+    ) -> Result<Step<()>> {
         if account_id.is_empty() {
             return Err(CoreError::field("account_id", "is empty"));
         }
-        let known = self.book.account(account_id).ok().and_then(|index| self.book.accounts.get(index));
-        if !known.is_some_and(|account| account.hedging == hedging && account.currency == *currency) {
-            let defined = AccountDefined { hedging, currency: Text::from(currency) };
+        let known = self
+            .book
+            .account(account_id)
+            .ok()
+            .and_then(|index| self.book.accounts.get(index));
+        if !known.is_some_and(|account| account.hedging == hedging && account.currency == *currency)
+        {
+            let defined = AccountDefined {
+                hedging,
+                currency: Text::from(currency),
+            };
             self.emit(About::Account(account_id), now_ns, defined)?;
         }
         Ok(self.step(()))
@@ -58,7 +72,12 @@ impl Engine {
     ///
     /// # Errors
     /// `ACCOUNT_UNKNOWN`, `FIELD_INVALID`.
-    pub fn define_symbol(&mut self, account_id: &str, spec: SymbolSpec, now_ns: i64) -> Result<Step<()>> {
+    pub fn define_symbol(
+        &mut self,
+        account_id: &str,
+        spec: SymbolSpec,
+        now_ns: i64,
+    ) -> Result<Step<()>> {
         self.book.account(account_id)?;
         let symbol = Symbol::try_new(spec.clone())?;
         if let Ok(index) = self.book.instrument_index(account_id, spec.symbol.as_str()) {
@@ -67,7 +86,10 @@ impl Engine {
                 return Ok(self.step(()));
             }
             if !instrument.trades.is_empty() && !instrument.symbol.has_units_of(&symbol) {
-                return Err(CoreError::field("point", "or volume_step changed while trades are registered"));
+                return Err(CoreError::field(
+                    "point",
+                    "or volume_step changed while trades are registered",
+                ));
             }
         }
         let name = spec.symbol.clone();
@@ -90,14 +112,22 @@ impl Engine {
     /// # Errors
     /// `ACCOUNT_UNKNOWN`, `SYMBOL_UNKNOWN`; `FIELD_INVALID` names the field; `TRADE_DIFFERS` when the
     /// ticket was registered with another body.
-    pub fn register(&mut self, asked: &Registration<'_>, now_ns: i64, mono_ns: i64) -> Result<Step<bool>> {
+    pub fn register(
+        &mut self,
+        asked: &Registration<'_>,
+        now_ns: i64,
+        mono_ns: i64,
+    ) -> Result<Step<bool>> {
         let index = self.book.instrument_index(asked.account_id, asked.symbol)?;
         let checked = self.check_registration(index, asked)?;
         if let Some(at) = self.book.find(asked.account_id, asked.ticket) {
             return if self.is_registered_so(at, index, asked, &checked)? {
                 Ok(self.step(false))
             } else {
-                Err(CoreError::new(Reason::TradeDiffers, format!("ticket {} is registered with another body", asked.ticket)))
+                Err(CoreError::new(
+                    Reason::TradeDiffers,
+                    format!("ticket {} is registered with another body", asked.ticket),
+                ))
             };
         }
         let (risk, risk_source) = match checked.sl {
@@ -142,10 +172,17 @@ impl Engine {
     /// An adopted position has no owner (I23); a managed strategy belongs to Universal, the rest to
     /// DTMS. A manager that a kill switch stops owns nothing.
     fn first_owner(&self, asked: &Registration<'_>) -> Text {
-        let stopped = self.book.kills.contains(&(crate::enums::KillScope::Manager, Text::from(UNIVERSAL)));
+        let stopped = self
+            .book
+            .kills
+            .contains(&(crate::enums::KillScope::Manager, Text::from(UNIVERSAL)));
         match asked.origin {
             Origin::External => Text::default(),
-            Origin::Client if !stopped && self.roster.managed_strategies.contains(asked.strategy_type) => Text::from(UNIVERSAL),
+            Origin::Client
+                if !stopped && self.roster.managed_strategies.contains(asked.strategy_type) =>
+            {
+                Text::from(UNIVERSAL)
+            }
             Origin::Client => self.dtms.clone(),
         }
     }
@@ -156,7 +193,10 @@ impl Engine {
             return Err(CoreError::field("ticket", "is 0"));
         }
         if asked.strategy_type.chars().count() > LONGEST_STRATEGY {
-            return Err(CoreError::field("strategy_type", "is longer than 64 characters"));
+            return Err(CoreError::field(
+                "strategy_type",
+                "is longer than 64 characters",
+            ));
         }
         if asked.opened_ns <= 0 {
             return Err(CoreError::field("opened_ns", "is not a time"));
@@ -164,7 +204,10 @@ impl Engine {
         let entry = symbol.exact_price("entry_price", asked.entry_price)?;
         let volume = symbol.exact_volume("volume", asked.volume)?;
         if !(symbol.volume_min..=symbol.volume_max).contains(&volume) {
-            return Err(CoreError::field("volume", "is not between volume_min and volume_max"));
+            return Err(CoreError::field(
+                "volume",
+                "is not between volume_min and volume_max",
+            ));
         }
         let level = |field: &str, price: Option<f64>, ahead: i64| -> Result<Option<Points>> {
             let Some(price) = price else { return Ok(None) };
@@ -176,10 +219,21 @@ impl Engine {
             }
         };
         let (sl, tp) = (level("sl", asked.sl, -1)?, level("tp", asked.tp, 1)?);
-        Ok(Checked { entry, volume, sl, tp })
+        Ok(Checked {
+            entry,
+            volume,
+            sl,
+            tp,
+        })
     }
 
-    fn is_registered_so(&self, at: At, index: usize, asked: &Registration<'_>, checked: &Checked) -> Result<bool> {
+    fn is_registered_so(
+        &self,
+        at: At,
+        index: usize,
+        asked: &Registration<'_>,
+        checked: &Checked,
+    ) -> Result<bool> {
         let trade = self.book.trade(at)?;
         Ok(at.instrument == index
             && trade.side == asked.side
@@ -196,15 +250,28 @@ impl Engine {
     /// # Errors
     /// `TRADE_UNKNOWN`; `FIELD_INVALID` while DTMS has something to settle for it: a command at the
     /// broker, queued actions, or a leg that would be left without its trade.
-    pub fn unregister(&mut self, account_id: &str, ticket: u64, by: &str, now_ns: i64) -> Result<Step<()>> {
+    pub fn unregister(
+        &mut self,
+        account_id: &str,
+        ticket: u64,
+        by: &str,
+        now_ns: i64,
+    ) -> Result<Step<()>> {
         let at = self.book.locate(account_id, ticket)?;
         let trade = self.book.trade(at)?;
         let is_busy = trade.in_flight.is_some() || !trade.queue.is_empty();
         if is_busy || trade.hedge.is_some() || trade.readd.is_some() {
-            return Err(CoreError::field("ticket", "has a command, action or leg that is not settled"));
+            return Err(CoreError::field(
+                "ticket",
+                "has a command, action or leg that is not settled",
+            ));
         }
         self.leases.drop(self.book.key(at)?);
-        self.emit(About::Trade(at), now_ns, TradeUnregistered { by: Text::from(by) })?;
+        self.emit(
+            About::Trade(at),
+            now_ns,
+            TradeUnregistered { by: Text::from(by) },
+        )?;
         Ok(self.step(()))
     }
 }

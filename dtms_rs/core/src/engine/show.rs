@@ -35,7 +35,10 @@ impl Engine {
     /// # Errors
     /// `CORE_PANIC` only.
     pub fn trade(&self, account_id: &str, ticket: u64) -> Result<Option<Trade>> {
-        self.book.find(account_id, ticket).map(|at| self.trade_at(at)).transpose()
+        self.book
+            .find(account_id, ticket)
+            .map(|at| self.trade_at(at))
+            .transpose()
     }
 
     fn trade_at(&self, at: At) -> Result<Trade> {
@@ -82,7 +85,12 @@ impl Engine {
             registered_ns: trade.registered_ns,
             origin: trade.origin,
             last_score: trade.last_score.clone(),
-            pending_actions: trade.current.iter().chain(&trade.queue).map(|queued| queued.action.clone()).collect(),
+            pending_actions: trade
+                .current
+                .iter()
+                .chain(&trade.queue)
+                .map(|queued| queued.action.clone())
+                .collect(),
             managers: trade.managers.clone(),
             quarantined: trade.quarantined,
             close_price: trade.close_price,
@@ -96,7 +104,9 @@ impl Engine {
     pub fn keys(&self, open_only: bool) -> Vec<(Text, u64)> {
         let mut listed = Vec::with_capacity(if open_only { 0 } else { self.trade_count() });
         for instrument in &self.book.instruments {
-            let Some(account) = self.book.accounts.get(instrument.account) else { continue };
+            let Some(account) = self.book.accounts.get(instrument.account) else {
+                continue;
+            };
             for trade in &instrument.trades {
                 if !(open_only && trade.state == TradeState::Closed) {
                     listed.push((trade.registered_revision, account.id.clone(), trade.ticket));
@@ -104,7 +114,10 @@ impl Engine {
             }
         }
         listed.sort_unstable_by_key(|(revision, _, _)| *revision);
-        listed.into_iter().map(|(_, account_id, ticket)| (account_id, ticket)).collect()
+        listed
+            .into_iter()
+            .map(|(_, account_id, ticket)| (account_id, ticket))
+            .collect()
     }
 
     /// Intents without a final outcome, oldest first.
@@ -133,7 +146,12 @@ impl Engine {
     #[must_use]
     pub fn status(&self) -> Status {
         let mut trades_by_state: BTreeMap<TradeState, u64> = BTreeMap::new();
-        for trade in self.book.instruments.iter().flat_map(|instrument| &instrument.trades) {
+        for trade in self
+            .book
+            .instruments
+            .iter()
+            .flat_map(|instrument| &instrument.trades)
+        {
             *trades_by_state.entry(trade.state).or_default() += 1;
         }
         Status {
@@ -153,16 +171,27 @@ impl Engine {
     pub fn open_positions(&self, account_id: &str) -> Result<Vec<(u64, u64)>> {
         let account = self.book.account(account_id)?;
         let mut listed = Vec::new();
-        for instrument in self.book.instruments.iter().filter(|instrument| instrument.account == account) {
+        for instrument in self
+            .book
+            .instruments
+            .iter()
+            .filter(|instrument| instrument.account == account)
+        {
             for trade in &instrument.trades {
                 for leg in [LegKind::Main, LegKind::Hedge, LegKind::ReAdd] {
                     let position = trade.position(leg);
-                    listed.extend(position.map(|position| (trade.registered_revision, trade.ticket, position)));
+                    listed.extend(
+                        position
+                            .map(|position| (trade.registered_revision, trade.ticket, position)),
+                    );
                 }
             }
         }
         listed.sort_by_key(|(revision, _, _)| *revision);
-        Ok(listed.into_iter().map(|(_, ticket, position)| (ticket, position)).collect())
+        Ok(listed
+            .into_iter()
+            .map(|(_, ticket, position)| (ticket, position))
+            .collect())
     }
 
     /// The ticket of the trade to which a broker's position belongs, as main position or as leg.

@@ -8,15 +8,31 @@ use crate::market::score::GREATEST_TOTAL;
 use crate::message::Text;
 
 /// The names of a reported score, in the order of [`Score`].
-pub const PARTS: [&str; 6] =
-    ["structure", "vwap_volume", "momentum", "ema_alignment", "delta_pressure", "candle_conviction"];
+pub const PARTS: [&str; 6] = [
+    "structure",
+    "vwap_volume",
+    "momentum",
+    "ema_alignment",
+    "delta_pressure",
+    "candle_conviction",
+];
 
 impl Engine {
     /// # Errors
     /// `CORE_PANIC` only.
-    pub fn set_trading_state(&mut self, state: TradingState, by: &str, reason: &str, now_ns: i64) -> Result<Step<()>> {
+    pub fn set_trading_state(
+        &mut self,
+        state: TradingState,
+        by: &str,
+        reason: &str,
+        now_ns: i64,
+    ) -> Result<Step<()>> {
         if state != self.book.trading {
-            let changed = TradingStateChanged { trading_state: state, by: Text::from(by), reason: Text::from(reason) };
+            let changed = TradingStateChanged {
+                trading_state: state,
+                by: Text::from(by),
+                reason: Text::from(reason),
+            };
             self.emit(About::Service, now_ns, changed)?;
         }
         Ok(self.step(()))
@@ -42,7 +58,17 @@ impl Engine {
         let value = Text::from(value);
         if self.book.kills.contains(&(scope, value.clone())) != engaged {
             let (by, reason) = (Text::from(by), Text::from(reason));
-            self.emit(About::Service, now_ns, KillSwitchChanged { scope, value: value.clone(), engaged, by, reason })?;
+            self.emit(
+                About::Service,
+                now_ns,
+                KillSwitchChanged {
+                    scope,
+                    value: value.clone(),
+                    engaged,
+                    by,
+                    reason,
+                },
+            )?;
             if engaged {
                 self.disown(scope, &value, now_ns)?;
             }
@@ -74,7 +100,14 @@ impl Engine {
             return Err(CoreError::field("valid_until_ns", "is not in the future"));
         }
         let score = self.outside_score(index, named, by)?;
-        self.emit(About::Instrument(index), now_ns, ScoreReported { score, valid_until_ns })?;
+        self.emit(
+            About::Instrument(index),
+            now_ns,
+            ScoreReported {
+                score,
+                valid_until_ns,
+            },
+        )?;
         self.evaluate_attentive(index, now_ns, false)?;
         Ok(self.step(()))
     }
@@ -91,10 +124,21 @@ impl Engine {
         if named.is_empty() {
             return Err(CoreError::field("score", "has neither parts nor a total"));
         }
-        let value = |name: &str| named.iter().find_map(|(other, value)| (*other == name).then_some(*value));
-        let [structure, vwap_volume, momentum, ema_alignment, delta_pressure, candle_conviction] =
-            PARTS.map(|name| value(name).unwrap_or(0.0));
-        let sum = structure + vwap_volume + momentum + ema_alignment + delta_pressure + candle_conviction;
+        let value = |name: &str| {
+            named
+                .iter()
+                .find_map(|(other, value)| (*other == name).then_some(*value))
+        };
+        let [
+            structure,
+            vwap_volume,
+            momentum,
+            ema_alignment,
+            delta_pressure,
+            candle_conviction,
+        ] = PARTS.map(|name| value(name).unwrap_or(0.0));
+        let sum =
+            structure + vwap_volume + momentum + ema_alignment + delta_pressure + candle_conviction;
         let given = value("total").filter(|total| *total != 0.0);
         let total = given.unwrap_or_else(|| sum.clamp(-GREATEST_TOTAL, GREATEST_TOTAL));
         let reading = self.book.instrument(index)?.market.reading();

@@ -55,7 +55,10 @@ impl Engine {
         let index = self.book.instrument_index(account_id, symbol)?;
         let lengths = [batch.bid.len(), batch.ask.len(), batch.volume.len()];
         if lengths.iter().any(|length| *length != batch.time_msc.len()) {
-            return Err(CoreError::field("time_msc", "differs in length from bid, ask or volume"));
+            return Err(CoreError::field(
+                "time_msc",
+                "differs in length from bid, ask or volume",
+            ));
         }
         let prices = batch.bid.iter().zip(batch.ask).zip(batch.volume);
         let mut taken = 0;
@@ -72,7 +75,15 @@ impl Engine {
         Ok(self.step(taken))
     }
 
-    fn take_tick(&mut self, index: usize, time_msc: i64, bid: f64, ask: f64, volume: f64, now_ns: i64) -> Result<()> {
+    fn take_tick(
+        &mut self,
+        index: usize,
+        time_msc: i64,
+        bid: f64,
+        ask: f64,
+        volume: f64,
+        now_ns: i64,
+    ) -> Result<()> {
         let instrument = self.book.instrument_mut(index)?;
         let quote = Quote {
             bid: instrument.symbol.nearest_price("bid", bid)?,
@@ -85,7 +96,10 @@ impl Engine {
         if !(volume.is_finite() && volume >= 0.0) {
             return Err(CoreError::field("volume", "is not a number of at least 0"));
         }
-        if instrument.quote.is_some_and(|last| time_msc < last.time_msc) {
+        if instrument
+            .quote
+            .is_some_and(|last| time_msc < last.time_msc)
+        {
             return Ok(());
         }
         instrument.quote = Some(quote);
@@ -112,7 +126,12 @@ impl Engine {
         if timeframe_s == 0 {
             return Err(CoreError::field("timeframe_s", "is 0"));
         }
-        let is_taken = self.book.instrument_mut(index)?.market.on_bar(timeframe_s, bar).is_ok();
+        let is_taken = self
+            .book
+            .instrument_mut(index)?
+            .market
+            .on_bar(timeframe_s, bar)
+            .is_ok();
         if is_taken {
             self.evaluate_attentive(index, now_ns, true)?;
         }
@@ -137,28 +156,41 @@ impl Engine {
     /// No later than this something is due in [`Self::on_time`]; leases run on the other clock.
     #[must_use]
     pub fn next_deadline_ns(&self) -> Option<i64> {
-        let earliest = self.book.instruments.iter().map(|instrument| instrument.earliest_ns).min();
+        let earliest = self
+            .book
+            .instruments
+            .iter()
+            .map(|instrument| instrument.earliest_ns)
+            .min();
         earliest.filter(|deadline| *deadline != i64::MAX)
     }
 
     /// Finds the trades to which the market or the time says something, and evaluates those only.
-    pub(super) fn evaluate_attentive(&mut self, index: usize, now_ns: i64, edges: bool) -> Result<()> {
+    pub(super) fn evaluate_attentive(
+        &mut self,
+        index: usize,
+        now_ns: i64,
+        edges: bool,
+    ) -> Result<()> {
         self.book.instrument_mut(index)?.evaluated_at_ns = now_ns;
         if self.book.instrument(index)?.trades.is_empty() {
             return Ok(());
         }
-        let buy = self.view(index, Side::Buy, now_ns, edges)?;
-        let sell = self.view(index, Side::Sell, now_ns, edges)?;
-        let mask = buy.attention(Side::Buy) | sell.attention(Side::Sell);
+        let long = self.view(index, Side::Buy, now_ns, edges)?;
+        let short = self.view(index, Side::Sell, now_ns, edges)?;
+        let mask = long.attention(Side::Buy) | short.attention(Side::Sell);
         let mut due = std::mem::take(&mut self.due);
         due.clear();
         let instrument = self.book.instrument_mut(index)?;
         sift(instrument, mask, now_ns, &mut due);
         for slot in &due {
-            let at = At { instrument: index, slot: *slot };
+            let at = At {
+                instrument: index,
+                slot: *slot,
+            };
             let view = match self.book.trade(at)?.side {
-                Side::Buy => &buy,
-                Side::Sell => &sell,
+                Side::Buy => &long,
+                Side::Sell => &short,
             };
             self.evaluate(at, view, now_ns)?;
         }
@@ -168,31 +200,50 @@ impl Engine {
 
     /// One alarm per silence, for symbols with open trades.
     fn note_stale(&mut self, index: usize, now_ns: i64) -> Result<()> {
-        let Book { config, instruments, .. } = &mut self.book;
-        let instrument = instruments.get_mut(index).ok_or_else(|| CoreError::bug("no such instrument"))?;
+        let Book {
+            config,
+            instruments,
+            ..
+        } = &mut self.book;
+        let instrument = instruments
+            .get_mut(index)
+            .ok_or_else(|| CoreError::bug("no such instrument"))?;
         let is_stale = !instrument.stale_alarmed
             && instrument.quote.is_some()
             && now_ns - instrument.quoted_at_ns > config.stale_after_s * NS_PER_S
-            && instrument.trades.iter().any(|trade| trade.state != TradeState::Closed);
+            && instrument
+                .trades
+                .iter()
+                .any(|trade| trade.state != TradeState::Closed);
         if !is_stale {
             return Ok(());
         }
         instrument.stale_alarmed = true;
-        let detail = Text::from(format!("no price for more than {} s", config.stale_after_s).as_str());
-        self.emit(About::Instrument(index), now_ns, AlarmRaised { code: AlarmCode::DataStale, detail })
+        let detail =
+            Text::from(format!("no price for more than {} s", config.stale_after_s).as_str());
+        self.emit(
+            About::Instrument(index),
+            now_ns,
+            AlarmRaised {
+                code: AlarmCode::DataStale,
+                detail,
+            },
+        )
     }
 }
 
 /// The hot path: one pass over the watches, nothing allocated for a trade that needs nothing.
 fn sift(instrument: &mut Instrument, mask: u32, now_ns: i64, due: &mut Vec<usize>) {
     // Without a price no level is reached: the bounds lie beyond both.
-    let (bid, ask) = instrument.quote.map_or((0, 0), |quote| (quote.bid.0, quote.ask.0));
+    let (bid, ask) = instrument
+        .quote
+        .map_or((0, 0), |quote| (quote.bid.0, quote.ask.0));
     let has_quote = instrument.quote.is_some();
     let mut earliest_ns = i64::MAX;
     for (slot, watch) in instrument.watches.iter().enumerate() {
         let exit = if watch.is_sell { ask } else { bid };
-        let is_reached = has_quote & ((exit >= watch.arm_above) | (exit <= watch.arm_below));
-        let is_due = is_reached | (watch.deadline_ns <= now_ns) | ((mask >> watch.class) & 1 == 1);
+        let is_reached = has_quote && (exit >= watch.arm_above || exit <= watch.arm_below);
+        let is_due = is_reached || watch.deadline_ns <= now_ns || (mask >> watch.class) & 1 == 1;
         if is_due {
             due.push(slot);
         } else {

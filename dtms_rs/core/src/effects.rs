@@ -1,0 +1,244 @@
+//! What intents, outcomes and reports of the broker do to a trade.
+
+use crate::book::{At, Book, OpenIntent};
+use crate::enums::{ActionKind, LegKind, OutcomeStatus, Purpose};
+use crate::error::{CoreError, Result};
+use crate::event::{Event, IntentRecorded, LegClosed, OutcomeRecorded, PositionChanged};
+use crate::message::Maybe;
+use crate::symbol::{Points, Steps};
+use crate::trade::{LegRecord, Queued};
+
+impl Book {
+    pub(crate) fn intend(&mut self, at: At, event: &Event, intent: &IntentRecorded) -> Result<()> {
+        self.last_intent = intent.intent_id;
+        let request_id = self.answers.link(intent.decision_id, intent.intent_id);
+        let open = OpenIntent {
+            account_id: event.account_id.clone(),
+            ticket: event.ticket,
+            symbol: event.symbol.clone(),
+            request_id,
+            is_unknown: false,
+            intent: intent.clone(),
+        };
+        self.intents.insert(intent.intent_id, open);
+        let trade = self.trade_mut(at)?;
+        trade.in_flight = Some(intent.intent_id);
+        if let Some(place) = trade
+            .queue
+            .iter()
+            .position(|queued| queued.action.action_id == intent.action_id)
+        {
+            trade.current = Some(trade.queue.remove(place));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn conclude(
+        &mut self,
+        at: At,
+        event: &Event,
+        recorded: &OutcomeRecorded,
+    ) -> Result<()> {
+        let outcome = &recorded.outcome;
+        let missing = || CoreError::bug(format!("outcome of unknown intent {}", outcome.intent_id));
+        let open = self
+            .intents
+            .get_mut(&outcome.intent_id)
+            .ok_or_else(missing)?;
+        if outcome.status == OutcomeStatus::Unknown {
+            open.is_unknown = true;
+            let open = open.clone();
+            self.answers
+                .amend(&open.intent.manager, &open.request_id, |answer| {
+                    answer.outcome = Some(outcome.clone());
+                });
+            return Ok(());
+        }
+        let open = self
+            .intents
+            .remove(&outcome.intent_id)
+            .ok_or_else(missing)?;
+        self.answers
+            .amend(&open.intent.manager, &open.request_id, |answer| {
+                answer.outcome = Some(outcome.clone());
+            });
+        let trade = self.trade_mut(at)?;
+        trade.in_flight = None;
+        let current = if open.intent.action_id == 0 {
+            None
+        } else {
+            trade.current.take()
+        };
+        if let (Some(queued), Some(retry_at_ns)) = (current, recorded.retry_at_ns) {
+            let attempt = queued.attempt + 1;
+            trade.queue.insert(
+                0,
+                Queued {
+                    action: queued.action,
+                    attempt,
+                    not_before_ns: retry_at_ns,
+                },
+            );
+        }
+        if outcome.status == OutcomeStatus::Confirmed {
+            self.take_effect(at, event, &open.intent, recorded)?;
+        }
+        Ok(())
+    }
+
+    /// What a confirmed command has changed at the broker.
+    fn take_effect(
+        &mut self,
+        at: At,
+        event: &Event,
+        intent: &IntentRecorded,
+        recorded: &OutcomeRecorded,
+    ) -> Result<()> {
+        let outcome = &recorded.outcome;
+        let key = self.key(at)?;
+        let instrument = self.instrument_mut(at.instrument)?;
+        let symbol = &instrument.symbol;
+        let level = |name: &str, price: Option<f64>| {
+            price
+                .map(|price| symbol.nearest_price(name, price))
+                .transpose()
+        };
+        let sl = level("outcome.sl", outcome.sl)?;
+        let tp = level("outcome.tp", outcome.tp)?;
+        let price = level("outcome.price", outcome.price)?;
+        let volume = match outcome.volume.filter(|volume| *volume > 0.0) {
+            Some(volume) => symbol.exact_volume("outcome.volume", volume)?,
+            None if intent.volume > 0.0 => symbol.exact_volume("volume", intent.volume)?,
+            None => Steps(0),
+        };
+        let trade = instrument
+            .trades
+            .get_mut(at.slot)
+            .ok_or_else(|| CoreError::bug("no such trade"))?;
+        let is_own = intent.action_id != 0;
+        let is_partial = intent.kind == ActionKind::PartialClose;
+        trade.note_change(&intent.manager, is_partial, event.time_ns);
+        let mut opened = None;
+        match (intent.kind, intent.leg) {
+            (ActionKind::Stop | ActionKind::Target, _) => {
+                let is_echoed =
+                    sl.is_some() || tp.is_some() || (intent.sl.is_none() && intent.tp.is_none());
+                if is_echoed {
+                    if sl != trade.sl {
+                        trade.set_by_rank = Maybe(Some(intent.rank));
+                    }
+                    (trade.sl, trade.tp, trade.confirmed_at_ns) = (sl, tp, event.time_ns);
+                }
+            }
+            (ActionKind::OpenHedge, _) => {
+                let entry = price.ok_or_else(|| {
+                    CoreError::field("outcome.price", "is missing for an opening")
+                })?;
+                trade.hedge = Some(LegRecord {
+                    ticket: outcome.opened_ticket,
+                    volume,
+                    entry,
+                    sl,
+                });
+                opened = Some(outcome.opened_ticket);
+            }
+            (ActionKind::ReAdd, _) if intent.position == 0 => {
+                let entry = price.ok_or_else(|| {
+                    CoreError::field("outcome.price", "is missing for an opening")
+                })?;
+                trade.readd = Some(LegRecord {
+                    ticket: outcome.opened_ticket,
+                    volume,
+                    entry,
+                    sl,
+                });
+                trade.closed_volume = Steps(0);
+                opened = Some(outcome.opened_ticket);
+            }
+            (ActionKind::ReAdd, _) => {
+                trade.volume += volume;
+                (trade.closed_volume, trade.hedge_reduction) = (Steps(0), Steps(0));
+            }
+            (_, LegKind::Main) => {
+                trade.volume = Steps((trade.volume - volume).0.max(0));
+                if is_own && intent.purpose == Maybe(Some(Purpose::Partial)) {
+                    trade.partial_taken = true;
+                    trade.closed_volume += volume;
+                }
+            }
+            (ActionKind::Close, LegKind::Hedge) => {
+                trade.volume = Steps((trade.volume - volume).0.max(0));
+                trade.hedge_reduction += volume;
+            }
+            (_, LegKind::Hedge) => reduce(trade.hedge.as_mut(), volume),
+            (_, LegKind::ReAdd) => reduce(trade.readd.as_mut(), volume),
+        }
+        if let Some(position) = opened {
+            self.positions.insert((key.0, position), key.1);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn correct(
+        &mut self,
+        at: At,
+        changed: &PositionChanged,
+        time_ns: i64,
+    ) -> Result<()> {
+        let instrument = self.instrument_mut(at.instrument)?;
+        let symbol = &instrument.symbol;
+        let level = |name: &str, price: Option<f64>| {
+            price
+                .map(|price| symbol.nearest_price(name, price))
+                .transpose()
+        };
+        let (sl, tp) = (level("sl", changed.sl)?, level("tp", changed.tp)?);
+        let volume = symbol.exact_volume("volume", changed.volume)?;
+        let trade = instrument
+            .trades
+            .get_mut(at.slot)
+            .ok_or_else(|| CoreError::bug("no such trade"))?;
+        match changed.leg {
+            LegKind::Main => {
+                if sl != trade.sl {
+                    trade.set_by_rank = Maybe(None);
+                }
+                (trade.volume, trade.sl, trade.tp, trade.confirmed_at_ns) =
+                    (volume, sl, tp, time_ns);
+            }
+            LegKind::Hedge => correct_leg(trade.hedge.as_mut(), volume, sl),
+            LegKind::ReAdd => correct_leg(trade.readd.as_mut(), volume, sl),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn lose_leg(&mut self, at: At, closed: &LegClosed) -> Result<()> {
+        let key = self.key(at)?;
+        let trade = self.trade_mut(at)?;
+        match closed.leg {
+            LegKind::Main => {
+                trade.main_closed = true;
+                trade.volume = Steps(0);
+                trade.close_price = Some(closed.price);
+            }
+            LegKind::Hedge => trade.hedge = None,
+            LegKind::ReAdd => trade.readd = None,
+        }
+        if closed.leg != LegKind::Main {
+            self.positions.remove(&(key.0, closed.position));
+        }
+        Ok(())
+    }
+}
+
+fn reduce(leg: Option<&mut LegRecord>, volume: Steps) {
+    if let Some(leg) = leg {
+        leg.volume = Steps((leg.volume - volume).0.max(0));
+    }
+}
+
+fn correct_leg(leg: Option<&mut LegRecord>, volume: Steps, sl: Option<Points>) {
+    if let Some(leg) = leg {
+        (leg.volume, leg.sl) = (volume, sl);
+    }
+}
