@@ -87,7 +87,8 @@ class Desk:
 
     async def register(self, key: TradeKey, body: Mapping[str, Any], origin: int, by: str) -> bool:
         """True when the trade is new. Raises FIELD_INVALID, SYMBOL_UNKNOWN or TRADE_DIFFERS."""
-        if self.engine.trade_count >= self.max_trades:
+        known = self.engine.trade(*key)
+        if known is None and self.engine.trade_count >= self.max_trades:
             raise DtmsError(
                 Reason.LIMIT_REACHED,
                 f"{self.engine.trade_count} trades are registered",
@@ -103,7 +104,8 @@ class Desk:
             body.get("sl"),
             body.get("tp"),
             body["strategy_type"],
-            body["opened_ns"] or self.clock.now_ns(),
+            # "Now" of a repeat is the "now" of the first time.
+            body["opened_ns"] or (self.clock.now_ns() if known is None else known["opened_ns"]),
             origin,
             by,
             self.clock.now_ns(),

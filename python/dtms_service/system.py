@@ -176,8 +176,9 @@ class System:
 
     async def close(self) -> None:
         """Finishes what is at the broker, writes a snapshot and gives the journal back."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for task in (self._timer, self._watcher):
+            if task is not None:
+                task.cancel()
         if not self.failed.done():
             await self.executor.idle()
             await self._save_snapshot()

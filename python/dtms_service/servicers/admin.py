@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dtms.v1 import admin_service_pb2 as pb
+from dtms.v1 import trade_pb2
+from dtms_service.describe import enum_name
 from dtms_service.interceptors import Call
 from dtms_service.latency import Latencies
 from dtms_service.servicers.paging import require
@@ -36,7 +38,10 @@ class AdminServicer:
             started_ns=system.started_ns,
             trading_state=status["trading_state"],
             kill_switches=[pb.KillSwitch(**switch) for switch in status["kill_switches"]],
-            states=[pb.StateCount(state=state, trades=trades) for state, trades in status["states"].items()],
+            states=[
+                pb.StateCount(state=enum_name(trade_pb2.TradeState, state), trades=trades)
+                for state, trades in status["states"].items()
+            ],
             account_ids=system.doors.account_ids,
             watchers=self.watches.open,
             tick_to_decision=_latency(system.monitor.tick_to_decision),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
-from dtms_service.errors import invalid
+from dtms_service.errors import DtmsError, FieldViolation, invalid, invalid_fields
 
 T = TypeVar("T")
 
@@ -16,6 +17,17 @@ MAX_BATCH = 500  # trades or grants named in one request: about 150 KB of answer
 def require(field: str, given: object) -> None:
     if not given:
         raise invalid(field, "required")
+
+
+@contextmanager
+def inside(message: str) -> Iterator[None]:
+    """Fields that are refused in here are named by their path in the request: ``message.field``."""
+    try:
+        yield
+    except DtmsError as error:
+        if not error.violations:
+            raise
+        raise invalid_fields([FieldViolation(f"{message}.{v.field}", v.why) for v in error.violations]) from None
 
 
 def page_of(items: Sequence[T], page_size: int, page_token: str, max_page_size: int) -> tuple[Sequence[T], str]:

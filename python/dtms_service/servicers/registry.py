@@ -11,7 +11,7 @@ from dtms_service.config import LimitsConfig
 from dtms_service.desk import Desk
 from dtms_service.doors import Doors
 from dtms_service.interceptors import Call
-from dtms_service.servicers.paging import page_of, require
+from dtms_service.servicers.paging import inside, page_of, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,12 @@ class RegistryServicer:
 
     async def RegisterTrade(self, request: pb.RegisterTradeRequest, call: Call) -> pb.RegisterTradeResponse:
         require("registration", request.HasField("registration"))
-        key = (self.doors.resolve(request.registration.account_id), request.registration.ticket)
-        body = convert.to_dict(request.registration)
-        created = await self.desk.register(key, body, convert.ORIGIN_CLIENT, call.principal.name)
-        return pb.RegisterTradeResponse(trade=convert.trade(self.desk.trade(key)), created=created)
+        with inside("registration"):
+            require("symbol", request.registration.symbol)
+            key = (self.doors.resolve(request.registration.account_id), request.registration.ticket)
+            body = convert.to_dict(request.registration)
+            created = await self.desk.register(key, body, convert.ORIGIN_CLIENT, call.principal.name)
+        return pb.RegisterTradeResponse(trade=await self._durable(key), created=created)
 
     async def GetRegistration(self, request: pb.GetRegistrationRequest, _call: Call) -> pb.GetRegistrationResponse:
         key = (self.doors.resolve(request.account_id), request.ticket)
