@@ -12,8 +12,15 @@ from typing import Any
 import grpc.aio
 from google.protobuf.message import Message
 
-from dtms.v1 import action_pb2, arbitration_service_pb2, market_data_service_pb2, paper_service_pb2
-from dtms.v1 import registry_service_pb2, score_pb2, trade_pb2
+from dtms.v1 import (
+    action_pb2,
+    arbitration_service_pb2,
+    market_data_service_pb2,
+    paper_service_pb2,
+    registry_service_pb2,
+    score_pb2,
+    trade_pb2,
+)
 from dtms_client import AsyncClient
 from dtms_service.broker.faults import Faults
 from dtms_service.config import Config
@@ -84,7 +91,9 @@ class Stack:
         """One price through StreamTicks, awaited until all that follows is done."""
         self.now_msc += after_ms
         self.bid = bid
-        tick = market_data_service_pb2.Tick(time_msc=self.now_msc, bid=bid, ask=ask if ask is not None else bid + 0.0001)
+        tick = market_data_service_pb2.Tick(
+            time_msc=self.now_msc, bid=bid, ask=ask if ask is not None else bid + 0.0001
+        )
         await self.feed(market_data_service_pb2.StreamTicksRequest(symbol=symbol, ticks=[tick]))
         await self.system.executor.idle()
 
@@ -126,7 +135,7 @@ class Stack:
         volume: float = 1.0,
         *,
         symbol: str = SYMBOL,
-        **levels: float,
+        **levels: Any,
     ) -> registry_service_pb2.Registration:
         """A position at the paper broker, by hand; the registration that fits it."""
         request = paper_service_pb2.OpenPositionRequest(symbol=symbol, side=side, volume=volume, **levels)
@@ -153,7 +162,7 @@ class Stack:
         volume: float = 1.0,
         *,
         strategy_type: str = "",
-        **levels: float,
+        **levels: Any,
     ) -> trade_pb2.Trade:
         """A registered position: a BUY at 1.1001 with stop 1.0951 and target 1.1101 unless said otherwise."""
         if not self.bid:
@@ -196,7 +205,9 @@ class Stack:
         return {p.ticket: (p.volume, p.sl, p.tp) for p in self.system.paper.broker.positions()}
 
 
-def stop_at(price: float, purpose: action_pb2.Purpose.ValueType = action_pb2.PURPOSE_OTHER, **more: Any) -> action_pb2.Action:
+def stop_at(
+    price: float, purpose: action_pb2.Purpose.ValueType = action_pb2.PURPOSE_OTHER, **more: Any
+) -> action_pb2.Action:
     return action_pb2.Action(kind=action_pb2.ACTION_KIND_STOP, purpose=purpose, stop=price, **more)
 
 

@@ -1,4 +1,4 @@
-"""Any method of the protocol by the type of its request, over a plain channel: what no client wraps can be called too."""
+"""Any method of the protocol by the type of its request, over a plain channel: also what no client wraps."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Engine:
         """Gives every lease its full length from now on. Call it once recovery is done."""
     def define_account(self, account_id: str, hedging: bool, currency: str, now_ns: int) -> Step:
         """No event when it is known so."""
-    def define_symbol(self, account_id: str, spec: dict[str, Any], now_ns: int) -> Step:
+    def define_symbol(self, account_id: str, spec: Mapping[str, Any], now_ns: int) -> Step:
         """``spec`` is a ``SymbolSpec``. No event when it is known so. ACCOUNT_UNKNOWN, FIELD_INVALID."""
     def register(
         self,
@@ -145,7 +145,7 @@ class Engine:
         account_id: str,
         ticket: int,
         owner_epoch: int,
-        action: dict[str, Any],
+        action: Mapping[str, Any],
         dry_run: bool,
         now_ns: int,
         mono_ns: int,
@@ -154,7 +154,7 @@ class Engine:
 
         The same request again answers as before, without events. FIELD_INVALID, REQUEST_ID_REUSED.
         """
-    def on_outcome(self, outcome: dict[str, Any], now_ns: int) -> Step:
+    def on_outcome(self, outcome: Mapping[str, Any], now_ns: int) -> Step:
         """What became of an intent (``Outcome``). What is settled already changes nothing. FIELD_INVALID."""
     def on_position(
         self, account_id: str, position: int, volume: float, sl: float | None, tp: float | None, now_ns: int
@@ -170,7 +170,7 @@ class Engine:
         self,
         account_id: str,
         symbol: str,
-        score: dict[str, Any],
+        score: Mapping[str, Any],
         by: str,
         valid_until_ns: int,
         now_ns: int,
@@ -198,7 +198,7 @@ class Engine:
         """revision, trading_state, kill_switches (scope, value), states ({TradeState: count}), open_intents (count)."""
     def position_owner(self, account_id: str, position: int) -> int | None:
         """The ticket of the trade that a broker's position belongs to, main position or leg."""
-    def apply(self, event: dict[str, Any]) -> None:
+    def apply(self, event: Mapping[str, Any]) -> None:
         """Folds a recorded event in. FUTURE_REVISION when events before it are missing."""
     def snapshot(self) -> bytes:
         """The folded state, with version and checksum."""

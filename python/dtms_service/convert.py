@@ -5,10 +5,9 @@ The core speaks dicts whose keys are the proto's field names, so conversion is g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from dtms.v1 import action_pb2, event_pb2, market_data_service_pb2, ownership_pb2, trade_pb2
@@ -37,8 +36,9 @@ CLOSE_REASONS: dict[CloseReason, int] = {
     CloseReason.STOP_OUT: event_pb2.CLOSE_REASON_STOP_OUT,
 }
 
-Reader = Callable[[Message], Any]
-_plans: dict[Descriptor, list[tuple[str, bool, Reader]]] = {}
+Reader = Callable[[Any], object]
+
+_plans: dict[object, list[tuple[str, bool, Reader]]] = {}
 
 
 def encode_event(event: Mapping[str, Any]) -> bytes:
@@ -49,6 +49,12 @@ def encode_event(event: Mapping[str, Any]) -> bytes:
 def decode_event(body: bytes) -> dict[str, Any]:
     """The inverse of :func:`encode_event`, for ``Engine.apply``."""
     return to_dict(event_pb2.Event.FromString(body))
+
+
+def decision_in(body: bytes) -> dict[str, Any] | None:
+    """The decision that an encoded event records; None for any other event."""
+    event = event_pb2.Event.FromString(body)
+    return to_dict(event.decision_made.decision) if event.HasField("decision_made") else None
 
 
 def event_message(body: bytes) -> event_pb2.Event:
@@ -73,25 +79,41 @@ def entry_of_trade(view: trade_pb2.Trade) -> Entry:
 def to_dict(message: Message) -> dict[str, Any]:
     """Fields by name; enums as ints; absent optional fields and messages are left out, plain scalars never are."""
     out: dict[str, Any] = {}
-    for name, has_presence, read in _plan(message.DESCRIPTOR):
+    for name, has_presence, read in _plan(message):
         if not has_presence or message.HasField(name):
             out[name] = read(getattr(message, name))
     return out
 
 
-def _plan(descriptor: Descriptor) -> list[tuple[str, bool, Reader]]:
-    plan = _plans.get(descriptor)
+def _plan(message: Message) -> list[tuple[str, bool, Reader]]:
+    plan = _plans.get(message.DESCRIPTOR)
     if plan is None:
-        plan = _plans[descriptor] = [(f.name, f.has_presence, _reader(f)) for f in descriptor.fields]
+        plan = _plans[message.DESCRIPTOR] = [
+            (f.name, f.has_presence, _READERS[f.is_repeated, f.message_type is not None])
+            for f in message.DESCRIPTOR.fields
+        ]
     return plan
 
 
-def _reader(field: FieldDescriptor) -> Reader:
-    if field.message_type is None:
-        return list if field.is_repeated else lambda value: value
-    if field.is_repeated:
-        return lambda items: [to_dict(item) for item in items]  # type: ignore[attr-defined]  # a repeated container
-    return to_dict
+def _messages(items: Iterable[Message]) -> list[dict[str, Any]]:
+    return [to_dict(item) for item in items]
+
+
+def _scalars(items: Iterable[object]) -> list[object]:
+    return list(items)
+
+
+def _scalar(value: object) -> object:
+    return value
+
+
+# By (repeated, message).
+_READERS: dict[tuple[bool, bool], Reader] = {
+    (False, False): _scalar,
+    (False, True): to_dict,
+    (True, False): _scalars,
+    (True, True): _messages,
+}
 
 
 def _varint(value: int) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from typing import Protocol
+
+from google.protobuf.descriptor import EnumDescriptor
 
 from dtms.v1 import action_pb2, event_pb2, ownership_pb2, trade_pb2
 
@@ -90,7 +92,12 @@ def action_words(action: action_pb2.Action) -> str:
     return " ".join([kind, f"({purpose})", *numbers])
 
 
-def enum_name(enum: EnumTypeWrapper, number: int) -> str:
+class _Enum(Protocol):
+    @property
+    def DESCRIPTOR(self) -> EnumDescriptor: ...  # noqa: N802  protobuf's name
+
+
+def enum_name(enum: _Enum, number: int) -> str:
     """The value's name without the enum's prefix."""
     descriptor = enum.DESCRIPTOR
     value = descriptor.values_by_number.get(number)

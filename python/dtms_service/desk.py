@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -82,7 +82,7 @@ class Desk:
     async def define_account(self, account_id: str, hedging: bool, currency: str) -> None:
         await self._commit(self._run(self.engine.define_account, account_id, hedging, currency, self.clock.now_ns()))
 
-    async def define_symbol(self, account_id: str, spec: Mapping[str, Any]) -> None:
+    async def define_symbol(self, account_id: str, spec: dict[str, Any]) -> None:
         await self._commit(self._run(self.engine.define_symbol, account_id, spec, self.clock.now_ns()))
 
     async def register(self, key: TradeKey, body: Mapping[str, Any], origin: int, by: str) -> bool:
@@ -137,7 +137,7 @@ class Desk:
         request_id: str,
         key: TradeKey,
         owner_epoch: int,
-        action: Mapping[str, Any],
+        action: dict[str, Any],
         *,
         dry_run: bool = False,
     ) -> Verdict:
@@ -159,7 +159,7 @@ class Desk:
             outcome = await asyncio.shield(waiting)
         return Verdict(decision, outcome)
 
-    async def report_score(self, account_id: str, symbol: str, score: Mapping[str, Any], by: str, valid_ms: int) -> int:
+    async def report_score(self, account_id: str, symbol: str, score: dict[str, Any], by: str, valid_ms: int) -> int:
         now_ns = self.clock.now_ns()
         until_ns = now_ns + valid_ms * 1_000_000
         return await self._commit(
@@ -181,15 +181,16 @@ class Desk:
         return self._hand_over(self._run(self.engine.on_tick, account_id, symbol, *values, self.clock.now_ns()))
 
     def bar(self, account_id: str, symbol: str, timeframe_s: int, bar: Bar) -> bool:
-        """A closed bar. Raises FIELD_INVALID for a late or broken one."""
-        now_ns = self.clock.now_ns()
-        return self._hand_over(self._run(self.engine.on_bar, account_id, symbol, timeframe_s, *bar, now_ns))
+        """A closed bar; False when it was late, repeated or broken and changed nothing. Raises SYMBOL_UNKNOWN."""
+        step = self._run(self.engine.on_bar, account_id, symbol, timeframe_s, *bar, self.clock.now_ns())
+        self._hand_over(step)
+        return bool(step.reply)
 
     def time(self) -> bool:
         """Timers, holds, leases and retries that are due."""
         return self._hand_over(self._run(self.engine.on_time, self.clock.now_ns(), self.clock.mono_ns()))
 
-    def outcome(self, view: Mapping[str, Any]) -> None:
+    def outcome(self, view: dict[str, Any]) -> None:
         self._hand_over(self._run(self.engine.on_outcome, view, self.clock.now_ns()))
 
     def position(self, account_id: str, position: int, volume: float, sl: float | None, tp: float | None) -> None:
@@ -216,6 +217,10 @@ class Desk:
         """Trades in order of registration."""
         return self.engine.keys(not include_closed)
 
+    def view(self, key: TradeKey) -> bytes:
+        """The encoded Trade as of now: wait for the engine's revision before showing it. Raises TRADE_UNKNOWN."""
+        return self._view(key)[1]
+
     def views(self, include_closed: bool) -> list[bytes]:
         """Encoded trades in order of registration, as of now: wait for the engine's revision before showing them."""
         return [self._view(key)[1] for key in self.keys(include_closed)]
@@ -235,9 +240,9 @@ class Desk:
             raise trade_unknown(key)
         return view
 
-    def decisions(self) -> Iterable[dict[str, Any]]:
+    def decisions(self) -> Iterator[dict[str, Any]]:
         """The durable decisions kept in memory, newest first, each with its revision."""
-        return reversed(self._decisions)
+        yield from reversed(self._decisions)
 
     async def settled(self) -> None:
         """Everything that was handed over so far is durable and published."""
@@ -251,6 +256,13 @@ class Desk:
             event = convert.decode_event(body)
             self._run(self.engine.apply, event)
             self._remember(event)
+
+    def recall(self, events: Iterable[tuple[int, bytes]]) -> None:
+        """Takes the decisions of events that are folded already, so that they can be listed and explained."""
+        for revision, body in events:
+            decision = convert.decision_in(body)
+            if decision is not None:
+                self._keep_decision(decision, revision)
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 
@@ -318,9 +330,12 @@ class Desk:
 
     def _remember(self, event: dict[str, Any]) -> None:
         if made := event.get("decision_made"):
-            self._decisions.append({**made["decision"], "revision": event["revision"]})
-            if len(self._decisions) > self.decisions_kept:
-                self._decisions.popleft()
+            self._keep_decision(made["decision"], event["revision"])
+
+    def _keep_decision(self, decision: dict[str, Any], revision: int) -> None:
+        self._decisions.append({**decision, "revision": revision})
+        if len(self._decisions) > self.decisions_kept:
+            self._decisions.popleft()
 
     def _view(self, key: TradeKey) -> tuple[int, bytes]:
         cached = self._views.get(key)

@@ -11,7 +11,8 @@
         ├── HistoryInvalid         a price file breaks a rule, at a line and column
         ├── JournalDamaged         recorded history does not verify, at a revision
         ├── JournalFailed          the disk refused: nothing later is durable
-        └── JournalVersionUnknown  written by a newer DTMS, or not by DTMS at all
+        ├── JournalVersionUnknown  written by a newer DTMS, or not by DTMS at all
+        └── PortBusy               the address cannot be bound
 
 The texts may change; reasons, attributes and metadata keys may not.
 A denial ("no, because ...") is an answer and never raised.
@@ -174,3 +175,11 @@ class JournalVersionUnknown(FatalError):
         what = f"journal format {found}" if found else "not a DTMS journal"
         super().__init__(f"{path}: {what}; this version reads format {known}")
         self.path, self.found, self.known = path, found, known
+
+
+class PortBusy(FatalError):
+    """The address cannot be bound."""
+
+    def __init__(self, address: str, why: str) -> None:
+        super().__init__(f"{address}: cannot listen: {why}")
+        self.address, self.why = address, why

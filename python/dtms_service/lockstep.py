@@ -37,7 +37,7 @@ class Proposal:
     account_id: str
     ticket: int
     owner_epoch: int
-    action: Mapping[str, Any]
+    action: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

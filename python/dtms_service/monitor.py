@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -42,7 +43,7 @@ class Monitor:
     doors: Doors
     executor: Executor
     quotes: Quotes
-    spec_of: Callable[[SymbolSpec], dict[str, object]]
+    spec_of: Callable[[SymbolSpec], dict[str, Any]]
     virtual_clock: VirtualClock | None
     # Lockstep: the managers' turn after each tick.
     managers_turn: Callable[[], Awaitable[None]] | None = None

@@ -26,7 +26,7 @@ from dtms.v1 import (
 )
 from dtms_service.config import Config
 from dtms_service.credentials import Credentials
-from dtms_service.errors import DtmsError, FatalError
+from dtms_service.errors import PortBusy
 from dtms_service.interceptors import Pipeline
 from dtms_service.servicers.admin import AdminServicer
 from dtms_service.servicers.arbitration import ArbitrationServicer
@@ -54,14 +54,6 @@ _OPTIONS = [
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
-
-
-class PortBusy(FatalError):
-    """The address cannot be bound."""
-
-    def __init__(self, address: str, why: str) -> None:
-        super().__init__(f"{address}: cannot listen: {why}")
-        self.address = address
 
 
 @dataclass(slots=True)
@@ -99,9 +91,10 @@ class Server:
 
     async def run(self) -> None:
         """Until drained. Raises what made the service fail."""
-        draining = asyncio.create_task(self.system.draining.wait())
+        draining: asyncio.Future[Any] = asyncio.ensure_future(self.system.draining.wait())
+        failed: asyncio.Future[Any] = self.system.failed
         try:
-            await asyncio.wait({draining, self.system.failed}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({draining, failed}, return_when=asyncio.FIRST_COMPLETED)
             if self.system.failed.done():
                 await self.health.enter_graceful_shutdown()
                 self.system.failed.result()
@@ -183,6 +176,3 @@ def _keep(task: asyncio.Task[None]) -> None:
     """A task without a reference may be collected before it has run."""
     _kept.add(task)
     task.add_done_callback(_kept.discard)
-
-
-__all__ = ["DtmsError", "PortBusy", "Server"]

@@ -61,4 +61,5 @@ def to_status(error: DtmsError) -> grpc.Status:
     status = status_pb2.Status(
         code=code_pb2.Code.Value(code.name), message=error.message[:MAX_DETAIL_CHARS], details=details
     )
-    return rpc_status.to_status(status)
+    answer: grpc.Status = rpc_status.to_status(status)
+    return answer

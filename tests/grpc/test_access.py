@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from dtms.v1 import arbitration_service_pb2, error_reason_pb2, paper_service_pb2, registry_service_pb2
 from dtms.v1.admin_service_pb2 import GetSystemStatusRequest, SetTradingStateRequest
 from dtms.v1.event_pb2 import TRADING_STATE_HALTED
+from dtms.v1.trade_pb2 import SIDE_BUY
 from dtms.v1.trade_status_service_pb2 import GetTradeRequest
 from dtms_client import errors
 from dtms_client._channel import deadlines
@@ -126,7 +127,8 @@ async def test_nobody_gets_in_without_a_credential(stack: Stack, method: MethodD
 
 
 @pytest.mark.parametrize(
-    "authorization", ["", "Bearer ", "Bearer wrong", "Basic dXNlcjpwYXNz", "bearer {token}", "{token}", "Bearer {token}x"]
+    "authorization",
+    ["", "Bearer ", "Bearer wrong", "Basic dXNlcjpwYXNz", "bearer {token}", "{token}", "Bearer {token}x"],
 )
 async def test_anything_but_the_whole_token_is_no_credential(stack: Stack, authorization: str) -> None:
     """A wrong scheme, a wrong token and half a token are all the same: unknown."""
@@ -206,7 +208,7 @@ async def test_facts_of_an_error_travel_as_metadata(stack: Stack) -> None:
 
 async def test_bad_fields_travel_as_bad_request(stack: Stack) -> None:
     """INVALID_ARGUMENT carries each field with why, beside the reason."""
-    error = await raw_error(stack, "feed", paper_service_pb2.OpenPositionRequest(symbol="EURUSD", side="SIDE_BUY"))
+    error = await raw_error(stack, "feed", paper_service_pb2.OpenPositionRequest(symbol="EURUSD", side=SIDE_BUY))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     (violation,) = details(error)["BadRequest"].field_violations
     assert violation.field == "volume"

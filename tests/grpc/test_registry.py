@@ -14,8 +14,8 @@ from dtms.v1.registry_service_pb2 import (
     GetOwnershipRequest,
     GetRegistrationRequest,
     ListRegistrationsRequest,
-    Registration,
     RegisterTradeRequest,
+    Registration,
 )
 from dtms_client import errors
 from tests.stack import DTMS, EXIT_MANAGER, UNIVERSAL, Stack, running, stop_at
@@ -48,9 +48,15 @@ async def test_a_registered_trade_is_answered_as_it_was_given(stack: Stack) -> N
     answer = await register(stack, registration())
     assert answer.created
     trade = answer.trade
-    assert (trade.account_id, trade.ticket, trade.symbol, trade.side) == ("1000@paper", 77, "EURUSD", trade_pb2.SIDE_BUY)
+    assert (trade.account_id, trade.ticket, trade.symbol, trade.side) == (
+        "1000@paper",
+        77,
+        "EURUSD",
+        trade_pb2.SIDE_BUY,
+    )
     assert (trade.entry_price, trade.volume, trade.initial_sl, trade.initial_tp) == (1.1001, 0.5, 1.0951, 1.1101)
-    assert (trade.risk_distance, trade.risk_source) == (pytest.approx(0.005), trade_pb2.RISK_SOURCE_STOP)
+    assert trade.risk_distance == pytest.approx(0.005)
+    assert trade.risk_source == trade_pb2.RISK_SOURCE_STOP
     assert (trade.state, trade.phase) == (trade_pb2.TRADE_STATE_HEALTHY, trade_pb2.STATE_PHASE_CONFIRMED)
     assert (trade.managed_by, trade.origin) == (DTMS, trade_pb2.ORIGIN_CLIENT)
     assert await stack.get_trade(77) == trade
@@ -195,7 +201,6 @@ async def test_the_strategy_decides_who_owns_a_new_trade(
 
 async def test_ownership_tells_when_breakeven_was_triggered(stack: Stack) -> None:
     """breakeven_triggered turns true with the broker's echo of a breakeven stop."""
-    from dtms.v1.action_pb2 import PURPOSE_BREAKEVEN
 
     trade = await stack.trade()
     await stack.tick(1.1031)

@@ -46,58 +46,72 @@ def distances(entry: Entry) -> tuple[float, float]:
     return entry.sl.value, entry.tp.value
 
 
+def close_at(breakout: DonchianBreakout, price: float) -> None:
+    """One bar that closes there, after it was inside."""
+    breakout.on_bar(ClosedBar(10**6, 1.05, max(1.05, price), min(1.05, price), price, 4.0))
+
+
+def opened(breakout: DonchianBreakout, open_sides: frozenset[Side] = NONE_OPEN) -> list[Entry]:
+    (tick,) = ticks([1.05])
+    return breakout.on_tick(tick, open_sides)
+
+
 def test_nothing_is_opened_before_n_is_known() -> None:
     """The rule waits for 20 closed bars, however far the price runs."""
     breakout = rule()
-    flat_bars(breakout, 19)
-    assert [breakout.on_tick(tick, NONE_OPEN) for tick in ticks([1.05, 1.2, 0.8])] == [[], [], []]
+    flat_bars(breakout, 18)
+    close_at(breakout, 1.5)
+    assert opened(breakout) == []
     assert breakout.n is None
 
 
 def test_a_breakout_buys_with_a_stop_of_two_n_and_a_target_of_three_stops() -> None:
-    """Above the channel the rule buys once: stop 2 N away, target 3 times as far."""
+    """After a close above the channel the next tick is bought, once: stop 2 N away, target 3 times as far."""
     breakout = rule()
     flat_bars(breakout, 20)
     assert breakout.n == pytest.approx(0.1)
-    inside, beyond, further = ticks([1.05, 1.1001, 1.1002])
-    assert breakout.on_tick(inside, NONE_OPEN) == []
-    (entry,) = breakout.on_tick(beyond, NONE_OPEN)
+    close_at(breakout, 1.15)
+    assert breakout.n == pytest.approx((19 * 0.1 + 0.1) / 20)
+    (entry,) = opened(breakout)
     assert (entry.side, entry.volume) == (Side.BUY, 0.1)
     assert distances(entry) == pytest.approx((0.2, 0.6))
-    assert breakout.on_tick(further, frozenset({Side.BUY})) == []
+    assert opened(breakout) == []
 
 
 def test_the_mirror_of_a_breakout_sells() -> None:
-    """Below the channel the rule sells with the same distances."""
+    """After a close below the channel the rule sells with the same distances."""
     breakout = rule()
-    flat_bars(breakout, 20)
-    inside, beyond = ticks([1.05, 0.9999])
-    assert breakout.on_tick(inside, NONE_OPEN) == []
-    (entry,) = breakout.on_tick(beyond, NONE_OPEN)
+    flat_bars(breakout, 20, low=1.0, high=1.1)
+    close_at(breakout, 0.95)
+    (entry,) = opened(breakout)
     assert entry.side is Side.SELL
-    assert distances(entry) == pytest.approx((0.2, 0.6))
+    n = (19 * 0.1 + 0.15) / 20
+    assert distances(entry) == pytest.approx((2 * n, 6 * n))
 
 
 def test_a_side_that_is_open_is_not_opened_again_and_the_other_may_be() -> None:
     """At most one trade a side is open, and both sides may be."""
     breakout = rule()
     flat_bars(breakout, 20)
-    inside, above, below = ticks([1.05, 1.2, 0.9])
-    breakout.on_tick(inside, NONE_OPEN)
-    assert breakout.on_tick(above, frozenset({Side.BUY})) == []
-    assert [entry.side for entry in breakout.on_tick(below, frozenset({Side.BUY}))] == [Side.SELL]
+    close_at(breakout, 1.15)
+    assert opened(breakout, frozenset({Side.BUY})) == []
+    close_at(breakout, 0.9)
+    assert [entry.side for entry in opened(breakout, frozenset({Side.BUY}))] == [Side.SELL]
 
 
-def test_a_price_that_stays_outside_is_one_breakout() -> None:
-    """After its trade was stopped out, the rule does not buy again before the price has been inside."""
+def test_closes_that_stay_outside_are_one_breakout() -> None:
+    """After its trade was stopped out, the rule does not buy again before a bar has closed inside."""
     breakout = rule()
     flat_bars(breakout, 20)
-    sides = [[e.side for e in breakout.on_tick(tick, NONE_OPEN)] for tick in ticks([1.05, 1.2, 1.3, 1.05, 1.2])]
-    assert sides == [[], [Side.BUY], [], [], [Side.BUY]]
+    sides = []
+    for price in (1.15, 1.25, 1.05, 1.05, 1.05, 1.3):
+        close_at(breakout, price)
+        sides.append([entry.side for entry in opened(breakout)])
+    assert sides == [[Side.BUY], [], [], [], [], [Side.BUY]]
 
 
 def test_the_rule_agrees_with_a_naive_twin() -> None:
-    """On a random walk the entries are those of a rule that recomputes channel and N from all bars at every tick."""
+    """On a random walk the entries are those of a rule that recomputes channel and N from all bars at every close."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201  # repeats the walk
     chance = random.Random(seed)
@@ -107,30 +121,36 @@ def test_the_rule_agrees_with_a_naive_twin() -> None:
         bids.append(round(price, 5))
     breakout, builder = rule(period=20), BarBuilder(60)
     bars: list[ClosedBar] = []
-    got: list[tuple[int, Entry]] = []
+    got: list[tuple[int, Side, float]] = []
     wanted: list[tuple[int, Side, float]] = []
-    last_inside = {Side.BUY: False, Side.SELL: False}
+    before: Side | None = None
     for index, tick in enumerate(ticks(bids, step_ms=3000)):
         bar = builder.add(tick.time_msc, tick.bid, tick.volume)
         if bar is not None:
             breakout.on_bar(bar)
             bars.append(bar)
-        got += [(index, entry) for entry in breakout.on_tick(tick, NONE_OPEN)]
-        if len(bars) >= 20:
-            ranges = [bars[0].high - bars[0].low] + [
-                max(b.high - b.low, abs(b.high - a.close), abs(b.low - a.close)) for a, b in itertools.pairwise(bars)
-            ]
-            n = sum(ranges[:20]) / 20
-            for true_range in ranges[20:]:
-                n = (19 * n + true_range) / 20
-            upper, lower = max(b.high for b in bars[-20:]), min(b.low for b in bars[-20:])
-            beyond = {Side.BUY: tick.bid > upper, Side.SELL: tick.bid < lower}
-            wanted += [(index, side, 2 * n) for side in Side if beyond[side] and last_inside[side]]
-            last_inside = {side: not beyond[side] for side in Side}
+            if len(bars) > 20:
+                channel = bars[-21:-1]
+                above, below = bar.close > max(b.high for b in channel), bar.close < min(b.low for b in channel)
+                beyond = Side.BUY if above else Side.SELL if below else None
+                if beyond is not None and beyond is not before:
+                    wanted.append((index, beyond, 2 * naive_n(bars)))
+                before = beyond
+        got += [(index, e.side, e.sl.value) for e in breakout.on_tick(tick, NONE_OPEN) if e.sl is not None]
     assert len(wanted) > 10, "the walk must break out, or the test proves nothing"
-    assert [(index, entry.side) for index, entry in got] == [(index, side) for index, side, _ in wanted]
-    stops = [entry.sl.value for _, entry in got if entry.sl is not None]
-    assert stops == pytest.approx([distance for _, _, distance in wanted], rel=1e-9)
+    assert [entry[:2] for entry in got] == [entry[:2] for entry in wanted]
+    assert [stop for *_, stop in got] == pytest.approx([stop for *_, stop in wanted], rel=1e-9)
+
+
+def naive_n(bars: list[ClosedBar]) -> float:
+    """Wilder's average of the true range over all bars."""
+    ranges = [bars[0].high - bars[0].low] + [
+        max(b.high - b.low, abs(b.high - a.close), abs(b.low - a.close)) for a, b in itertools.pairwise(bars)
+    ]
+    n = sum(ranges[:20]) / 20
+    for true_range in ranges[20:]:
+        n = (19 * n + true_range) / 20
+    return n
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.live import Live
 
 from dtms.v1.admin_service_pb2 import GetSystemStatusResponse
+from dtms.v1.event_pb2 import Event
+from dtms.v1.trade_status_service_pb2 import Progress
 from dtms_client import AsyncClient, DtmsError
 from dtms_client.watch import Listed, Relisted
 from dtms_service.credentials import token_path
@@ -30,6 +32,7 @@ from dtms_service.service import CREDENTIALS_FOLDER, SERVING
 SERVICE, MANAGER, GATEWAY = "service", "exit-manager", "gateway"
 HISTORY = "eurusd_h1_2017.csv.gz"
 SYMBOL, PROFILE, VOLUME, SPREAD_POINTS = "EURUSD", "swing", 1.0, 10
+ENTRY_BAR_S = 28_800  # three bars a day: trades that live for days, so that a year shows every state
 START_DEADLINE_S = 60.0  # a cold start of three interpreters on a busy machine takes about 5 s
 STOP_DEADLINE_S = 20.0
 REFRESH_S = 0.25  # the table asks for the open trades so often; events come by themselves
@@ -125,6 +128,7 @@ def _options(out: Path) -> ReplayOptions:
         symbol=SYMBOL,
         trades=(),
         volume=VOLUME,
+        entry_bar_s=ENTRY_BAR_S,
         spread_points=SPREAD_POINTS,
         strategy_type="",
         out=out,
@@ -145,7 +149,16 @@ def _manager_arguments(address: str, tokens: Path) -> list[str]:
 def _gateway_arguments(address: str, tokens: Path, options: ReplayOptions) -> list[str]:
     return [
         *("gateway", *map(str, options.files), "--symbol", SYMBOL, "--profile", PROFILE),
-        *("--volume", str(VOLUME), "--spread-points", str(SPREAD_POINTS), "--out", str(options.out)),
+        *(
+            "--volume",
+            str(VOLUME),
+            "--entry-bar-s",
+            str(ENTRY_BAR_S),
+            "--spread-points",
+            str(SPREAD_POINTS),
+            "--out",
+            str(options.out),
+        ),
         *("--service", address, "--token-file", str(token_path(tokens, "gateway"))),
         *("--trader-token-file", str(token_path(tokens, TRADER))),
     ]
@@ -177,7 +190,7 @@ async def _follow(client: AsyncClient, table: LiveTable) -> None:
     async for item in client.watch(snapshot=True, progress_interval_ms=250):
         if isinstance(item, Listed | Relisted):
             table.show_trades(item.trades)
-        elif hasattr(item, "ticket"):
+        elif isinstance(item, Event):
             table.show_event(item)
-        if time_ns := getattr(item, "time_ns", 0):
-            table.virtual_time = clock(time_ns)
+        if isinstance(item, Event | Progress):
+            table.virtual_time = clock(item.time_ns)

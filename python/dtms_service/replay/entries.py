@@ -65,13 +65,14 @@ class EntryRule(Protocol):
 
 
 class DonchianBreakout:
-    """The entry of Turtle System 1 (C. Faith, "The Original Turtle Trading Rules", 2003), on bars instead of days.
+    """The entry of Turtle System 1 (C. Faith, "The Original Turtle Trading Rules", 2003), on closes of bars.
 
-    Buy when the price exceeds the high of the last ``period`` closed bars, sell below their low; the stop stands
-    ``stop_atr`` x N away, N being the 20-bar Wilder average of the true range. A breakout is a tick outside of the
-    channel after one inside; at most one trade a side is open. Left out: the filter that skips a breakout after a
-    winning one, adding to winners, and the exit at the opposite 10-bar extreme, whose place a target of
-    ``target_r`` x the stop distance takes.
+    Buy when a bar closes above the high of the ``period`` bars before it, sell when it closes below their low; the
+    stop stands ``stop_atr`` x N away, N being the 20-bar Wilder average of the true range. The Turtles bought inside of
+    the day, at the channel; a history of bars does not say what was traded there, so the close decides and the next
+    tick is bought. A breakout follows a close inside of the channel, or beyond its other end; at most one trade a side
+    is open. Left out: the filter that skips a breakout after a winning one, adding to winners, and the exit at the
+    opposite 10-bar extreme, whose place a target of ``target_r`` x the stop distance takes.
     """
 
     N_PERIOD = 20
@@ -97,8 +98,8 @@ class DonchianBreakout:
         self._first_ranges: list[float] = []
         self._n: float | None = None
         self._close: float | None = None
-        self._upper, self._lower = math.inf, -math.inf
-        self._buy_armed = self._sell_armed = False  # the price was inside of the channel, or beyond its other end
+        self._beyond: Side | None = None  # where the last bar closed, seen from the channel before it
+        self._signal: Side | None = None
 
     @property
     def timeframe_s(self) -> int:
@@ -110,25 +111,19 @@ class DonchianBreakout:
         return self._n
 
     def on_bar(self, bar: ClosedBar) -> None:
+        self._signal = None
+        if self._n is not None and len(self._bars) == self._bars.maxlen:
+            beyond = self._side_of(bar.close)
+            if beyond is not None and beyond is not self._beyond:
+                self._signal = beyond
+            self._beyond = beyond
         self._average(self._true_range(bar))
         self._close = bar.close
         self._bars.append(bar)
-        if self._n is not None and len(self._bars) == self._bars.maxlen:
-            self._upper = max(b.high for b in self._bars)
-            self._lower = min(b.low for b in self._bars)
 
-    def on_tick(self, tick: Tick, open_sides: Collection[Side]) -> list[Entry]:
-        bid = tick.bid
-        if self._lower <= bid <= self._upper:
-            self._buy_armed = self._sell_armed = self._n is not None
-            return []
-        if bid > self._upper:
-            side, armed = Side.BUY, self._buy_armed
-            self._buy_armed, self._sell_armed = False, True
-        else:
-            side, armed = Side.SELL, self._sell_armed
-            self._buy_armed, self._sell_armed = True, False
-        if not armed or not self._n or side in open_sides:
+    def on_tick(self, tick: Tick, open_sides: Collection[Side]) -> list[Entry]:  # noqa: ARG002  # the close decided
+        side, self._signal = self._signal, None
+        if side is None or not self._n or side in open_sides:
             return []
         distance = self._stop_atr * self._n
         return [
@@ -139,6 +134,11 @@ class DonchianBreakout:
                 tp=Level(LevelKind.DISTANCE, self._target_r * distance),
             )
         ]
+
+    def _side_of(self, close: float) -> Side | None:
+        if close > max(bar.high for bar in self._bars):
+            return Side.BUY
+        return Side.SELL if close < min(bar.low for bar in self._bars) else None
 
     def missed(self) -> list[str]:
         return []

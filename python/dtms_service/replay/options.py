@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dtms_service import history, symbols
@@ -22,6 +23,7 @@ Progress = Callable[[int, int], None]  # rows done, rows in all
 class ReplayOptions:
     """``trades`` is a schedule (``entries.TRADE_SYNTAX``); empty means the Turtle rule with ``volume`` lots a trade.
 
+    ``entry_bar_s`` is the length of that rule's bars, s; None means the slow timeframe.
     ``spread_points`` is for files without a spread of their own. ``strategy_type`` is what trades are registered with.
     """
 
@@ -29,6 +31,7 @@ class ReplayOptions:
     symbol: str
     trades: Sequence[str]
     volume: float | None
+    entry_bar_s: int | None
     spread_points: int | None
     strategy_type: str
     out: Path
@@ -38,9 +41,10 @@ class ReplayOptions:
         """In words, for the report."""
         if self.trades:
             return "opened by schedule: " + "; ".join(self.trades)
+        bars = f"{self.entry_bar_s / 3600:g} h bars" if self.entry_bar_s else "bars of the slow timeframe"
         return (
-            f"Turtle System 1 entry: {self.volume:g} lots at a break of the 20-bar channel, either side, one trade a "
-            "side; stop 2 N, target three times the stop"
+            f"Turtle System 1 entry on {bars}: {self.volume:g} lots after a close beyond the 20-bar channel, either "
+            "side, one trade a side; stop 2 N, target three times the stop"
         )
 
 
@@ -83,19 +87,22 @@ def _entry_rule(options: ReplayOptions, config: Config) -> EntryRule:
         return parse_trades(options.trades)
     if options.volume is None:
         raise invalid("volume", "required: lots of each trade that the entry rule opens (or give --trade)")
-    return DonchianBreakout(timeframe_s=config.engine.fast_s, volume=options.volume)
+    return DonchianBreakout(timeframe_s=options.entry_bar_s or config.engine.slow_s, volume=options.volume)
 
 
 def _ticks(options: ReplayOptions, infos: list[HistoryInfo], point: float, progress: Progress) -> Iterator[Tick]:
     total = sum(path.stat().st_size for path in options.files)
     before = 0
     for path, _info in zip(options.files, infos, strict=True):
-        start = before
         yield from history.read(
             path,
             point=point,
             spread_points=options.spread_points,
-            progress=lambda done, _of, start=start: progress(start + done, total),
+            progress=partial(_advance, progress, before, total),
         )
         before += path.stat().st_size
     progress(total, total)
+
+
+def _advance(progress: Progress, before: int, total: int, done: int, _of: int) -> None:
+    progress(before + done, total)

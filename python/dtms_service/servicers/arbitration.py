@@ -13,7 +13,7 @@ from dtms_service.doors import Doors
 from dtms_service.errors import DtmsError, invalid
 from dtms_service.interceptors import Call
 from dtms_service.servicers.explain import Explainer
-from dtms_service.servicers.paging import MAX_BATCH, page_of, require
+from dtms_service.servicers.paging import MAX_BATCH, page_size_of, require
 
 MAX_REQUEST_ID_CHARS = 64
 
@@ -73,20 +73,26 @@ class ArbitrationServicer:
         key = request.WhichOneof("key")
         if key is None:
             raise invalid("key", "required: decision_id, request_id or revision")
+        require(key, getattr(request, key))
         may_ask = call.principal.role is not Role.MANAGER
         manager = request.manager if may_ask and request.manager else call.principal.name
         return await self.explainer.explain(key, getattr(request, key), manager)
 
     async def ListDecisions(self, request: pb.ListDecisionsRequest, _call: Call) -> pb.ListDecisionsResponse:
         account_id = self.doors.resolve(request.account_id) if request.account_id else ""
+        size = page_size_of(request.page_size, self.limits.max_page_size)
+        if request.page_token and not request.page_token.isdecimal():
+            raise invalid("page_token", "was not given out by this service")
+        # New decisions come in front: a page goes on below the last one shown, wherever that stands by now.
         matching = [
             decision
             for decision in self.desk.decisions()
-            if (not account_id or decision["account_id"] == account_id)
+            if (not request.page_token or decision["decision_id"] < int(request.page_token))
+            and (not account_id or decision["account_id"] == account_id)
             and (not request.ticket or decision["ticket"] == request.ticket)
             and (not request.manager or decision["manager"] == request.manager)
             and (not request.denied_only or not decision["granted"])
             and (not request.denial or decision["denial"] == request.denial)
         ]
-        page, token = page_of(matching, request.page_size, request.page_token, self.limits.max_page_size)
-        return pb.ListDecisionsResponse(decisions=[convert.decision(item) for item in page], next_page_token=token)
+        token = str(matching[size - 1]["decision_id"]) if len(matching) > size else ""
+        return pb.ListDecisionsResponse(decisions=map(convert.decision, matching[:size]), next_page_token=token)

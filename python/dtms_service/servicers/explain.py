@@ -65,7 +65,7 @@ class Explainer:
 
 def _keys(event: event_pb2.Event) -> tuple[set[int], set[int], set[int]]:
     """Decision, intent and action ids that an event begins."""
-    decisions, intents, actions = set(), set(), set()
+    decisions, intents, actions = set[int](), set[int](), set[int]()
     if event.HasField("decision_made"):
         decisions.add(event.decision_made.decision.decision_id)
     if event.HasField("intent_recorded"):

@@ -15,7 +15,7 @@ from dtms_service.interceptors import Call
 from dtms_service.monitor import Monitor
 from dtms_service.paper_account import PaperAccount
 from dtms_service.quotes import Quotes
-from dtms_service.servicers.paging import require
+from dtms_service.servicers.paging import inside, require
 
 MAX_BATCH = 1000  # ticks or bars a message: about 40 KB
 MAX_VALID_MS = 3_600_000
@@ -62,8 +62,12 @@ class MarketDataServicer:
         account_id, symbol = self._batch(request.account_id, request.symbol, 1, "score")
         if not 1 <= request.valid_ms <= MAX_VALID_MS:
             raise invalid("valid_ms", f"must be 1 to {MAX_VALID_MS}")
+        require("score", request.HasField("score"))
         score = convert.to_dict(request.score)
-        revision = await self.desk.report_score(account_id, symbol, score, call.principal.name, request.valid_ms)
+        if not request.score.total:  # not said: the parts speak
+            del score["total"]
+        with inside("score"):
+            revision = await self.desk.report_score(account_id, symbol, score, call.principal.name, request.valid_ms)
         return pb.ReportScoreResponse(revision=revision)
 
     async def WatchQuotes(self, request: pb.WatchQuotesRequest, _call: Call) -> AsyncIterator[pb.WatchQuotesResponse]:

@@ -11,7 +11,7 @@ from dtms_service.config import LimitsConfig
 from dtms_service.desk import Desk
 from dtms_service.doors import Doors
 from dtms_service.interceptors import Call
-from dtms_service.servicers.paging import inside, page_of, require
+from dtms_service.servicers.paging import inside, keys_after, page_size_of, require, token_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,12 @@ class RegistryServicer:
         self, request: pb.ListRegistrationsRequest, _call: Call
     ) -> pb.ListRegistrationsResponse:
         account_id = self.doors.resolve(request.account_id) if request.account_id else ""
-        keys = [key for key in self.desk.keys(request.include_closed) if not account_id or key[0] == account_id]
-        page, token = page_of(keys, request.page_size, request.page_token, self.limits.max_page_size)
-        registrations = [_registration(await self._durable(key)) for key in page]
+        size = page_size_of(request.page_size, self.limits.max_page_size)
+        wanted = frozenset(self.desk.keys(request.include_closed))
+        following = keys_after(self.desk.keys(include_closed=True), request.page_token)
+        keys = [key for key in following if key in wanted and (not account_id or key[0] == account_id)]
+        registrations = [_registration(await self._durable(key)) for key in keys[:size]]
+        token = token_of(keys[size - 1]) if len(keys) > size else ""
         return pb.ListRegistrationsResponse(registrations=registrations, next_page_token=token)
 
     async def UnregisterTrade(self, request: pb.UnregisterTradeRequest, call: Call) -> pb.UnregisterTradeResponse:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from dtms.v1 import score_pb2, trade_pb2
 from dtms.v1 import trade_status_service_pb2 as pb
 from dtms_service import convert
 from dtms_service.config import LimitsConfig
-from dtms_service.desk import Desk
+from dtms_service.desk import Desk, TradeKey
 from dtms_service.doors import Doors
 from dtms_service.errors import DtmsError, Reason, invalid
+from dtms_service.event_log import Filter
 from dtms_service.interceptors import Call
-from dtms_service.servicers.paging import MAX_BATCH, page_of, require
+from dtms_service.servicers.paging import MAX_BATCH, keys_after, page_size_of, require, token_of
 from dtms_service.servicers.watch import Watches, chunks, filter_of
 
 MIN_PROGRESS_MS, MAX_PROGRESS_MS = 100, 60_000
@@ -46,12 +47,11 @@ class TradeStatusServicer:
 
     async def ListTrades(self, request: pb.ListTradesRequest, _call: Call) -> pb.ListTradesResponse:
         wanted = filter_of(request.filter)
+        size = page_size_of(request.page_size, self.limits.max_page_size)
         revision = self.desk.engine.revision
-        views = self.desk.views(request.include_closed)
+        following = keys_after(self.desk.keys(include_closed=True), request.page_token)
+        page, token = self._page(following, wanted, size, include_closed=request.include_closed)
         await self.desk.commits.durable(revision)
-        trades = [trade_pb2.Trade.FromString(body) for body in views]
-        matching = [trade for trade in trades if wanted.passes(convert.entry_of_trade(trade))]
-        page, token = page_of(matching, request.page_size, request.page_token, self.limits.max_page_size)
         return pb.ListTradesResponse(trades=page, next_page_token=token, revision=revision)
 
     async def GetScore(self, request: pb.GetScoreRequest, _call: Call) -> pb.GetScoreResponse:
@@ -81,6 +81,20 @@ class TradeStatusServicer:
             cursor = revision + 1
         async for response in self.watches.stream(cursor, wanted, interval_ms / 1000):
             yield response
+
+    def _page(
+        self, keys: Sequence[TradeKey], wanted: Filter, size: int, *, include_closed: bool
+    ) -> tuple[list[trade_pb2.Trade], str]:
+        """The first ``size`` that match, and the token where there are more."""
+        page: list[trade_pb2.Trade] = []
+        for key in keys:
+            trade = trade_pb2.Trade.FromString(self.desk.view(key))
+            is_listed = include_closed or trade.state != trade_pb2.TRADE_STATE_CLOSED
+            if is_listed and wanted.passes(convert.entry_of_trade(trade)):
+                if len(page) == size:
+                    return page, token_of((page[-1].account_id, page[-1].ticket))
+                page.append(trade)
+        return page, ""
 
     async def _trade(self, key: tuple[str, int]) -> trade_pb2.Trade:
         return trade_pb2.Trade.FromString(await self.desk.trade_bytes(key))
