@@ -105,7 +105,7 @@ async def test_a_repeat_that_leaves_the_opening_time_to_the_service_is_a_repeat(
         {"strategy_type": "trend_continuation_pullback"},
         {"opened_ns": OPENED_NS + 1},
     ],
-    ids=lambda change: "-".join(change),
+    ids="-".join,
 )
 async def test_another_body_under_the_same_ticket_is_refused(stack: Stack, change: dict[str, Any]) -> None:
     """ALREADY_EXISTS/TRADE_DIFFERS, and the trade stays as it was."""
