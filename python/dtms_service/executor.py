@@ -70,6 +70,16 @@ class Executor:
                 return
             await asyncio.wait(set(self._tasks))
 
+    async def finish(self, within_s: float) -> None:
+        """Idle, or no longer at work: what cannot be settled in time stays open in the journal, for the next start."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self.idle()
+        except TimeoutError:
+            log.warning("intents_left_open", count=len(self._tasks), why=f"not settled within {within_s:g} s")
+            for task in self._tasks:
+                task.cancel()
+
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)

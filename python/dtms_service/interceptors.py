@@ -100,6 +100,8 @@ def _access() -> dict[str, Access]:
 
 
 ACCESS = _access()
+# Ends by itself when the service drains, because only it can say where to resume.
+_ENDS_BY_ITSELF = frozenset({"TradeStatusService/Watch"})
 
 
 def default_deadlines() -> dict[str, float]:
@@ -122,6 +124,12 @@ class Pipeline:
         self._on_fatal = on_fatal
         self._deadlines = default_deadlines()
         self._correlation = itertools.count(1)
+        self._streams: set[asyncio.Timeout] = set()
+
+    def end_streams(self) -> None:
+        """Streams end with DRAINING, wherever they wait: their clients would hold the service up for ever."""
+        for stream in self._streams:
+            stream.reschedule(0)
 
     def handler(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
         """All methods of the service, from the servicer's methods of the same names."""
@@ -174,15 +182,21 @@ class Pipeline:
         ok = CALLS.labels(name, "OK")
 
         async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            until_drained = asyncio.timeout(None)
             try:
-                async for answer in serve(request, self._admit(access, context)):
-                    yield answer
+                async with until_drained:
+                    if name not in _ENDS_BY_ITSELF:
+                        self._streams.add(until_drained)
+                    async for answer in serve(request, self._admit(access, context)):
+                        yield answer
             except Exception as error:
-                await self._abort(name, error, context)
+                await self._abort(name, _draining() if until_drained.expired() else error, context)
                 raise
             except CorePanic as panic:
                 await self._panic(name, panic, context)
                 raise
+            finally:
+                self._streams.discard(until_drained)
             ok.inc()
 
         return stream
@@ -235,6 +249,10 @@ class Pipeline:
         self._on_fatal(panic)
         error = DtmsError(Reason.CORE_PANIC, "the core failed; the service stops and starts again by replay")
         await context.abort_with_status(status.to_status(error))
+
+
+def _draining() -> DtmsError:
+    return DtmsError(Reason.DRAINING, "the service stops", retry_after_s=1.0)
 
 
 def _serialise(answer: Message | bytes) -> bytes:

@@ -62,6 +62,7 @@ class Server:
 
     system: System
     grpc_server: grpc.aio.Server
+    pipeline: Pipeline
     health: HealthServicer
     address: str
 
@@ -81,7 +82,7 @@ class Server:
             port = _listen(server, address, config)
         except (RuntimeError, OSError) as error:
             raise PortBusy(address, str(error)) from error
-        running = cls(system, server, health_servicer, f"{config.server.host}:{port}")
+        running = cls(system, server, pipeline, health_servicer, f"{config.server.host}:{port}")
         await running._show(system.stage, names)
         loop = asyncio.get_running_loop()
         system.on_stage.append(lambda stage: _keep(loop.create_task(running._show(stage, names))))
@@ -105,8 +106,14 @@ class Server:
         """Ends calls, then the system. Nothing that was acknowledged is lost."""
         self.system.begin_drain("stop")
         await self.health.enter_graceful_shutdown()
-        grace_s = 0 if self.system.failed.done() else self.system.config.server.drain_ms / 1000
-        await self.grpc_server.stop(grace_s)
+        grace_s = 0.0 if self.system.failed.done() else self.system.config.server.drain_ms / 1000
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + grace_s
+        if grace_s:
+            await self.system.executor.finish(grace_s)
+        # Not before: a gateway's stream carries what is still at the broker.
+        self.pipeline.end_streams()
+        await self.grpc_server.stop(max(ends - loop.time(), 0))
         await self.system.close()
         log.info("stopped", revision=self.system.desk.engine.revision)
 
