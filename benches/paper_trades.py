@@ -23,7 +23,7 @@ SYMBOL: Final = "EURUSD"
 VOLUME: Final = 0.02  # small enough for the shipped account to hold 1,000, large enough to be halved
 BID: Final = 1.1
 SPREAD: Final = 0.0001
-STOP_POINTS: Final = (300, 3000)  # near ones are hit by a random walk now and then, far ones hardly
+STOP_POINTS: Final = (150, 3000)  # near ones are hit by the walk now and then, far ones hardly
 POINT: Final = 0.00001
 DONE: Final = 10009
 DEADLINE_S: Final = 30.0
@@ -49,17 +49,17 @@ class Feed:
 
 
 def walk(count: int, seed: int) -> Iterator[float]:
-    """Bids from BID on, by steps of -3 to +3 points."""
+    """Bids from BID on, by steps of -10 to +10 points."""
     chance, points = random.Random(seed), round(BID / POINT)
     for _ in range(count):
-        points += chance.randint(-3, 3)
+        points += chance.randint(-10, 10)
         yield round(points * POINT, 5)
 
 
 async def open_and_register(
     client: AsyncClient, count: int, time_msc: int = 1_699_999_200_000
 ) -> list[trade_pb2.Trade]:
-    """``count`` positions on both sides at BID, each with a stop of its own, registered."""
+    """``count`` positions on both sides at BID, each with a stop of its own, registered as opened just now."""
     feed, chance = Feed(client, time_msc), random.Random(SEED)
     await feed.tick(BID, after_ms=0)
     await feed.close()
@@ -84,7 +84,6 @@ async def open_and_register(
             entry_price=held.price_open,
             volume=held.volume,
             sl=held.sl,
-            opened_ns=held.time_msc * 1_000_000,
         )
         trades.append((await client.register_trade(registration, timeout_s=DEADLINE_S)).trade)
     return trades

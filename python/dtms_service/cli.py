@@ -97,6 +97,7 @@ def replay(
     volume: Annotated[float | None, Parameter(help="lots of each trade of the Turtle rule (without --trade)")] = None,
     entry_bar_s: Annotated[int | None, Parameter(help="length of the Turtle rule's bars, s")] = None,
     spread_points: Annotated[int | None, Parameter(help="for files that have no spread")] = None,
+    warm_up: Annotated[list[Path] | None, Parameter(help="older history that only the indicators see")] = None,
     strategy_type: Annotated[str, Parameter(help="what the trades are registered with")] = "",
     profile: Annotated[Profile | None, Parameter(help="intraday: M5 and M15; swing: H1 and H4")] = None,
     exit_manager: Annotated[bool, Parameter(help="run the exit manager beside the service")] = True,
@@ -112,6 +113,7 @@ def replay(
         volume=volume,
         entry_bar_s=entry_bar_s,
         spread_points=spread_points,
+        warm_up=tuple(warm_up or ()),
         strategy_type=strategy_type,
         out=out,
     )
@@ -161,6 +163,7 @@ def gateway(
         volume=volume,
         entry_bar_s=entry_bar_s,
         spread_points=spread_points,
+        warm_up=(),
         strategy_type=strategy_type,
         out=out,
     )

@@ -115,8 +115,9 @@ class Lockstep:
             participant.answers.put_nowait(None)
 
     async def step(self) -> None:
-        """One turn of all managers. Raises ManagerSilent."""
-        if not self._participants:
+        """One turn of all managers; without an open trade there is nothing to turn to. Raises ManagerSilent."""
+        engine = self.desk.engine
+        if not self._participants or not any(map(engine.open_positions, self.doors.account_ids)):
             return
         self._seq += 1
         self._quote_count, quotes = self.quotes.since(self._quote_count)

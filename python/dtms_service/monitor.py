@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,6 +88,14 @@ class Monitor:
                 await self.executor.idle()
             if self.managers_turn is not None:
                 await self.managers_turn()
+
+    async def warm_up(self, account_id: str, symbol: str, ticks: Iterable[Tick]) -> None:
+        """Older prices, for the indicators only: no broker and no manager sees them. Before the first trade."""
+        for tick in ticks:
+            if self.virtual_clock is not None:
+                self.virtual_clock.advance_to(tick.time_msc * 1_000_000)
+            self.desk.tick(account_id, symbol, tick)
+        await self.desk.settled()
 
     async def sync(self, account_id: str, change_count: int) -> None:
         """Compares the account's positions with the trades. A query that fails changes nothing (I21)."""

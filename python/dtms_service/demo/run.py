@@ -130,6 +130,7 @@ def _options(out: Path) -> ReplayOptions:
         volume=VOLUME,
         entry_bar_s=ENTRY_BAR_S,
         spread_points=SPREAD_POINTS,
+        warm_up=(),
         strategy_type="",
         out=out,
     )

@@ -20,7 +20,7 @@ from dtms_service.journal.protocol import no_progress
 from dtms_service.replay.artefacts import BARS, BROKER_LOG, RESULTS, read_broker_writes
 from dtms_service.replay.job import open_run
 from dtms_service.replay.local_link import LocalLink
-from dtms_service.replay.options import Progress, ReplayOptions, job_of
+from dtms_service.replay.options import Progress, ReplayOptions, job_of, warm_up_ticks
 from dtms_service.replay.trader import Trader
 from dtms_service.report import Event, Run, Summary, read_bars, read_results, summarise, write_report
 from dtms_service.server import Server
@@ -63,6 +63,7 @@ async def replay(options: ReplayOptions, config: Config, *, exit_manager: bool, 
     try:
         with open_run(job) as run:
             await system.attach(run.account_id, run.door, [job.spec.name])
+            await system.monitor.warm_up(run.account_id, job.spec.name, warm_up_ticks(options, job.spec.point))
             if exit_manager:
                 manager = await _start_exit_manager(server.address, token_path(tokens, EXIT_MANAGER))
                 await _joined(system, manager)

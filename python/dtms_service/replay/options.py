@@ -23,7 +23,8 @@ Progress = Callable[[int, int], None]  # rows done, rows in all
 class ReplayOptions:
     """``trades`` is a schedule (``entries.TRADE_SYNTAX``); empty means the Turtle rule with ``volume`` lots a trade.
 
-    ``entry_bar_s`` is the length of that rule's bars, s; None means the slow timeframe.
+    ``entry_bar_s`` is the length of that rule's bars, s; None means the slow timeframe. ``warm_up`` is older history
+    that only the indicators see.
     ``spread_points`` is for files without a spread of their own. ``strategy_type`` is what trades are registered with.
     """
 
@@ -33,6 +34,7 @@ class ReplayOptions:
     volume: float | None
     entry_bar_s: int | None
     spread_points: int | None
+    warm_up: Sequence[Path]
     strategy_type: str
     out: Path
 
@@ -88,6 +90,21 @@ def _entry_rule(options: ReplayOptions, config: Config) -> EntryRule:
     if options.volume is None:
         raise invalid("volume", "required: lots of each trade that the entry rule opens (or give --trade)")
     return DonchianBreakout(timeframe_s=options.entry_bar_s or config.engine.slow_s, volume=options.volume)
+
+
+def warm_up_ticks(options: ReplayOptions, point: float) -> Iterator[Tick]:
+    """The older history up to the first tick of the run. Raises HistoryInvalid."""
+    if not options.warm_up:
+        return
+    _checked(options.warm_up)
+    begins_msc = history.sniff(options.files[0], lambda _done, _total: None).first_time_msc
+    for path in options.warm_up:
+        for tick in history.read(
+            path, point=point, spread_points=options.spread_points, progress=lambda _done, _total: None
+        ):
+            if tick.time_msc >= begins_msc:
+                return
+            yield tick
 
 
 def _ticks(options: ReplayOptions, infos: list[HistoryInfo], point: float, progress: Progress) -> Iterator[Tick]:

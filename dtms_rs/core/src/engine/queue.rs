@@ -102,10 +102,17 @@ impl Engine {
             if trade.in_flight.is_some() || trade.quarantined {
                 break;
             }
-            let is_due = |queued: &&Queued| {
-                queued.not_before_ns <= now_ns && !waiting.contains(&queued.action.action_id)
+            // In order: a hedge may need what the partial before it frees. Only closes are independent
+            // of each other, and what waits for a price holds nobody up.
+            let is_open = |queued: &&Queued| !waiting.contains(&queued.action.action_id);
+            let is_due = |queued: &&Queued| queued.not_before_ns <= now_ns;
+            let mut open = trade.queue.iter().filter(is_open);
+            let next = if trade.state == TradeState::Closed {
+                open.find(is_due)
+            } else {
+                open.next().filter(is_due)
             };
-            let Some(queued) = trade.queue.iter().find(is_due).cloned() else {
+            let Some(queued) = next.cloned() else {
                 break;
             };
             match plan::plan(&queued, trade, &self.scene(at.instrument)?) {

@@ -492,7 +492,7 @@ macro_rules! bodies {
     ($events:expr, $kind:ident) => {
         $events
             .iter()
-            .filter_map(|event| if let Body::$kind(body) = &event.body { Some(body.clone()) } else { None })
+            .filter_map(|event| if let dtms_core::event::Body::$kind(body) = &event.body { Some(body.clone()) } else { None })
             .collect::<Vec<_>>()
     };
 }
