@@ -253,10 +253,14 @@ impl Watch {
         let mut waits = false;
         if trade.in_flight.is_none() {
             for queued in &trade.queue {
-                if queued.not_before_ns > now_ns {
-                    due_at(Some(queued.not_before_ns));
-                } else {
+                if queued.not_before_ns <= now_ns {
                     waits = true;
+                    continue;
+                }
+                due_at(Some(queued.not_before_ns));
+                if trade.state != TradeState::Closed {
+                    // What stands behind it waits with it.
+                    break;
                 }
             }
         }

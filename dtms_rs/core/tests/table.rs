@@ -5,7 +5,7 @@ mod engine_support;
 use std::collections::BTreeSet;
 
 use dtms_core::enums::{ActionKind, CloseReason, Purpose, Timer, TradeState, TransitionCause};
-use dtms_core::event::{Body, Event, StateChanged};
+use dtms_core::event::{Event, StateChanged};
 use dtms_core::message::Number;
 use dtms_core::table::{Guard, next};
 use engine_support::{PIVOT, Rig, Setup, TICKET, action};
