@@ -240,6 +240,14 @@ class Desk:
             raise trade_unknown(key)
         return view
 
+    def score(self, account_id: str, symbol: str, side: int) -> dict[str, Any] | None:
+        """As a trade of the side sees it; None before the first price. Raises SYMBOL_UNKNOWN."""
+        return self._run(self.engine.score, account_id, symbol, side)
+
+    def quote(self, account_id: str, symbol: str) -> dict[str, Any] | None:
+        """None before the first price. Raises SYMBOL_UNKNOWN."""
+        return self._run(self.engine.quote, account_id, symbol)
+
     def decisions(self) -> Iterator[dict[str, Any]]:
         """The durable decisions kept in memory, newest first, each with its revision."""
         yield from reversed(self._decisions)

@@ -6,19 +6,19 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import grpc
 import grpc.aio
 import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from dtms.v1 import action_pb2, admin_service_pb2, trade_pb2
+from dtms.v1 import action_pb2, admin_service_pb2
 from dtms.v1.admin_service_pb2 import DrainRequest, GetSystemStatusRequest
 from dtms.v1.arbitration_service_pb2 import ProposeRequest
 from dtms_client import errors
 from dtms_service import interceptors
 from dtms_service.broker.faults import Gate, Leg
+from dtms_service.credentials import BUILT_IN_IDENTITIES
 from tests import wire
 from tests.stack import EXIT_MANAGER, Stack, attach_paper, running, stop_at
 
@@ -55,27 +55,23 @@ async def test_health_follows_the_life_of_the_service(tmp_path: Path, service: s
 async def test_no_write_is_served_before_recovery_ends(tmp_path: Path) -> None:
     """I22: every method that changes something is UNAVAILABLE/RECOVERING; reading works, and the status says why."""
     async with running(tmp_path / "data", attach=False) as stack:
-        client = await stack.client("operator")
+        plain = await stack.exits.enter_async_context(grpc.aio.insecure_channel(stack.server.address))  # no retries
         for method in wire.METHODS:
             access = interceptors.ACCESS[f"{method.containing_service.name}/{method.name}"]
             if not access.writes or method.client_streaming:
                 continue
-            caller = next(name for name, role in stack_roles().items() if role in access.roles)
+            caller = next(name for name, role in BUILT_IN_IDENTITIES.items() if role in access.roles)
+            metadata = (await stack.client(caller)).metadata
             with pytest.raises(errors.Unavailable) as refused:
-                await stack.call(caller, wire.request_class(method)())
+                await wire.call(plain, wire.request_class(method)(), metadata=metadata, timeout_s=5)
             assert refused.value.reason == "RECOVERING", method.name
+        client = await stack.client("operator")
         status = await client.system_status()
         assert status.stage == admin_service_pb2.SERVICE_STAGE_RECOVERING
         assert status.recovery_detail
         await attach_paper(stack.system)
         status = await client.system_status()
         assert (status.stage, status.recovery_detail) == (admin_service_pb2.SERVICE_STAGE_SERVING, "")
-
-
-def stack_roles() -> dict[str, Any]:
-    from dtms_service.credentials import BUILT_IN_IDENTITIES
-
-    return dict(BUILT_IN_IDENTITIES)
 
 
 async def test_the_status_says_what_runs(stack: Stack) -> None:
@@ -101,7 +97,7 @@ async def test_a_drain_by_an_operator_ends_writes_and_tells_the_revision(stack: 
     answer = await stack.call("operator", DrainRequest(reason="test"))
     assert answer.revision == stack.system.desk.engine.revision
     with pytest.raises(errors.Unavailable) as refused:
-        await stack.propose(trade, stop_at(1.0961), timeout_s=0.5)
+        await stack.propose(trade, stop_at(1.0961))
     assert refused.value.reason == "DRAINING"
     assert (await stack.get_trade(trade.ticket)).ticket == trade.ticket
 
@@ -212,14 +208,3 @@ async def test_a_call_without_a_deadline_is_capped(tmp_path: Path, monkeypatch: 
         gate.open()
         again = await stack.call(EXIT_MANAGER, request)
         assert again.outcome.sl == 1.0961
-
-
-async def test_an_error_nobody_expected_tells_no_secrets(stack: Stack) -> None:
-    """INTERNAL carries the error's kind only; its text is in the log."""
-    client = await stack.client("viewer")
-    method = client.channel.unary_unary("/dtms.v1.TradeStatusService/GetTrade")
-    with pytest.raises(grpc.aio.AioRpcError) as broken:
-        await method(b"\xff\xff", metadata=client.metadata, timeout=5)
-    assert broken.value.code() is grpc.StatusCode.INTERNAL
-    assert "/work" not in (broken.value.details() or "")
-    assert trade_pb2.Trade() is not None

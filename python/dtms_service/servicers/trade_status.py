@@ -58,8 +58,8 @@ class TradeStatusServicer:
         require("symbol", request.symbol)
         require("side", request.side)
         account_id = self.doors.resolve(request.account_id)
-        score = self.desk.engine.score(account_id, request.symbol, request.side)
-        quote = self.desk.engine.quote(account_id, request.symbol)
+        score = self.desk.score(account_id, request.symbol, request.side)
+        quote = self.desk.quote(account_id, request.symbol)
         if score is None or quote is None:
             raise DtmsError(Reason.SYMBOL_UNKNOWN, f"no price of {request.symbol} on {account_id} yet")
         return pb.GetScoreResponse(
