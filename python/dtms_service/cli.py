@@ -25,7 +25,7 @@ from dtms_client.watch import Interrupted, Listed, Relisted, WatchItem
 from dtms_service import logs
 from dtms_service.credentials import token_path
 from dtms_service.demo.run import run_demo
-from dtms_service.describe import describe
+from dtms_service.describe import describe, status_rows
 from dtms_service.errors import DtmsError, FatalError
 from dtms_service.gateway.process import GatewayOptions, run_gateway
 from dtms_service.live_table import LiveTable
@@ -48,7 +48,7 @@ app = cyclopts.App(
 console = Console()
 errors = Console(stderr=True)
 
-DEFAULT_ADDRESS = "127.0.0.1:50551"
+DEFAULT_ADDRESS = "127.0.0.1:50051"
 Profile = Literal["intraday", "swing"]
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -178,8 +178,8 @@ def status(*, address: Address = DEFAULT_ADDRESS, token_file: TokenFile = None, 
     with _client(address, token_file, data_dir) as client:
         answer = client.system_status()
     table = Table(show_header=False, box=None)
-    for field, value in answer.ListFields():
-        table.add_row(field.name, str(value).strip().replace("\n", ", "))
+    for name, value in status_rows(answer):
+        table.add_row(name, value)
     console.print(table)
 
 

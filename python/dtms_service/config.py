@@ -97,6 +97,8 @@ class ServerConfig(_Section):
     """PEM file of the certificate chain."""
     tls_key: Path | None = None
     """PEM file of its private key."""
+    metrics_port: Port | None = None
+    """Prometheus metrics over HTTP on this port of the loopback address, if there shall be any."""
     progress_interval_ms: Count = 1_000
     """An idle watch says at least this often how far it is."""
     drain_ms: Whole = 10_000
@@ -129,6 +131,8 @@ class JournalConfig(_Section):
     """The log is cleared when nothing was written for this long."""
     snapshot_every_events: Count = 100_000
     """A snapshot is taken after this many events: replay of the rest takes about 1 s."""
+    keep_events: Count | None = None
+    """At least so many events stay; older ones are dropped once two snapshots stand after them. Default: all stay."""
 
 
 class EventLogConfig(_Section):

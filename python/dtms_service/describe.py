@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Protocol
 
 from google.protobuf.descriptor import EnumDescriptor
 
 from dtms.v1 import action_pb2, event_pb2, ownership_pb2, trade_pb2
+from dtms.v1.admin_service_pb2 import GetSystemStatusResponse, KillSwitch, Latency, ServiceStage
 
 # The row of the arbitration table, or the check, behind each denial (domain.md).
 RULES: dict[int, str] = {
@@ -105,3 +107,38 @@ def enum_name(enum: _Enum, number: int) -> str:
         return str(number)
     prefix = "".join("_" + c if c.isupper() else c for c in descriptor.name).lstrip("_").upper() + "_"
     return str(value.name.removeprefix(prefix))
+
+
+def status_rows(status: GetSystemStatusResponse) -> list[tuple[str, str]]:
+    """The system status as names and words."""
+    return [
+        ("version", status.version),
+        ("stage", " ".join([enum_name(ServiceStage, status.stage), status.recovery_detail]).strip()),
+        ("running since", clock(status.started_ns)),
+        ("time", "virtual (lockstep)" if status.lockstep else "real"),
+        ("accounts", ", ".join(status.account_ids) or "none"),
+        ("trading", enum_name(event_pb2.TradingState, status.trading_state)),
+        ("kill switches", ", ".join(map(_switch, status.kill_switches)) or "none"),
+        ("trades", ", ".join(f"{count.state} {count.trades}" for count in status.states) or "none"),
+        ("revisions", f"{status.oldest_revision} to {status.revision}"),
+        ("journal", status.journal_sha256),
+        ("watchers", str(status.watchers)),
+        ("tick to decision", _latency(status.tick_to_decision)),
+        ("tick to durable", _latency(status.tick_to_durable)),
+        ("broker call", _latency(status.broker_call)),
+    ]
+
+
+def clock(time_ns: int) -> str:
+    """UTC, to the second."""
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _switch(switch: KillSwitch) -> str:
+    return f"{enum_name(event_pb2.KillScope, switch.scope)} {switch.value}"
+
+
+def _latency(latency: Latency) -> str:
+    if not latency.count:
+        return "not measured yet"
+    return f"p50 {latency.p50_us:.0f} us, p99 {latency.p99_us:.0f} us, longest {latency.max_us:.0f} us"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dtms.v1 import event_pb2, ownership_pb2, trade_pb2
-from dtms_service.describe import describe, enum_name
+from dtms_service.describe import clock, describe, enum_name
 
 EVENTS_SHOWN = 10
 TRADES_SHOWN = 20
@@ -94,8 +93,3 @@ def _row(trade: trade_pb2.Trade) -> list[str | Text]:
         f"{trade.hedge.volume:g} @ {trade.hedge.entry_price:g}" if trade.HasField("hedge") else "",
         str(trade.revision),
     ]
-
-
-def clock(time_ns: int) -> str:
-    """UTC, to the second."""
-    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")

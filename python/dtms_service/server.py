@@ -137,7 +137,7 @@ def _services(system: System) -> list[tuple[Any, object]]:
         market_data_service_pb2: MarketDataServicer(desk, doors, system.monitor, system.quotes, system.paper),
         lockstep_service_pb2: LockstepServicer(system.lockstep),
         gateway_service_pb2: GatewayServicer(system),
-        paper_service_pb2: PaperServicer(system.paper),
+        paper_service_pb2: PaperServicer(system.paper, doors),
         admin_service_pb2: AdminServicer(system, watches),
     }
     return [

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 
 import structlog
+from prometheus_client import start_http_server
 
 from dtms_service import symbols
 from dtms_service.broker.paper import PaperBroker
@@ -47,6 +48,8 @@ async def serve(
     ready: Callable[[Server], None] = lambda _server: None,
 ) -> None:
     """Serves until SIGTERM, SIGINT or Drain. Raises a FatalError, or what made the service fail."""
+    if config.server.metrics_port is not None:
+        start_http_server(config.server.metrics_port, addr="127.0.0.1")
     system = await System.open(config, managers_in_lockstep)
     if config.paper is not None:
         system.paper = paper_account(config, config.paper)

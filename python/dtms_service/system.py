@@ -202,7 +202,17 @@ class System:
         snapshot = recovery.snapshot_of(self.desk.engine)
         if snapshot.revision > self._snapshot_revision:
             await self.desk.commits.save_snapshot(snapshot)
-            self._snapshot_revision = snapshot.revision
+            before, self._snapshot_revision = self._snapshot_revision, snapshot.revision
+            await self._compact(before)
+
+    async def _compact(self, older_snapshot: int) -> None:
+        """Drops what nobody needs: the two newest snapshots keep the events that follow them."""
+        keep = self.config.journal.keep_events
+        if keep is not None and older_snapshot:
+            before = min(older_snapshot, self.desk.commits.durable_revision - keep) + 1
+            if before > self.journal.oldest_revision:
+                oldest = await self.desk.commits.compact(before)
+                log.info("compacted", oldest_revision=oldest)
 
     def _enter(self, stage: Stage) -> None:
         self.stage = stage

@@ -12,7 +12,7 @@ import pytest
 
 from dtms.v1 import action_pb2, event_pb2, trade_pb2
 from dtms.v1.event_pb2 import Event
-from dtms.v1.market_data_service_pb2 import StreamTicksRequest, Tick
+from dtms.v1.market_data_service_pb2 import Bar, StreamBarsRequest, StreamTicksRequest, Tick
 from dtms.v1.trade_status_service_pb2 import WatchFilter, WatchRequest
 from tests.grpc.watching import all_until, events_until
 from tests.stack import DONE, EXIT_MANAGER, Stack, running, stop_at
@@ -221,30 +221,41 @@ async def test_a_sell_runs_the_same_course_mirrored(stack: Stack) -> None:
 
 # -- real prices -------------------------------------------------------------------------------------------------------
 
-GOLD = "xauusd_ticks_oanda_20140502_0504.csv.gz"
-BARS_FROM, ENTRY, UNTIL = 1399003200000, 1399033500000, 1399034100000  # 04:00, 12:25 and 12:35 UTC on 2014-05-02
+GOLD_TICKS = "xauusd_ticks_oanda_20140502_0504.csv.gz"
+GOLD_BARS = "xauusd_m1_oanda_20140501_0515.csv.gz"
+ENTRY_S, UNTIL_S = 1399033500, 1399035600  # 12:25 and 13:00 UTC on 2014-05-02
 
 
-def gold(path: Path) -> Iterator[tuple[int, float, float]]:
+def rows(path: Path) -> Iterator[dict[str, str]]:
     with gzip.open(path, "rt") as file:
-        for row in csv.DictReader(file):
-            yield int(row["time_msc"]), float(row["bid"]), float(row["ask"])
+        yield from csv.DictReader(file)
+
+
+def gold_ticks(path: Path) -> Iterator[tuple[int, float, float]]:
+    for row in rows(path):
+        yield int(row["time_msc"]), float(row["bid"]), float(row["ask"])
+
+
+def gold_bars(path: Path) -> Iterator[Bar]:
+    for row in rows(path):
+        prices = {name: float(row[name]) for name in ("open", "high", "low", "close")}
+        yield Bar(time_s=int(row["time"]), volume=float(row["tick_volume"]), **prices)
 
 
 async def test_a_long_in_gold_is_defended_through_the_jobs_report(tmp_path: Path, shared_data: Path) -> None:
     """2014-05-02 12:30 UTC: real ticks take a long into WARNING_L2 or HEDGED, and what was decided reached the broker."""
-    prices = [price for price in gold(shared_data / GOLD) if BARS_FROM <= price[0] <= UNTIL]
-    before = [price for price in prices if price[0] < ENTRY]
-    after = [price for price in prices if price[0] >= ENTRY]
+    bars = [bar for bar in gold_bars(shared_data / GOLD_BARS) if bar.time_s < ENTRY_S - 60]
+    prices = [price for price in gold_ticks(shared_data / GOLD_TICKS) if ENTRY_S <= price[0] // 1000 <= UNTIL_S]
     async with running(tmp_path / "data") as stack:
-        await stack.feed(*messages(before))
-        entry = after[0][2]
-        registration = await stack.open_position(
-            volume=1.0, symbol="XAUUSD", sl=round(entry - 12, 2), tp=round(entry + 24, 2)
-        )
+        for start in range(0, len(bars), 1000):
+            part = bars[start : start + 1000]
+            await stack.feed(StreamBarsRequest(symbol="XAUUSD", timeframe_s=60, bars=part))
+        await stack.feed(*messages(prices[:1]))
+        entry = prices[0][2]
+        registration = await stack.open_position(symbol="XAUUSD", sl=round(entry - 25, 3), tp=round(entry + 50, 3))
         feed = await stack.client("feed")
         trade = (await feed.register_trade(registration)).trade
-        await stack.feed(*messages(after, size=50))
+        await stack.feed(*messages(prices[1:], size=200))
         await stack.system.executor.idle()
         end = stack.system.desk.engine.revision
         wanted = WatchFilter(tickets=[trade.ticket])

@@ -23,8 +23,9 @@ from dtms.v1.trade_status_service_pb2 import Progress
 from dtms_client import AsyncClient, DtmsError
 from dtms_client.watch import Listed, Relisted
 from dtms_service.credentials import token_path
+from dtms_service.describe import clock
 from dtms_service.errors import FatalError
-from dtms_service.live_table import LiveTable, clock
+from dtms_service.live_table import LiveTable
 from dtms_service.replay.command import EXIT_MANAGER, TRADER, Finished, finish, fresh_data_dir
 from dtms_service.replay.options import ReplayOptions
 from dtms_service.service import CREDENTIALS_FOLDER, SERVING

@@ -26,7 +26,7 @@ from dtms.v1 import gateway_service_pb2 as dtms_dot_v1_dot_gateway__service__pb2
 from dtms.v1 import trade_pb2 as dtms_dot_v1_dot_trade__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64tms/v1/paper_service.proto\x12\x07\x64tms.v1\x1a\x1d\x64tms/v1/gateway_service.proto\x1a\x13\x64tms/v1/trade.proto\"\xa7\x01\n\x13OpenPositionRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x1b\n\x04side\x18\x03 \x01(\x0e\x32\r.dtms.v1.Side\x12\x0e\n\x06volume\x18\x04 \x01(\x01\x12\x0f\n\x02sl\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x02tp\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07\x63omment\x18\x07 \x01(\tB\x05\n\x03_slB\x05\n\x03_tp\"c\n\x14OpenPositionResponse\x12\x0f\n\x07retcode\x18\x01 \x01(\r\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\x12)\n\x08position\x18\x03 \x01(\x0b\x32\x17.dtms.v1.BrokerPosition\"Z\n\x14\x43losePositionRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\x13\n\x06volume\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_volume\"9\n\x15\x43losePositionResponse\x12\x0f\n\x07retcode\x18\x01 \x01(\r\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\"k\n\x15ModifyPositionRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\x0f\n\x02sl\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x02tp\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x05\n\x03_slB\x05\n\x03_tp\":\n\x16ModifyPositionResponse\x12\x0f\n\x07retcode\x18\x01 \x01(\r\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\"*\n\x14ListPositionsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\"C\n\x15ListPositionsResponse\x12*\n\tpositions\x18\x01 \x03(\x0b\x32\x17.dtms.v1.BrokerPosition2\xce\x02\n\x0cPaperService\x12K\n\x0cOpenPosition\x12\x1c.dtms.v1.OpenPositionRequest\x1a\x1d.dtms.v1.OpenPositionResponse\x12N\n\rClosePosition\x12\x1d.dtms.v1.ClosePositionRequest\x1a\x1e.dtms.v1.ClosePositionResponse\x12Q\n\x0eModifyPosition\x12\x1e.dtms.v1.ModifyPositionRequest\x1a\x1f.dtms.v1.ModifyPositionResponse\x12N\n\rListPositions\x12\x1d.dtms.v1.ListPositionsRequest\x1a\x1e.dtms.v1.ListPositionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64tms/v1/paper_service.proto\x12\x07\x64tms.v1\x1a\x1d\x64tms/v1/gateway_service.proto\x1a\x13\x64tms/v1/trade.proto\"\x96\x01\n\x13OpenPositionRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x1b\n\x04side\x18\x03 \x01(\x0e\x32\r.dtms.v1.Side\x12\x0e\n\x06volume\x18\x04 \x01(\x01\x12\x0f\n\x02sl\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x02tp\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\x05\n\x03_slB\x05\n\x03_tp\"c\n\x14OpenPositionResponse\x12\x0f\n\x07retcode\x18\x01 \x01(\r\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\x12)\n\x08position\x18\x03 \x01(\x0b\x32\x17.dtms.v1.BrokerPosition\"Z\n\x14\x43losePositionRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\x13\n\x06volume\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_volume\"9\n\x15\x43losePositionResponse\x12\x0f\n\x07retcode\x18\x01 \x01(\r\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\"k\n\x15ModifyPositionRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\x0f\n\x02sl\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x02tp\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x05\n\x03_slB\x05\n\x03_tp\":\n\x16ModifyPositionResponse\x12\x0f\n\x07retcode\x18\x01 \x01(\r\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\"*\n\x14ListPositionsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\"C\n\x15ListPositionsResponse\x12*\n\tpositions\x18\x01 \x03(\x0b\x32\x17.dtms.v1.BrokerPosition2\xce\x02\n\x0cPaperService\x12K\n\x0cOpenPosition\x12\x1c.dtms.v1.OpenPositionRequest\x1a\x1d.dtms.v1.OpenPositionResponse\x12N\n\rClosePosition\x12\x1d.dtms.v1.ClosePositionRequest\x1a\x1e.dtms.v1.ClosePositionResponse\x12Q\n\x0eModifyPosition\x12\x1e.dtms.v1.ModifyPositionRequest\x1a\x1f.dtms.v1.ModifyPositionResponse\x12N\n\rListPositions\x12\x1d.dtms.v1.ListPositionsRequest\x1a\x1e.dtms.v1.ListPositionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,21 +34,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dtms.v1.paper_service_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OPENPOSITIONREQUEST']._serialized_start=93
-  _globals['_OPENPOSITIONREQUEST']._serialized_end=260
-  _globals['_OPENPOSITIONRESPONSE']._serialized_start=262
-  _globals['_OPENPOSITIONRESPONSE']._serialized_end=361
-  _globals['_CLOSEPOSITIONREQUEST']._serialized_start=363
-  _globals['_CLOSEPOSITIONREQUEST']._serialized_end=453
-  _globals['_CLOSEPOSITIONRESPONSE']._serialized_start=455
-  _globals['_CLOSEPOSITIONRESPONSE']._serialized_end=512
-  _globals['_MODIFYPOSITIONREQUEST']._serialized_start=514
-  _globals['_MODIFYPOSITIONREQUEST']._serialized_end=621
-  _globals['_MODIFYPOSITIONRESPONSE']._serialized_start=623
-  _globals['_MODIFYPOSITIONRESPONSE']._serialized_end=681
-  _globals['_LISTPOSITIONSREQUEST']._serialized_start=683
-  _globals['_LISTPOSITIONSREQUEST']._serialized_end=725
-  _globals['_LISTPOSITIONSRESPONSE']._serialized_start=727
-  _globals['_LISTPOSITIONSRESPONSE']._serialized_end=794
-  _globals['_PAPERSERVICE']._serialized_start=797
-  _globals['_PAPERSERVICE']._serialized_end=1131
+  _globals['_OPENPOSITIONREQUEST']._serialized_end=243
+  _globals['_OPENPOSITIONRESPONSE']._serialized_start=245
+  _globals['_OPENPOSITIONRESPONSE']._serialized_end=344
+  _globals['_CLOSEPOSITIONREQUEST']._serialized_start=346
+  _globals['_CLOSEPOSITIONREQUEST']._serialized_end=436
+  _globals['_CLOSEPOSITIONRESPONSE']._serialized_start=438
+  _globals['_CLOSEPOSITIONRESPONSE']._serialized_end=495
+  _globals['_MODIFYPOSITIONREQUEST']._serialized_start=497
+  _globals['_MODIFYPOSITIONREQUEST']._serialized_end=604
+  _globals['_MODIFYPOSITIONRESPONSE']._serialized_start=606
+  _globals['_MODIFYPOSITIONRESPONSE']._serialized_end=664
+  _globals['_LISTPOSITIONSREQUEST']._serialized_start=666
+  _globals['_LISTPOSITIONSREQUEST']._serialized_end=708
+  _globals['_LISTPOSITIONSRESPONSE']._serialized_start=710
+  _globals['_LISTPOSITIONSRESPONSE']._serialized_end=777
+  _globals['_PAPERSERVICE']._serialized_start=780
+  _globals['_PAPERSERVICE']._serialized_end=1114
 # @@protoc_insertion_point(module_scope)

@@ -32,7 +32,6 @@ class OpenPositionRequest(_message.Message):
     VOLUME_FIELD_NUMBER: _builtins.int
     SL_FIELD_NUMBER: _builtins.int
     TP_FIELD_NUMBER: _builtins.int
-    COMMENT_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """login@server; may be empty where there is exactly one account."""
     symbol: _builtins.str
@@ -45,8 +44,6 @@ class OpenPositionRequest(_message.Message):
     """Stop; absent means none."""
     tp: _builtins.float
     """Target; absent means none."""
-    comment: _builtins.str
-    """At most 29 characters."""
     def __init__(
         self,
         *,
@@ -56,11 +53,10 @@ class OpenPositionRequest(_message.Message):
         volume: _builtins.float = ...,
         sl: _builtins.float | None = ...,
         tp: _builtins.float | None = ...,
-        comment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_sl", b"_sl", "_tp", b"_tp", "sl", b"sl", "tp", b"tp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sl", b"_sl", "_tp", b"_tp", "account_id", b"account_id", "comment", b"comment", "side", b"side", "sl", b"sl", "symbol", b"symbol", "tp", b"tp", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sl", b"_sl", "_tp", b"_tp", "account_id", b"account_id", "side", b"side", "sl", b"sl", "symbol", b"symbol", "tp", b"tp", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__sl: _TypeAlias = _typing.Literal["sl"]  # noqa: Y015
     _WhichOneofArgType__sl: _TypeAlias = _typing.Literal["_sl", b"_sl"]  # noqa: Y015

@@ -7,6 +7,7 @@ use crate::enums::{
 };
 use crate::error::{CoreError, Result};
 use crate::event::{BreakevenTriggered, IntentRecorded, LegClosed, Outcome, OutcomeRecorded};
+use crate::event::QuarantineChanged;
 use crate::message::Maybe;
 use crate::retcode::{self, Meaning};
 use crate::symbol::Steps;
@@ -131,6 +132,11 @@ impl Engine {
         now_ns: i64,
     ) -> Result<()> {
         let intent = &open.intent;
+        if self.book.trade(at)?.quarantined && meaning == Meaning::Success {
+            // What the broker has just changed is there, or was until now.
+            let found = QuarantineChanged { quarantined: false };
+            self.emit(About::Trade(at), now_ns, found)?;
+        }
         if meaning == Meaning::PositionGone {
             // Its deals will tell by what, at which price and with what result: see on_closed.
             let outcome = Outcome {

@@ -128,6 +128,7 @@ pub struct Rig {
     pub now_s: i64,
     pub mono_ns: i64,
     pub log: Vec<Event>,
+    config: Vec<(&'static str, f64)>,
     next_position: u64,
     next_request: u32,
     last_close: i64,
@@ -144,6 +145,7 @@ impl Rig {
             now_s: START_S,
             mono_ns: 0,
             log: Vec::new(),
+            config: setup.config.clone(),
             next_position: 900,
             next_request: 0,
             last_close: PIVOT,
@@ -195,6 +197,15 @@ impl Rig {
         let mut restored = Engine::try_new(&CONFIG, &managers(), &[MANAGED]).unwrap();
         restored.restore(&snapshot).unwrap();
         assert_eq!(snapshot, restored.snapshot(), "the restored engine differs");
+    }
+
+    /// The process dies and comes back: state from a snapshot, the market from nothing.
+    pub fn restart(&mut self) {
+        let snapshot = self.engine.snapshot();
+        self.engine = Engine::try_new(&self.config, &managers(), &[MANAGED]).unwrap();
+        self.engine.restore(&snapshot).unwrap();
+        self.engine.start(self.mono_ns).unwrap();
+        // The twin's market is as old; only its state is compared.
     }
 
     pub fn tick(&mut self, points: i64) -> Vec<Event> {

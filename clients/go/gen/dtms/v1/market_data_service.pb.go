@@ -215,7 +215,11 @@ type Quote struct {
 	// Step of volumes, lots.
 	VolumeStep float64 `protobuf:"fixed64,12,opt,name=volume_step,json=volumeStep,proto3" json:"volume_step,omitempty"`
 	// Least distance of a level to the price, points.
-	StopsLevel    int64 `protobuf:"varint,13,opt,name=stops_level,json=stopsLevel,proto3" json:"stops_level,omitempty"`
+	StopsLevel int64 `protobuf:"varint,13,opt,name=stops_level,json=stopsLevel,proto3" json:"stops_level,omitempty"`
+	// Prices of orders are multiples of it.
+	TickSize float64 `protobuf:"fixed64,14,opt,name=tick_size,json=tickSize,proto3" json:"tick_size,omitempty"`
+	// Inside of it nothing can be modified, points.
+	FreezeLevel   int64 `protobuf:"varint,15,opt,name=freeze_level,json=freezeLevel,proto3" json:"freeze_level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -337,6 +341,20 @@ func (x *Quote) GetVolumeStep() float64 {
 func (x *Quote) GetStopsLevel() int64 {
 	if x != nil {
 		return x.StopsLevel
+	}
+	return 0
+}
+
+func (x *Quote) GetTickSize() float64 {
+	if x != nil {
+		return x.TickSize
+	}
+	return 0
+}
+
+func (x *Quote) GetFreezeLevel() int64 {
+	if x != nil {
+		return x.FreezeLevel
 	}
 	return 0
 }
@@ -824,7 +842,7 @@ const file_dtms_v1_market_data_service_proto_rawDesc = "" +
 	"\x04high\x18\x03 \x01(\x01R\x04high\x12\x10\n" +
 	"\x03low\x18\x04 \x01(\x01R\x03low\x12\x14\n" +
 	"\x05close\x18\x05 \x01(\x01R\x05close\x12\x16\n" +
-	"\x06volume\x18\x06 \x01(\x01R\x06volume\"\xb1\x03\n" +
+	"\x06volume\x18\x06 \x01(\x01R\x06volume\"\xf1\x03\n" +
 	"\x05Quote\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x16\n" +
@@ -844,7 +862,9 @@ const file_dtms_v1_market_data_service_proto_rawDesc = "" +
 	"\vvolume_step\x18\f \x01(\x01R\n" +
 	"volumeStep\x12\x1f\n" +
 	"\vstops_level\x18\r \x01(\x03R\n" +
-	"stopsLevelB\v\n" +
+	"stopsLevel\x12\x1b\n" +
+	"\ttick_size\x18\x0e \x01(\x01R\btickSize\x12!\n" +
+	"\ffreeze_level\x18\x0f \x01(\x03R\vfreezeLevelB\v\n" +
 	"\t_atr_slowB\v\n" +
 	"\t_atr_fastB\r\n" +
 	"\v_swing_highB\f\n" +

@@ -37,9 +37,7 @@ type OpenPositionRequest struct {
 	// Stop; absent means none.
 	Sl *float64 `protobuf:"fixed64,5,opt,name=sl,proto3,oneof" json:"sl,omitempty"`
 	// Target; absent means none.
-	Tp *float64 `protobuf:"fixed64,6,opt,name=tp,proto3,oneof" json:"tp,omitempty"`
-	// At most 29 characters.
-	Comment       string `protobuf:"bytes,7,opt,name=comment,proto3" json:"comment,omitempty"`
+	Tp            *float64 `protobuf:"fixed64,6,opt,name=tp,proto3,oneof" json:"tp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -114,13 +112,6 @@ func (x *OpenPositionRequest) GetTp() float64 {
 		return *x.Tp
 	}
 	return 0
-}
-
-func (x *OpenPositionRequest) GetComment() string {
-	if x != nil {
-		return x.Comment
-	}
-	return ""
 }
 
 // Response of OpenPosition.
@@ -530,7 +521,7 @@ var File_dtms_v1_paper_service_proto protoreflect.FileDescriptor
 
 const file_dtms_v1_paper_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1bdtms/v1/paper_service.proto\x12\adtms.v1\x1a\x1ddtms/v1/gateway_service.proto\x1a\x13dtms/v1/trade.proto\"\xd9\x01\n" +
+	"\x1bdtms/v1/paper_service.proto\x12\adtms.v1\x1a\x1ddtms/v1/gateway_service.proto\x1a\x13dtms/v1/trade.proto\"\xbf\x01\n" +
 	"\x13OpenPositionRequest\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x16\n" +
@@ -538,8 +529,7 @@ const file_dtms_v1_paper_service_proto_rawDesc = "" +
 	"\x04side\x18\x03 \x01(\x0e2\r.dtms.v1.SideR\x04side\x12\x16\n" +
 	"\x06volume\x18\x04 \x01(\x01R\x06volume\x12\x13\n" +
 	"\x02sl\x18\x05 \x01(\x01H\x00R\x02sl\x88\x01\x01\x12\x13\n" +
-	"\x02tp\x18\x06 \x01(\x01H\x01R\x02tp\x88\x01\x01\x12\x18\n" +
-	"\acomment\x18\a \x01(\tR\acommentB\x05\n" +
+	"\x02tp\x18\x06 \x01(\x01H\x01R\x02tp\x88\x01\x01B\x05\n" +
 	"\x03_slB\x05\n" +
 	"\x03_tp\"\x7f\n" +
 	"\x14OpenPositionResponse\x12\x18\n" +
