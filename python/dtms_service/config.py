@@ -186,6 +186,10 @@ class EngineConfig(_Section):
     """Hedge volume as a share of what is left."""
     hedge_stop_atr: Positive = 0.5
     """Distance of the hedge's stop, in ATR(14, slow)."""
+    hedge_pause_slow_bars: Whole = 2
+    """No new hedge for so long after one has ended: a market that whips must not take a series of them."""
+    max_hedges: Whole = 3
+    """Hedges in the life of a trade; beyond, its stop protects it in WARNING_L2."""
     flat_timer_slow_bars: Count = 5
     """Length of the flat timer."""
     recovery_timer_slow_bars: Count = 2

@@ -125,7 +125,7 @@ impl Case<'_> {
             || match self.brakes.trading {
                 TradingState::Active => false,
                 TradingState::Reducing => self.loosens(),
-                TradingState::Halted => true,
+                TradingState::Halted => !matches!(self.change, Change::Close | Change::Partial(_)),
             }
     }
 

@@ -66,6 +66,10 @@ config! {
     hedge_ratio: real,
     /// Distance of the hedge's stop, in ATR(slow).
     hedge_stop_atr: real,
+    /// No new hedge for so many slow bars after one has ended: a market that whips takes no series of them.
+    hedge_pause_slow_bars: whole,
+    /// Hedges in the life of a trade; beyond, its stop protects it in `WARNING_L2`.
+    max_hedges: whole,
     /// Length of the flat timer, in slow bars.
     flat_timer_slow_bars: whole,
     /// Length of the recovery timer, in slow bars.

@@ -134,6 +134,7 @@ impl Book {
                 let entry = price.ok_or_else(|| {
                     CoreError::field("outcome.price", "is missing for an opening")
                 })?;
+                trade.hedges += 1;
                 trade.hedge = Some(LegRecord {
                     ticket: outcome.opened_ticket,
                     volume,
@@ -161,6 +162,9 @@ impl Book {
             }
             (_, LegKind::Main) => {
                 trade.volume = Steps((trade.volume - volume).0.max(0));
+                if let Some(price) = price {
+                    trade.realise(trade.side, trade.entry, price, volume);
+                }
                 if is_own && intent.purpose == Maybe(Some(Purpose::Partial)) {
                     trade.partial_taken = true;
                     trade.closed_volume += volume;
@@ -169,9 +173,12 @@ impl Book {
             (ActionKind::Close, LegKind::Hedge) => {
                 trade.volume = Steps((trade.volume - volume).0.max(0));
                 trade.hedge_reduction += volume;
+                trade.hedges += 1;
+                if let Some(price) = price {
+                    trade.realise(trade.side, trade.entry, price, volume);
+                }
             }
-            (_, LegKind::Hedge) => reduce(trade.hedge.as_mut(), volume),
-            (_, LegKind::ReAdd) => reduce(trade.readd.as_mut(), volume),
+            (_, LegKind::Hedge | LegKind::ReAdd) => trade.reduce(intent.leg, volume, price),
         }
         if let Some(position) = opened {
             self.positions.insert((key.0, position), key.1);
@@ -212,8 +219,12 @@ impl Book {
         Ok(())
     }
 
-    pub(crate) fn lose_leg(&mut self, at: At, closed: &LegClosed) -> Result<()> {
+    pub(crate) fn lose_leg(&mut self, at: At, closed: &LegClosed, time_ns: i64) -> Result<()> {
         let key = self.key(at)?;
+        let price = self
+            .instrument(at.instrument)?
+            .symbol
+            .nearest_price("price", closed.price)?;
         let trade = self.trade_mut(at)?;
         match closed.leg {
             LegKind::Main => {
@@ -221,19 +232,20 @@ impl Book {
                 trade.volume = Steps(0);
                 trade.close_price = Some(closed.price);
             }
-            LegKind::Hedge => trade.hedge = None,
-            LegKind::ReAdd => trade.readd = None,
+            LegKind::Hedge => {
+                trade.end_leg(closed.leg, price);
+                trade.hedge_ended_ns = Some(time_ns);
+                trade.hedge = None;
+            }
+            LegKind::ReAdd => {
+                trade.end_leg(closed.leg, price);
+                trade.readd = None;
+            }
         }
         if closed.leg != LegKind::Main {
             self.positions.remove(&(key.0, closed.position));
         }
         Ok(())
-    }
-}
-
-fn reduce(leg: Option<&mut LegRecord>, volume: Steps) {
-    if let Some(leg) = leg {
-        leg.volume = Steps((leg.volume - volume).0.max(0));
     }
 }
 

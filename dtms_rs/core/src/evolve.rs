@@ -93,7 +93,7 @@ impl Book {
             Body::IntentRecorded(intent) => self.intend(at, event, intent)?,
             Body::OutcomeRecorded(recorded) => self.conclude(at, event, recorded)?,
             Body::PositionChanged(changed) => self.correct(at, changed, event.time_ns)?,
-            Body::LegClosed(closed) => self.lose_leg(at, closed)?,
+            Body::LegClosed(closed) => self.lose_leg(at, closed, event.time_ns)?,
             Body::OwnershipGranted(granted) => {
                 self.last_epoch = granted.owner_epoch;
                 self.trade_mut(at)?.own(granted);

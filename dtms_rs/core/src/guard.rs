@@ -144,7 +144,8 @@ pub fn first(
     may_improve: bool,
 ) -> Option<Guard> {
     let ended = |timer: Option<i64>| timer.is_some_and(|ends_ns| ends_ns <= now_ns);
-    if let Some(guard) = view.against(trade.state) {
+    let rests = trade.state == TradeState::WarningL2 && !trade.may_hedge(config, now_ns);
+    if let Some(guard) = view.against(trade.state).filter(|_| !rests) {
         return Some(guard);
     }
     if ended(trade.flat_timer_ends_ns)

@@ -1,4 +1,5 @@
-//! The risk budget: the loss at the stops of trade, hedge and re-add never exceeds the initial risk.
+//! The risk budget: what was lost on closed parts and legs, and the loss at the stops of trade, hedge
+//! and re-add, together never exceed the initial risk.
 //!
 //! Amounts are points x volume steps of the trade's symbol.
 use crate::enums::Side;
@@ -20,7 +21,7 @@ pub fn budget(trade: &TradeRecord) -> Option<i128> {
         .map(|risk| i128::from(risk.0) * i128::from(trade.initial_volume.0))
 }
 
-/// The loss at the stops with the main stop at `stop`; without one the main position counts with
+/// The loss so far and at the stops, with the main stop at `stop`; without one the main position counts with
 /// R. `None` until R is known.
 #[must_use]
 pub fn exposure(trade: &TradeRecord, stop: Option<Points>) -> Option<i128> {
@@ -29,7 +30,8 @@ pub fn exposure(trade: &TradeRecord, stop: Option<Points>) -> Option<i128> {
         Some(stop) => loss_at_stop(trade.side, trade.entry, stop, trade.volume),
         None => i128::from(risk.0) * i128::from(trade.volume.0),
     };
-    let mut total = main;
+    // What was lost already is lost; what was earned pays for that, and for nothing beyond.
+    let mut total = main + i128::from(-trade.realised.min(0));
     if let Some(hedge) = &trade.hedge {
         let stop = hedge
             .sl

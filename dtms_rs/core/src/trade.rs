@@ -16,7 +16,8 @@ messages! {
     /// An entry action in the queue, how often it was tried and not before when it is tried again.
     Queued { action: PlannedAction, attempt: u32, not_before_ns: i64 }
 
-    /// A registered position and its defensive state. `sl` and `tp` are the confirmed levels.
+    /// A registered position and its defensive state. `sl` and `tp` are the confirmed levels;
+    /// `realised` is what closed volume of the trade and its legs has earned, in points x steps.
     TradeRecord {
         ticket: u64, side: Side, entry: Points, initial_volume: Steps, volume: Steps,
         initial_sl: Option<Points>, initial_tp: Option<Points>, sl: Option<Points>,
@@ -26,6 +27,7 @@ messages! {
         displaced: Text, flat_timer_ends_ns: Option<i64>, recovery_timer_ends_ns: Option<i64>,
         better_since_ns: Option<i64>, partial_taken: bool, closed_volume: Steps,
         hedge_reduction: Steps, hedge: Option<LegRecord>, readd: Option<LegRecord>,
+        hedges: u32, hedge_ended_ns: Option<i64>, realised: i64,
         strategy_type: Text, opened_ns: i64, registered_ns: i64, origin: Origin,
         last_score: Option<Score>, queue: Vec<Queued>, current: Option<Queued>,
         in_flight: Option<u64>, managers: Vec<ManagerRecord>, quarantined: bool,
@@ -79,6 +81,9 @@ impl TradeRecord {
             hedge_reduction: Steps(0),
             hedge: None,
             readd: None,
+            hedges: 0,
+            hedge_ended_ns: None,
+            realised: 0,
             strategy_type: registered.strategy_type.clone(),
             opened_ns: registered.opened_ns,
             registered_ns: event.time_ns,
@@ -111,6 +116,52 @@ impl TradeRecord {
     #[must_use]
     pub const fn is_defensive(&self) -> bool {
         self.state.is_defensive()
+    }
+
+    /// Whether another hedge is allowed now: not too many, and not right after the last.
+    #[must_use]
+    pub fn may_hedge(&self, config: &Config, now_ns: i64) -> bool {
+        let rested = self
+            .hedge_pause_ends_ns(config)
+            .is_none_or(|ends_ns| ends_ns <= now_ns);
+        rested && i64::from(self.hedges) < config.max_hedges
+    }
+
+    fn hedge_pause_ends_ns(&self, config: &Config) -> Option<i64> {
+        let pause_ns = config.hedge_pause_slow_bars * config.slow_s * NS_PER_S;
+        self.hedge_ended_ns.map(|ended_ns| ended_ns + pause_ns)
+    }
+
+    /// Books what closing `volume` of one of the trade's positions has earned, in points x steps.
+    pub(crate) fn realise(&mut self, side: Side, entry: Points, price: Points, volume: Steps) {
+        self.realised += (price - entry).0 * side.sign() * volume.0;
+    }
+
+    /// Takes closed volume off a leg; the result is booked where the price is known.
+    pub(crate) fn reduce(&mut self, kind: LegKind, volume: Steps, price: Option<Points>) {
+        let (leg, side) = match kind {
+            LegKind::Hedge => (self.hedge.as_mut(), self.side.opposite()),
+            LegKind::ReAdd => (self.readd.as_mut(), self.side),
+            LegKind::Main => return,
+        };
+        let Some(leg) = leg else { return };
+        leg.volume = Steps((leg.volume - volume).0.max(0));
+        let entry = leg.entry;
+        if let Some(price) = price {
+            self.realise(side, entry, price, volume);
+        }
+    }
+
+    /// Books the rest of a leg that is gone.
+    pub(crate) fn end_leg(&mut self, kind: LegKind, price: Points) {
+        let leg = match kind {
+            LegKind::Hedge => self.hedge.as_ref(),
+            LegKind::ReAdd => self.readd.as_ref(),
+            LegKind::Main => None,
+        };
+        if let Some(volume) = leg.map(|leg| leg.volume) {
+            self.reduce(kind, volume, Some(price));
+        }
     }
 
     /// Whether everything that the state's entry asked for is settled and, where the state is a
@@ -272,6 +323,13 @@ impl Watch {
                     .better_since_ns
                     .map(|since| since + config.hold_s * NS_PER_S),
             );
+            if trade.state == TradeState::WarningL2 {
+                due_at(
+                    trade
+                        .hedge_pause_ends_ns(config)
+                        .filter(|ends_ns| *ends_ns > now_ns),
+                );
+            }
             if trade.armed {
                 watch.class = class(trade.side, trade.state, trade.better_since_ns.is_some());
             } else {

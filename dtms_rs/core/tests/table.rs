@@ -1,5 +1,10 @@
 //! The transition table: as data, and through the engine with real prices, both sides.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panic"
+)]
 mod engine_support;
 
 use std::collections::BTreeSet;
@@ -87,7 +92,8 @@ HEDGED trend choch lower -> CLOSED close_hedge close
 HEDGED broker_closes -> CLOSED close_hedge
 RECOVERING score=-3.99 ->
 RECOVERING score=-4 -> WARNING_L2 breakeven
-RECOVERING score=-6 -> WARNING_L2 breakeven; HEDGED hedge flat_timer
+RECOVERING score=-6 -> WARNING_L2 breakeven
+RECOVERING score=-6 pass=120 -> WARNING_L2 breakeven; HEDGED hedge flat_timer
 RECOVERING score=1 pass=119 ->
 RECOVERING score=1 pass=120 -> HEALTHY re_add
 RECOVERING score=0.99 pass=120 -> CLOSED close
@@ -131,15 +137,26 @@ fn edge_line(state: TradeState, guard: Guard) -> Option<String> {
 #[test]
 fn the_table_has_these_edges_and_no_other() {
     let written: BTreeSet<&str> = EDGES.trim().lines().collect();
-    let pairs = TradeState::ALL.iter().flat_map(|(_, state)| Guard::ALL.map(|guard| (*state, guard)));
-    let actual: BTreeSet<String> = pairs.filter_map(|(state, guard)| edge_line(state, guard)).collect();
-    assert_eq!(actual.iter().map(String::as_str).collect::<BTreeSet<_>>(), written);
+    let pairs = TradeState::ALL
+        .iter()
+        .flat_map(|(_, state)| Guard::ALL.map(|guard| (*state, guard)));
+    let actual: BTreeSet<String> = pairs
+        .filter_map(|(state, guard)| edge_line(state, guard))
+        .collect();
+    assert_eq!(
+        actual.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+        written
+    );
 }
 
 /// CLOSED is final: no guard leads out of it.
 #[test]
 fn closed_has_no_edge() {
-    assert!(Guard::ALL.iter().all(|guard| next(TradeState::Closed, *guard).is_none()));
+    assert!(
+        Guard::ALL
+            .iter()
+            .all(|guard| next(TradeState::Closed, *guard).is_none())
+    );
 }
 
 fn state_of(name: &str) -> TradeState {
@@ -176,7 +193,10 @@ fn stimulus(rig: &mut Rig, word: &str) -> Vec<Event> {
         "lower" => rig.bar(109_400, 10.0),
         "flip" => {
             let mut events = Vec::new();
-            for close in [110_200, 110_250, 110_200, 110_150, 110_100, 110_050, 110_000, 109_900, 109_850, 109_800] {
+            for close in [
+                110_200, 110_250, 110_200, 110_150, 110_100, 110_050, 110_000, 109_900, 109_850,
+                109_800,
+            ] {
                 events.extend(rig.bar(close, if close < 110_200 { 100.0 } else { 1.0 }));
             }
             events
@@ -191,7 +211,11 @@ fn stimulus(rig: &mut Rig, word: &str) -> Vec<Event> {
         }
         "broker_closes" => rig.closed(TICKET, CloseReason::TakeProfit, 113_000),
         "manager_closes" => {
-            assert!(rig.propose(engine_support::EXIT, &action(ActionKind::Close)).decision.granted);
+            assert!(
+                rig.propose(engine_support::EXIT, &action(ActionKind::Close))
+                    .decision
+                    .granted
+            );
             rig.confirm()
         }
         other => panic!("no stimulus {other}"),
@@ -200,7 +224,12 @@ fn stimulus(rig: &mut Rig, word: &str) -> Vec<Event> {
 
 fn shown(change: &StateChanged) -> String {
     let mut words = vec![name_of(change.to)];
-    words.extend(change.actions.iter().map(|action| word((action.kind, action.purpose))));
+    words.extend(
+        change
+            .actions
+            .iter()
+            .map(|action| word((action.kind, action.purpose))),
+    );
     words.extend(change.flat_timer_ends_ns.map(|_| "flat_timer"));
     words.extend(change.recovery_timer_ends_ns.map(|_| "recovery_timer"));
     words.join(" ")
@@ -226,7 +255,10 @@ fn course(line: &str, mirror: bool) -> (String, Vec<(TradeState, TransitionCause
     }
     rig.check_fold();
     let after = changes.iter().map(shown).collect::<Vec<_>>().join("; ");
-    let edges = changes.iter().map(|change| (change.from, change.cause)).collect();
+    let edges = changes
+        .iter()
+        .map(|change| (change.from, change.cause))
+        .collect();
     (format!("{}-> {after}", before).trim_end().to_owned(), edges)
 }
 
@@ -250,8 +282,14 @@ fn every_course_leads_where_it_is_written() {
         taken.insert((state, TransitionCause::ClosedByManager));
     }
     for (_, state) in TradeState::ALL {
-        for guard in Guard::ALL.into_iter().filter(|guard| next(*state, *guard).is_some()) {
-            assert!(taken.contains(&(*state, guard.cause())), "no course takes {state:?} {guard:?}");
+        for guard in Guard::ALL
+            .into_iter()
+            .filter(|guard| next(*state, *guard).is_some())
+        {
+            assert!(
+                taken.contains(&(*state, guard.cause())),
+                "no course takes {state:?} {guard:?}"
+            );
         }
     }
 }

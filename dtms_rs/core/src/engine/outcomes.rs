@@ -6,8 +6,8 @@ use crate::enums::{
     ActionKind, AlarmCode, CloseReason, LegKind, OutcomeStatus, Purpose, SkipReason,
 };
 use crate::error::{CoreError, Result};
-use crate::event::{BreakevenTriggered, IntentRecorded, LegClosed, Outcome, OutcomeRecorded};
 use crate::event::QuarantineChanged;
+use crate::event::{BreakevenTriggered, IntentRecorded, LegClosed, Outcome, OutcomeRecorded};
 use crate::message::Maybe;
 use crate::retcode::{self, Meaning};
 use crate::symbol::Steps;

@@ -40,7 +40,7 @@ pub const MANAGED: &str = "trend_continuation_pullback";
 const FOR_EVER: i64 = i64::MAX;
 
 /// The numbers of the default configuration, on bars of one minute.
-pub const CONFIG: [(&str, f64); 30] = [
+pub const CONFIG: [(&str, f64); 32] = [
     ("warn1", -2.0),
     ("warn1_recovered", 0.0),
     ("warn2", -4.0),
@@ -66,6 +66,8 @@ pub const CONFIG: [(&str, f64); 30] = [
     ("deviation_points", 20.0),
     ("magic", 1.0),
     ("max_retries", 3.0),
+    ("hedge_pause_slow_bars", 2.0),
+    ("max_hedges", 3.0),
     ("stale_after_s", 300.0),
     ("request_ids_kept", 100.0),
     ("decisions_kept", 100.0),
@@ -82,17 +84,29 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { mirror: false, hedging: true, config: CONFIG.to_vec(), spec: spec() }
+        Self {
+            mirror: false,
+            hedging: true,
+            config: CONFIG.to_vec(),
+            spec: spec(),
+        }
     }
 }
 
 impl Setup {
     pub fn mirrored(mirror: bool) -> Self {
-        Self { mirror, ..Self::default() }
+        Self {
+            mirror,
+            ..Self::default()
+        }
     }
 
     pub fn with(mut self, key: &str, value: f64) -> Self {
-        self.config.iter_mut().find(|(name, _)| *name == key).unwrap().1 = value;
+        self.config
+            .iter_mut()
+            .find(|(name, _)| *name == key)
+            .unwrap()
+            .1 = value;
         self
     }
 
@@ -153,7 +167,9 @@ impl Rig {
         };
         rig.engine.start(0).unwrap();
         let now_ns = rig.now_ns();
-        let step = rig.engine.define_account(ACCOUNT, setup.hedging, "USD", now_ns);
+        let step = rig
+            .engine
+            .define_account(ACCOUNT, setup.hedging, "USD", now_ns);
         rig.take(step).unwrap();
         let step = rig.engine.define_symbol(ACCOUNT, setup.spec, now_ns);
         rig.take(step).unwrap();
@@ -165,14 +181,22 @@ impl Rig {
     }
 
     pub fn price(&self, points: i64) -> f64 {
-        let points = if self.mirror { 2 * PIVOT - points } else { points };
+        let points = if self.mirror {
+            2 * PIVOT - points
+        } else {
+            points
+        };
         points as f64 / SCALE
     }
 
     pub fn points(&self, price: f64) -> i64 {
         #[allow(clippy::cast_possible_truncation, reason = "prices of tests are small")]
         let points = (price * SCALE).round() as i64;
-        if self.mirror { 2 * PIVOT - points } else { points }
+        if self.mirror {
+            2 * PIVOT - points
+        } else {
+            points
+        }
     }
 
     pub fn side(&self, side: Side) -> Side {
@@ -186,14 +210,22 @@ impl Rig {
             self.twin.apply(event).unwrap();
             self.log.push(event.clone());
         }
-        assert_eq!(self.engine.revision(), self.log.len() as u64, "revisions have gaps");
+        assert_eq!(
+            self.engine.revision(),
+            self.log.len() as u64,
+            "revisions have gaps"
+        );
         Ok((step.events, step.reply))
     }
 
     /// State = fold of the events, and a snapshot restores it.
     pub fn check_fold(&self) {
         let snapshot = self.engine.snapshot();
-        assert_eq!(snapshot, self.twin.snapshot(), "the twin that only saw events differs");
+        assert_eq!(
+            snapshot,
+            self.twin.snapshot(),
+            "the twin that only saw events differs"
+        );
         let mut restored = Engine::try_new(&CONFIG, &managers(), &[MANAGED]).unwrap();
         restored.restore(&snapshot).unwrap();
         assert_eq!(snapshot, restored.snapshot(), "the restored engine differs");
@@ -215,7 +247,15 @@ impl Rig {
     pub fn quote(&mut self, bid: i64, ask: i64) -> Result<Vec<Event>> {
         let (bid, ask) = if self.mirror { (ask, bid) } else { (bid, ask) };
         let (bid, ask) = (self.price(bid), self.price(ask));
-        let step = self.engine.on_tick(ACCOUNT, SYMBOL, self.now_s * 1_000, bid, ask, 1.0, self.now_ns());
+        let step = self.engine.on_tick(
+            ACCOUNT,
+            SYMBOL,
+            self.now_s * 1_000,
+            bid,
+            ask,
+            1.0,
+            self.now_ns(),
+        );
         Ok(self.take(step)?.0)
     }
 
@@ -225,7 +265,11 @@ impl Rig {
         self.bar_s = self.bar_s.max(self.now_s - self.now_s.rem_euclid(60));
         let open = self.last_close;
         let (high, low) = (open.max(close) + 20, open.min(close) - 20);
-        let (high, low) = if self.mirror { (low, high) } else { (high, low) };
+        let (high, low) = if self.mirror {
+            (low, high)
+        } else {
+            (high, low)
+        };
         let bar = Bar {
             time_s: self.bar_s,
             open: self.price(open),
@@ -249,7 +293,11 @@ impl Rig {
         for leg in 0..6 {
             let step = if leg % 2 == 0 { 200 } else { -200 };
             for _ in 0..3 {
-                let close = if leg == 0 { self.last_close + step / 2 } else { self.last_close + step };
+                let close = if leg == 0 {
+                    self.last_close + step / 2
+                } else {
+                    self.last_close + step
+                };
                 self.bar(close, 10.0);
             }
         }
@@ -289,7 +337,8 @@ impl Rig {
         tp: Option<i64>,
         volume: f64,
     ) -> Vec<Event> {
-        self.try_register(TICKET, strategy, age_s, sl, tp, volume).unwrap()
+        self.try_register(TICKET, strategy, age_s, sl, tp, volume)
+            .unwrap()
     }
 
     pub fn try_register(
@@ -328,12 +377,19 @@ impl Rig {
     }
 
     pub fn intents(&self) -> Vec<IntentRecorded> {
-        self.engine.open_intents().map(|open| open.intent.clone()).collect()
+        self.engine
+            .open_intents()
+            .map(|open| open.intent.clone())
+            .collect()
     }
 
     pub fn intent(&self) -> IntentRecorded {
         let intents = self.intents();
-        assert_eq!(intents.len(), 1, "one command is expected at the broker: {intents:?}");
+        assert_eq!(
+            intents.len(),
+            1,
+            "one command is expected at the broker: {intents:?}"
+        );
         intents[0].clone()
     }
 
@@ -375,7 +431,8 @@ impl Rig {
 
     pub fn refuse(&mut self, retcode: u32) -> Vec<Event> {
         let intent = self.intent();
-        self.answer(outcome(intent.intent_id, OutcomeStatus::Rejected, retcode)).unwrap()
+        self.answer(outcome(intent.intent_id, OutcomeStatus::Rejected, retcode))
+            .unwrap()
     }
 
     /// Confirms until nothing is left at the broker.
@@ -389,7 +446,9 @@ impl Rig {
 
     pub fn closed(&mut self, position: u64, reason: CloseReason, price: i64) -> Vec<Event> {
         let price = self.price(price);
-        let step = self.engine.on_closed(ACCOUNT, position, reason, price, 0.0, self.now_ns());
+        let step = self
+            .engine
+            .on_closed(ACCOUNT, position, reason, price, 0.0, self.now_ns());
         self.take(step).unwrap().0
     }
 
@@ -398,10 +457,16 @@ impl Rig {
     }
 
     pub fn propose(&mut self, manager: &str, action: &Action) -> Reply {
-        let epoch = self.engine.ownership(ACCOUNT, TICKET, self.mono_ns).unwrap().map_or(0, |it| it.owner_epoch);
+        let epoch = self
+            .engine
+            .ownership(ACCOUNT, TICKET, self.mono_ns)
+            .unwrap()
+            .map_or(0, |it| it.owner_epoch);
         self.next_request += 1;
         let request_id = format!("r{}", self.next_request);
-        self.try_propose(manager, &request_id, epoch, action).unwrap().1
+        self.try_propose(manager, &request_id, epoch, action)
+            .unwrap()
+            .1
     }
 
     pub fn try_propose(
@@ -425,7 +490,11 @@ impl Rig {
     }
 
     pub fn stop(&self, points: i64, allow_loosen: bool) -> Action {
-        Action { stop: Some(self.price(points)), allow_loosen, ..action(ActionKind::Stop) }
+        Action {
+            stop: Some(self.price(points)),
+            allow_loosen,
+            ..action(ActionKind::Stop)
+        }
     }
 
     /// A trade that has come to `state` through the table, every action done, the score neutral.
@@ -451,7 +520,10 @@ impl Rig {
             TradeState::Closed => {
                 self.closed(TICKET, CloseReason::StopLoss, 109_000);
             }
-            TradeState::Healthy | TradeState::WarningL1 | TradeState::WarningL2 | TradeState::Hedged => {}
+            TradeState::Healthy
+            | TradeState::WarningL1
+            | TradeState::WarningL2
+            | TradeState::Hedged => {}
         }
         assert_eq!(self.state(), state);
         assert!(self.intents().is_empty());
@@ -503,13 +575,22 @@ macro_rules! bodies {
     ($events:expr, $kind:ident) => {
         $events
             .iter()
-            .filter_map(|event| if let dtms_core::event::Body::$kind(body) = &event.body { Some(body.clone()) } else { None })
+            .filter_map(|event| {
+                if let dtms_core::event::Body::$kind(body) = &event.body {
+                    Some(body.clone())
+                } else {
+                    None
+                }
+            })
             .collect::<Vec<_>>()
     };
 }
 
 pub fn kinds(actions: &[PlannedAction]) -> Vec<(ActionKind, Purpose)> {
-    actions.iter().map(|action| (action.kind, action.purpose)).collect()
+    actions
+        .iter()
+        .map(|action| (action.kind, action.purpose))
+        .collect()
 }
 
 pub fn is_body(event: &Event, name: &str) -> bool {
@@ -520,7 +601,13 @@ pub fn is_body(event: &Event, name: &str) -> bool {
 pub fn names(events: &[Event]) -> Vec<String> {
     events
         .iter()
-        .map(|event| format!("{:?}", event.body).split('(').next().unwrap().to_owned())
+        .map(|event| {
+            format!("{:?}", event.body)
+                .split('(')
+                .next()
+                .unwrap()
+                .to_owned()
+        })
         .collect()
 }
 

@@ -5,11 +5,27 @@ use dtms_core::message::{Text, Writer};
 use super::{PIVOT, SCALE};
 
 const PRICES: [&str; 13] = [
-    "entry_price", "sl", "tp", "initial_sl", "initial_tp", "bid", "ask", "price", "stop", "target",
-    "confirmed_sl", "close_price", "level",
+    "entry_price",
+    "sl",
+    "tp",
+    "initial_sl",
+    "initial_tp",
+    "bid",
+    "ask",
+    "price",
+    "stop",
+    "target",
+    "confirmed_sl",
+    "close_price",
+    "level",
 ];
 const SCORES: [&str; 7] = [
-    "total", "structure", "vwap_volume", "momentum", "ema_alignment", "delta_pressure",
+    "total",
+    "structure",
+    "vwap_volume",
+    "momentum",
+    "ema_alignment",
+    "delta_pressure",
     "candle_conviction",
 ];
 
@@ -31,7 +47,11 @@ impl Writer for Lines {
         self.put(name, &value);
     }
     fn int(&mut self, name: &'static str, value: i64) {
-        let value = if self.mirror && name == "side" { 3 - value } else { value };
+        let value = if self.mirror && name == "side" {
+            3 - value
+        } else {
+            value
+        };
         self.put(name, &value);
     }
     fn uint(&mut self, name: &'static str, value: u64) {
@@ -79,12 +99,16 @@ impl Writer for Lines {
 /// One line per event; those of a mirrored rig read as those of the straight one.
 pub fn lines(events: &[Event], mirror: bool) -> Vec<String> {
     let line = |event: &Event| {
-        let mut lines = Lines { mirror, ..Lines::default() };
+        let mut lines = Lines {
+            mirror,
+            ..Lines::default()
+        };
         event.write_fields(&mut lines);
         if mirror {
             // Bid and ask change places: the pair is sorted by name again.
             for index in 1..lines.fields.len() {
-                let swapped = lines.fields[index - 1].starts_with("ask=") && lines.fields[index].starts_with("bid=");
+                let swapped = lines.fields[index - 1].starts_with("ask=")
+                    && lines.fields[index].starts_with("bid=");
                 if swapped {
                     lines.fields.swap(index - 1, index);
                 }
