@@ -23,7 +23,9 @@ RPC = ("grpc", "grpc_status", "grpc_health", "grpc_reflection")
 WIRE = (*RPC, "dtms", "google.protobuf")
 DOMAIN = frozenset({"_core", "journal", "event_log", "broker", "desk", "executor", "monitor", "recovery"})
 # Where the wire and the domain may be seen together; the gateway packs what its broker says.
-MEETING_POINTS = frozenset({"convert", "gateway_messages", "status", "interceptors", "servicers", "server", "gateway", "gateway_door"})
+MEETING_POINTS = frozenset(
+    {"convert", "gateway_messages", "status", "interceptors", "servicers", "server", "gateway", "gateway_door"}
+)
 # Keys that config.py itself turns into others.
 RESOLVED = frozenset({"profile"})  # gives engine.fast_s and engine.slow_s
 # Packages that a file imports where used, and tells by name when they are missing.

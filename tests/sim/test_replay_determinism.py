@@ -16,10 +16,10 @@ EURUSD_TICKS = "eurusd_ticks_oanda_20140508_0512.csv.gz"
 XAUUSD_TICKS = "xauusd_ticks_oanda_20140502_0504.csv.gz"
 XAUUSD_M1 = "xauusd_m1_oanda_20140501_0515.csv.gz"
 
-# Where the excerpts begin (rows) and what is opened in them: the ECB press conference and the payrolls.
+# What is opened, and the excerpts of the fast suite (first tick ms UTC, rows): ECB press conference and payrolls.
 EURUSD = ("EURUSD", EURUSD_TICKS, ["BUY@2014-05-08T12:31:00,1.00,sl_distance=0.004,tp_distance=0.008"])
 XAUUSD = ("XAUUSD", XAUUSD_TICKS, ["BUY@2014-05-02T12:32:00,1.00,sl_distance=6,tp_distance=12"])
-EXCERPT_ROWS = 12_000
+EXCERPTS = {"EURUSD": ("1399552200000", 12_000), "XAUUSD": ("1399033860000", 30_000)}
 
 
 def replay(out: Path, history: Path, symbol: str, trades: list[str], *more: str) -> dict[str, Any]:
@@ -50,14 +50,11 @@ def compare(first: Path, second: Path) -> None:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
-@pytest.mark.parametrize(
-    ("symbol", "name", "trades", "around"), [(*EURUSD, "1399552200000"), (*XAUUSD, "1399033860000")]
-)
-def test_two_runs_of_an_excerpt_are_equal(
-    shared_data: Path, tmp_path: Path, symbol: str, name: str, trades: list[str], around: str
-) -> None:
+@pytest.mark.parametrize("case", [EURUSD, XAUUSD], ids=lambda case: case[0])
+def test_two_runs_of_an_excerpt_are_equal(shared_data: Path, tmp_path: Path, case: tuple[str, str, list[str]]) -> None:
     """Around the ECB's press conference and the payrolls two runs with the exit manager have one journal hash."""
-    history = excerpt(shared_data / name, tmp_path / "ticks.csv", around, EXCERPT_ROWS)
+    symbol, name, trades = case
+    history = excerpt(shared_data / name, tmp_path / "ticks.csv", *EXCERPTS[symbol])
     runs = [replay(tmp_path / run, history, symbol, trades) for run in ("a", "b")]
     assert runs[0]["journal_sha256"] == runs[1]["journal_sha256"]
     assert runs[0]["trades"] == len(trades)
