@@ -3,7 +3,8 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
-    reason = "a test fails by panic"
+    clippy::similar_names,
+    reason = "a test fails by panic; a step and a stop"
 )]
 mod engine_support;
 

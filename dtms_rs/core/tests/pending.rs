@@ -1,9 +1,16 @@
 //! Pending and confirmed: a state shows as confirmed only when its actions are, and plans are legal.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::float_cmp,
+    reason = "a test fails by panic; volumes are exact"
+)]
 mod engine_support;
 
 use dtms_core::enums::{
-    ActionKind, AlarmCode, CloseReason, LegKind, OutcomeStatus, Purpose, SkipReason, StatePhase, TradeState,
+    ActionKind, AlarmCode, CloseReason, LegKind, OutcomeStatus, Purpose, SkipReason, StatePhase,
+    TradeState,
 };
 use dtms_core::event::Body;
 use dtms_core::message::Maybe;
@@ -16,7 +23,7 @@ fn at(setup: Setup, state: TradeState) -> Rig {
     rig
 }
 
-/// WARNING_L2 is pending while its partial or its stop is at the broker, and confirmed after both (I14).
+/// `WARNING_L2` is pending while its partial or its stop is at the broker, and confirmed after both (I14).
 #[test]
 fn a_state_is_pending_until_the_broker_has_done_all_of_it() {
     for mirror in [false, true] {
@@ -27,7 +34,10 @@ fn a_state_is_pending_until_the_broker_has_done_all_of_it() {
         assert_eq!(rig.trade().phase, StatePhase::Pending);
         let events = rig.confirm();
         assert!(bodies!(events, StateConfirmed).is_empty());
-        assert_eq!((rig.intent().kind, rig.trade().phase), (ActionKind::Stop, StatePhase::Pending));
+        assert_eq!(
+            (rig.intent().kind, rig.trade().phase),
+            (ActionKind::Stop, StatePhase::Pending)
+        );
         let events = rig.confirm();
         assert_eq!(bodies!(events, StateConfirmed).len(), 1);
         assert_eq!(rig.trade().phase, StatePhase::Confirmed);
@@ -46,10 +56,19 @@ fn ownership_follows_the_state_in_the_same_step() {
     let before = rig.trade().owner_epoch;
     let events = rig.score(-5.0);
     let grants = bodies!(events, OwnershipGranted);
-    assert_eq!((grants.len(), grants[0].displaced.as_str()), (1, engine_support::UNIVERSAL));
+    assert_eq!(
+        (grants.len(), grants[0].displaced.as_str()),
+        (1, engine_support::UNIVERSAL)
+    );
     let order = names(&events);
-    let granted = order.iter().position(|name| name == "OwnershipGranted").unwrap();
-    let sent = order.iter().position(|name| name == "IntentRecorded").unwrap();
+    let granted = order
+        .iter()
+        .position(|name| name == "OwnershipGranted")
+        .unwrap();
+    let sent = order
+        .iter()
+        .position(|name| name == "IntentRecorded")
+        .unwrap();
     assert!(granted < sent);
     assert_eq!(rig.intent().owner_epoch, grants[0].owner_epoch);
     assert!(grants[0].owner_epoch > before);
@@ -69,7 +88,10 @@ fn a_burst_sends_its_last_stop_only() {
     let events = rig.score(-5.0);
     let skipped = bodies!(events, ActionSkipped);
     assert_eq!(skipped.len(), 1);
-    assert_eq!((skipped[0].action.purpose, skipped[0].reason), (Purpose::Tighten, SkipReason::Superseded));
+    assert_eq!(
+        (skipped[0].action.purpose, skipped[0].reason),
+        (Purpose::Tighten, SkipReason::Superseded)
+    );
     assert_eq!(rig.intent().kind, ActionKind::PartialClose);
 }
 
@@ -85,10 +107,16 @@ fn a_close_drops_all_other_actions() {
     let events = rig.answer(done).unwrap();
     assert_eq!(rig.intent().kind, ActionKind::Close);
     assert!(bodies!(events, IntentRecorded).len() == 1);
-    let dropped: Vec<_> = bodies!(rig.log, ActionSkipped).into_iter().map(|skipped| skipped.reason).collect();
+    let dropped: Vec<_> = bodies!(rig.log, ActionSkipped)
+        .into_iter()
+        .map(|skipped| skipped.reason)
+        .collect();
     assert_eq!(dropped, [SkipReason::Superseded, SkipReason::Superseded]);
     rig.settle();
-    assert_eq!((rig.trade().phase, rig.trade().volume), (StatePhase::Confirmed, 0.0));
+    assert_eq!(
+        (rig.trade().phase, rig.trade().volume),
+        (StatePhase::Confirmed, 0.0)
+    );
 }
 
 /// HEDGED is confirmed exactly when the hedge exists; a hedge filled after the trade was closed is closed too (I13).
@@ -97,15 +125,27 @@ fn a_hedge_that_comes_late_does_not_outlive_its_trade() {
     let mut rig = at(Setup::default(), TradeState::WarningL2);
     rig.score(-7.0);
     let hedge = rig.intent();
-    assert_eq!((hedge.kind, rig.trade().phase), (ActionKind::OpenHedge, StatePhase::Pending));
+    assert_eq!(
+        (hedge.kind, rig.trade().phase),
+        (ActionKind::OpenHedge, StatePhase::Pending)
+    );
     rig.closed(TICKET, CloseReason::StopLoss, 109_000);
-    assert_eq!((rig.state(), rig.trade().phase), (TradeState::Closed, StatePhase::Pending));
+    assert_eq!(
+        (rig.state(), rig.trade().phase),
+        (TradeState::Closed, StatePhase::Pending)
+    );
     let done = rig.done(&hedge);
     rig.answer(done).unwrap();
-    assert_eq!((rig.intent().kind, rig.trade().phase), (ActionKind::CloseHedge, StatePhase::Pending));
+    assert_eq!(
+        (rig.intent().kind, rig.trade().phase),
+        (ActionKind::CloseHedge, StatePhase::Pending)
+    );
     let events = rig.settle();
     assert!(rig.trade().hedge.is_none());
-    assert_eq!(names(&events), ["OutcomeRecorded", "LegClosed", "StateConfirmed"]);
+    assert_eq!(
+        names(&events),
+        ["OutcomeRecorded", "LegClosed", "StateConfirmed"]
+    );
 }
 
 /// Tighten: 0.3 R behind the price, rounded away from it, never looser than what stands.
@@ -116,13 +156,20 @@ fn tighten_goes_behind_the_price() {
         rig.score(-3.0);
         let intent = rig.intent();
         assert_eq!(rig.points(intent.sl.unwrap()), PIVOT - 300);
-        assert_eq!(rig.points(intent.tp.unwrap()), 113_000, "the target goes along unchanged");
+        assert_eq!(
+            rig.points(intent.tp.unwrap()),
+            113_000,
+            "the target goes along unchanged"
+        );
         rig.confirm();
         assert_eq!(rig.trade().confirmed.sl, intent.sl);
         let mut rig = at(Setup::mirrored(mirror), TradeState::Healthy);
         rig.tick(109_200);
         let events = rig.score(-3.0);
-        assert_eq!(bodies!(events, ActionSkipped)[0].reason, SkipReason::NoChange);
+        assert_eq!(
+            bodies!(events, ActionSkipped)[0].reason,
+            SkipReason::NoChange
+        );
         assert_eq!(rig.trade().phase, StatePhase::Confirmed);
     }
 }
@@ -134,7 +181,13 @@ fn a_stop_respects_stops_level_and_tick_size() {
         let mut coarse = spec();
         coarse.tick_size = 25.0 / engine_support::SCALE;
         coarse.stops_level = 400;
-        let mut rig = at(Setup { spec: coarse, ..Setup::mirrored(mirror) }, TradeState::Healthy);
+        let mut rig = at(
+            Setup {
+                spec: coarse,
+                ..Setup::mirrored(mirror)
+            },
+            TradeState::Healthy,
+        );
         rig.quote(PIVOT + 10, PIVOT + 40).unwrap();
         rig.score(-3.0);
         // 400 points below the closing price, then to a multiple of 25 further away.
@@ -164,13 +217,22 @@ fn breakeven_or_the_next_best() {
             match expected {
                 Some((level, purpose)) => {
                     let intent = rig.intent();
-                    assert_eq!((rig.points(intent.sl.unwrap()), intent.purpose), (level, Maybe(Some(purpose))));
+                    assert_eq!(
+                        (rig.points(intent.sl.unwrap()), intent.purpose),
+                        (level, Maybe(Some(purpose)))
+                    );
                     let events = rig.confirm();
                     let is_breakeven = purpose == Purpose::Breakeven;
-                    assert_eq!(bodies!(events, BreakevenTriggered).len(), usize::from(is_breakeven));
+                    assert_eq!(
+                        bodies!(events, BreakevenTriggered).len(),
+                        usize::from(is_breakeven)
+                    );
                 }
                 None => {
-                    assert_eq!(bodies!(events, ActionSkipped)[0].reason, SkipReason::NotLegal);
+                    assert_eq!(
+                        bodies!(events, ActionSkipped)[0].reason,
+                        SkipReason::NotLegal
+                    );
                 }
             }
             assert_eq!(rig.trade().phase, StatePhase::Confirmed);
@@ -186,7 +248,10 @@ fn the_partial_is_taken_once_or_recorded_as_impossible() {
     rig.score(-1.0);
     rig.pass(60);
     let events = rig.score(-5.0);
-    assert_eq!(bodies!(events, ActionSkipped)[0].reason, SkipReason::AlreadyDone);
+    assert_eq!(
+        bodies!(events, ActionSkipped)[0].reason,
+        SkipReason::AlreadyDone
+    );
 
     let mut rig = Setup::default().rig();
     rig.warm();
@@ -194,7 +259,10 @@ fn the_partial_is_taken_once_or_recorded_as_impossible() {
     rig.register_as("", 1_000, Some(109_000), None, 0.01);
     rig.tick(PIVOT);
     let events = rig.score(-5.0);
-    assert_eq!(bodies!(events, ActionSkipped)[1].reason, SkipReason::MinVolume);
+    assert_eq!(
+        bodies!(events, ActionSkipped)[1].reason,
+        SkipReason::MinVolume
+    );
     assert!(!rig.trade().partial_taken);
 }
 
@@ -205,13 +273,22 @@ fn the_hedge_is_half_of_the_rest_with_its_own_stop() {
         let mut rig = at(Setup::mirrored(mirror), TradeState::WarningL2);
         rig.score(-7.0);
         let hedge = rig.intent();
-        assert_eq!((hedge.volume, hedge.leg, hedge.position), (0.25, LegKind::Hedge, 0));
+        assert_eq!(
+            (hedge.volume, hedge.leg, hedge.position),
+            (0.25, LegKind::Hedge, 0)
+        );
         assert_eq!(hedge.side, rig.side(dtms_core::enums::Side::Sell));
         let distance = rig.points(hedge.sl.unwrap()) - PIVOT;
-        assert!((100..=140).contains(&distance), "half of about 240 points: {distance}");
+        assert!(
+            (100..=140).contains(&distance),
+            "half of about 240 points: {distance}"
+        );
         assert_eq!(hedge.tp, None);
         rig.confirm();
-        assert_eq!((rig.trade().phase, rig.trade().hedge.unwrap().volume), (StatePhase::Confirmed, 0.25));
+        assert_eq!(
+            (rig.trade().phase, rig.trade().hedge.unwrap().volume),
+            (StatePhase::Confirmed, 0.25)
+        );
     }
 }
 
@@ -223,7 +300,10 @@ fn no_atr_no_hedge() {
     let events = rig.score(-7.0);
     assert_eq!(bodies!(events, ActionSkipped)[0].reason, SkipReason::NoAtr);
     assert_eq!(bodies!(events, AlarmRaised)[0].code, AlarmCode::HedgeFailed);
-    assert_eq!((rig.state(), rig.trade().phase), (TradeState::Hedged, StatePhase::Pending));
+    assert_eq!(
+        (rig.state(), rig.trade().phase),
+        (TradeState::Hedged, StatePhase::Pending)
+    );
 }
 
 /// A hedge beyond the risk budget closes the trade instead.
@@ -239,7 +319,10 @@ fn a_hedge_beyond_the_budget_closes_the_trade() {
     rig.settle();
     let trade = rig.trade();
     assert_eq!(trade.state, TradeState::Closed);
-    assert_eq!(bodies!(rig.log, StateChanged).last().unwrap().cause, dtms_core::enums::TransitionCause::HedgeImpossible);
+    assert_eq!(
+        bodies!(rig.log, StateChanged).last().unwrap().cause,
+        dtms_core::enums::TransitionCause::HedgeImpossible
+    );
     assert_eq!((trade.phase, trade.volume), (StatePhase::Confirmed, 0.0));
 }
 
@@ -247,22 +330,43 @@ fn a_hedge_beyond_the_budget_closes_the_trade() {
 #[test]
 fn netting_hedges_by_reduction() {
     for mirror in [false, true] {
-        let mut rig = at(Setup { hedging: false, ..Setup::mirrored(mirror) }, TradeState::WarningL2);
+        let mut rig = at(
+            Setup {
+                hedging: false,
+                ..Setup::mirrored(mirror)
+            },
+            TradeState::WarningL2,
+        );
         rig.score(-7.0);
         let hedge = rig.intent();
-        assert_eq!((hedge.kind, hedge.leg, hedge.position), (ActionKind::Close, LegKind::Hedge, TICKET));
+        assert_eq!(
+            (hedge.kind, hedge.leg, hedge.position),
+            (ActionKind::Close, LegKind::Hedge, TICKET)
+        );
         assert_eq!(hedge.volume, 0.25);
         rig.confirm();
-        assert_eq!((rig.trade().volume, rig.trade().phase), (0.25, StatePhase::Confirmed));
+        assert_eq!(
+            (rig.trade().volume, rig.trade().phase),
+            (0.25, StatePhase::Confirmed)
+        );
         rig.bar(110_500, 10.0);
-        assert_eq!((rig.state(), rig.trade().phase), (TradeState::Recovering, StatePhase::Confirmed));
+        assert_eq!(
+            (rig.state(), rig.trade().phase),
+            (TradeState::Recovering, StatePhase::Confirmed)
+        );
         rig.score(5.0);
         rig.pass(120);
         rig.tick(PIVOT);
         let readd = rig.intent();
-        assert_eq!((readd.kind, readd.position, readd.volume), (ActionKind::ReAdd, TICKET, 0.5));
+        assert_eq!(
+            (readd.kind, readd.position, readd.volume),
+            (ActionKind::ReAdd, TICKET, 0.5)
+        );
         rig.confirm();
-        assert_eq!((rig.trade().volume, rig.state()), (0.75, TradeState::Healthy));
+        assert_eq!(
+            (rig.trade().volume, rig.state()),
+            (0.75, TradeState::Healthy)
+        );
         rig.check_fold();
     }
 }
@@ -274,12 +378,24 @@ fn the_re_add_is_half_of_the_closed_volume() {
     rig.score(5.0);
     rig.pass(120);
     let readd = rig.intent();
-    assert_eq!((readd.kind, readd.volume, readd.position), (ActionKind::ReAdd, 0.25, 0));
-    assert_eq!((readd.sl, readd.tp), (rig.trade().confirmed.sl, rig.trade().confirmed.tp));
+    assert_eq!(
+        (readd.kind, readd.volume, readd.position),
+        (ActionKind::ReAdd, 0.25, 0)
+    );
+    assert_eq!(
+        (readd.sl, readd.tp),
+        (rig.trade().confirmed.sl, rig.trade().confirmed.tp)
+    );
     rig.confirm();
-    assert_eq!((rig.trade().readd.unwrap().volume, rig.trade().closed_volume), (0.25, 0.0));
+    assert_eq!(
+        (rig.trade().readd.unwrap().volume, rig.trade().closed_volume),
+        (0.25, 0.0)
+    );
     let events = rig.closed(TICKET, CloseReason::TakeProfit, 113_000);
-    assert_eq!(kinds(&bodies!(events, StateChanged)[0].actions), [(ActionKind::CloseReAdd, Purpose::Flatten)]);
+    assert_eq!(
+        kinds(&bodies!(events, StateChanged)[0].actions),
+        [(ActionKind::CloseReAdd, Purpose::Flatten)]
+    );
     rig.settle();
     assert!(rig.trade().readd.is_none());
 }
@@ -294,7 +410,10 @@ fn a_break_of_structure_trails_behind_the_swing() {
         let intent = rig.intent();
         let swing = 109_680;
         let level = rig.points(intent.sl.unwrap());
-        assert!((swing - 30..swing).contains(&level), "a tenth of ATR behind {swing}: {level}");
+        assert!(
+            (swing - 30..swing).contains(&level),
+            "a tenth of ATR behind {swing}: {level}"
+        );
         assert_eq!(intent.purpose, Maybe(Some(Purpose::Trail)));
     }
 }
@@ -306,7 +425,10 @@ fn an_action_waits_for_a_price() {
     rig.warm();
     rig.register();
     rig.score(-3.0);
-    assert_eq!((rig.state(), rig.intents().len()), (TradeState::WarningL1, 0));
+    assert_eq!(
+        (rig.state(), rig.intents().len()),
+        (TradeState::WarningL1, 0)
+    );
     rig.tick(PIVOT);
     assert_eq!(rig.intent().kind, ActionKind::Stop);
 }
@@ -316,14 +438,24 @@ fn an_action_waits_for_a_price() {
 fn a_frozen_position_is_left_alone_until_the_price_moves() {
     let mut frozen = spec();
     frozen.freeze_level = 100;
-    let mut rig = Setup { spec: frozen, ..Setup::default() }.rig();
+    let mut rig = Setup {
+        spec: frozen,
+        ..Setup::default()
+    }
+    .rig();
     rig.warm();
     rig.score(-1.0);
     rig.register_as("", 1_000, Some(109_000), Some(PIVOT + 150), 1.0);
     rig.tick(PIVOT + 60);
     rig.score(-3.0);
-    assert_eq!((rig.trade().phase, rig.intents().len()), (StatePhase::Pending, 0));
-    assert_eq!(rig.engine.next_deadline_ns().unwrap() > rig.now_ns(), true, "no busy waiting");
+    assert_eq!(
+        (rig.trade().phase, rig.intents().len()),
+        (StatePhase::Pending, 0)
+    );
+    assert!(
+        rig.engine.next_deadline_ns().unwrap() > rig.now_ns(),
+        "no busy waiting"
+    );
     rig.tick(PIVOT);
     assert_eq!(rig.intent().kind, ActionKind::Stop);
 }
@@ -343,8 +475,13 @@ fn the_confirmed_stop_is_the_echo() {
     mute.purpose = Maybe(Some(Purpose::Trail));
     rig.propose(EXIT, &mute);
     let id = rig.intent().intent_id;
-    rig.answer(outcome(id, OutcomeStatus::Confirmed, 10_009)).unwrap();
-    assert_eq!(rig.trade().confirmed.sl, Some(rig.price(109_499)), "no echo, no new truth");
+    rig.answer(outcome(id, OutcomeStatus::Confirmed, 10_009))
+        .unwrap();
+    assert_eq!(
+        rig.trade().confirmed.sl,
+        Some(rig.price(109_499)),
+        "no echo, no new truth"
+    );
 }
 
 /// What somebody else changed is taken over from the report, unless a command of ours is in flight (I8).
@@ -352,14 +489,20 @@ fn the_confirmed_stop_is_the_echo() {
 fn a_change_by_somebody_else_is_recorded_as_external() {
     let mut rig = at(Setup::default(), TradeState::Healthy);
     let (sl, tp) = (Some(rig.price(109_100)), Some(rig.price(113_000)));
-    let step = rig.engine.on_position(engine_support::ACCOUNT, TICKET, 0.8, sl, tp, rig.now_ns());
+    let step = rig
+        .engine
+        .on_position(engine_support::ACCOUNT, TICKET, 0.8, sl, tp, rig.now_ns());
     let (events, ()) = rig.take(step).unwrap();
     assert!(bodies!(events, PositionChanged)[0].external);
     assert_eq!((rig.trade().volume, rig.trade().confirmed.sl), (0.8, sl));
-    let step = rig.engine.on_position(engine_support::ACCOUNT, TICKET, 0.8, sl, tp, rig.now_ns());
+    let step = rig
+        .engine
+        .on_position(engine_support::ACCOUNT, TICKET, 0.8, sl, tp, rig.now_ns());
     assert!(rig.take(step).unwrap().0.is_empty());
     rig.score(-3.0);
-    let step = rig.engine.on_position(engine_support::ACCOUNT, TICKET, 0.7, None, tp, rig.now_ns());
+    let step = rig
+        .engine
+        .on_position(engine_support::ACCOUNT, TICKET, 0.7, None, tp, rig.now_ns());
     assert!(rig.take(step).unwrap().0.is_empty());
 }
 
@@ -367,15 +510,23 @@ fn a_change_by_somebody_else_is_recorded_as_external() {
 #[test]
 fn a_missing_trade_is_quarantined_until_found() {
     let mut rig = at(Setup::default(), TradeState::Healthy);
-    let step = rig.engine.on_missing(engine_support::ACCOUNT, TICKET, rig.now_ns());
+    let step = rig
+        .engine
+        .on_missing(engine_support::ACCOUNT, TICKET, rig.now_ns());
     let (events, ()) = rig.take(step).unwrap();
     assert_eq!(names(&events), ["QuarantineChanged", "AlarmRaised"]);
     assert_eq!(names(&rig.score(-9.0)), ["ScoreReported"]);
     let (sl, tp) = (Some(rig.price(109_000)), Some(rig.price(113_000)));
-    let step = rig.engine.on_position(engine_support::ACCOUNT, TICKET, 1.0, sl, tp, rig.now_ns());
+    let step = rig
+        .engine
+        .on_position(engine_support::ACCOUNT, TICKET, 1.0, sl, tp, rig.now_ns());
     let (events, ()) = rig.take(step).unwrap();
     assert_eq!(names(&events), ["QuarantineChanged"]);
     rig.tick(PIVOT);
     assert_eq!(rig.state(), TradeState::Hedged);
-    assert!(rig.log.iter().any(|event| matches!(event.body, Body::IntentRecorded(_))));
+    assert!(
+        rig.log
+            .iter()
+            .any(|event| matches!(event.body, Body::IntentRecorded(_)))
+    );
 }

@@ -1,14 +1,21 @@
 //! Any sequence of commands is safe: the guarantees hold after each, and the fold is exact.
 //!
 //! A failing case is printed with its seed and kept in `properties.proptest-regressions`.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    clippy::too_many_lines,
+    reason = "a test fails by panic; a validator looks at a few kinds of events; one arm per command"
+)]
 mod engine_support;
 
 use std::collections::HashMap;
 
 use dtms_core::enums::{
-    ActionKind, CloseReason, GrantCause, KillScope, LegKind, OutcomeStatus, Rank, StatePhase, TradeState,
-    TradingState,
+    ActionKind, CloseReason, GrantCause, KillScope, LegKind, OutcomeStatus, Rank, StatePhase,
+    TradeState, TradingState,
 };
 use dtms_core::event::{Action, Body, Event, IntentRecorded};
 use dtms_core::message::Number;
@@ -21,8 +28,13 @@ use proptest::test_runner::FileFailurePersistence;
 
 #[derive(Clone, Debug)]
 enum Command {
-    Tick { price: i64, spread: i64 },
-    Bar { close: i64 },
+    Tick {
+        price: i64,
+        spread: i64,
+    },
+    Bar {
+        close: i64,
+    },
     Score(i32),
     Pass(i64),
     Confirm,
@@ -31,19 +43,38 @@ enum Command {
     Unknown,
     CloseMain(usize),
     CloseHedge(usize),
-    Report { sl: Option<i64>, volume: i32 },
+    Report {
+        sl: Option<i64>,
+        volume: i32,
+    },
     Missing,
     Acquire(usize),
     Release(usize),
-    Propose { manager: usize, kind: usize, level: i64, loosen: bool, stale: bool },
+    Propose {
+        manager: usize,
+        kind: usize,
+        level: i64,
+        loosen: bool,
+        stale: bool,
+    },
     Trading(usize),
-    Kill { manager: usize, engaged: bool },
-    Register { managed: bool, age_s: i64, sl: Option<i64>, volume: i32 },
+    Kill {
+        manager: usize,
+        engaged: bool,
+    },
+    Register {
+        managed: bool,
+        age_s: i64,
+        sl: Option<i64>,
+        volume: i32,
+    },
     Restart,
 }
 
 const MANAGERS: [&str; 3] = [UNIVERSAL, EXIT, "own_bot"];
-const RETCODES: [u32; 10] = [0, 10_004, 10_006, 10_013, 10_016, 10_018, 10_019, 10_025, 10_036, 10_046];
+const RETCODES: [u32; 10] = [
+    0, 10_004, 10_006, 10_013, 10_016, 10_018, 10_019, 10_025, 10_036, 10_046,
+];
 
 fn command() -> impl Strategy<Value = Command> {
     let price = 108_500..111_500_i64;
@@ -72,8 +103,18 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn registration() -> impl Strategy<Value = Command> {
-    (any::<bool>(), prop::sample::select(vec![0, 880, 1_000]), prop::option::weighted(0.9, 108_800..109_950_i64), 1..200_i32)
-        .prop_map(|(managed, age_s, sl, volume)| Command::Register { managed, age_s, sl, volume })
+    (
+        any::<bool>(),
+        prop::sample::select(vec![0, 880, 1_000]),
+        prop::option::weighted(0.9, 108_800..109_950_i64),
+        1..200_i32,
+    )
+        .prop_map(|(managed, age_s, sl, volume)| Command::Register {
+            managed,
+            age_s,
+            sl,
+            volume,
+        })
 }
 
 /// What the guarantees need to remember between events.
@@ -88,7 +129,13 @@ fn oriented(rig: &Rig, price: f64) -> i64 {
 }
 
 impl Validator {
-    fn check(&mut self, rig: &Rig, events: &[Event], before: Option<&dtms_core::event::Trade>, allowed_to_loosen: bool) {
+    fn check(
+        &mut self,
+        rig: &Rig,
+        events: &[Event],
+        before: Option<&dtms_core::event::Trade>,
+        allowed_to_loosen: bool,
+    ) {
         let mut left_defence = false;
         for event in events.iter().filter(|event| event.ticket == TICKET) {
             if left_defence {
@@ -122,9 +169,14 @@ impl Validator {
                     assert_eq!(change.from, self.state);
                     assert_ne!(change.from, TradeState::Closed, "I12: CLOSED is final");
                     let is_edge = Guard::ALL.into_iter().any(|guard| {
-                        guard.cause() == change.cause && next(change.from, guard).is_some_and(|edge| edge.to == change.to)
+                        guard.cause() == change.cause
+                            && next(change.from, guard).is_some_and(|edge| edge.to == change.to)
                     });
-                    assert!(is_edge, "I12: {:?} -> {:?} by {:?}", change.from, change.to, change.cause);
+                    assert!(
+                        is_edge,
+                        "I12: {:?} -> {:?} by {:?}",
+                        change.from, change.to, change.cause
+                    );
                     left_defence = change.from.is_defensive() && !change.to.is_defensive();
                     if !change.actions.is_empty() {
                         assert_eq!(change.phase, StatePhase::Pending, "I14");
@@ -132,7 +184,10 @@ impl Validator {
                     self.state = change.to;
                 }
                 Body::IntentRecorded(intent) => {
-                    assert_eq!(intent.owner_epoch, self.epoch, "I3: recorded under the token of now");
+                    assert_eq!(
+                        intent.owner_epoch, self.epoch,
+                        "I3: recorded under the token of now"
+                    );
                     self.ranks.insert(intent.intent_id, intent.rank);
                     if intent.kind == ActionKind::Stop {
                         Self::check_stop(rig, intent, before, allowed_to_loosen);
@@ -146,31 +201,54 @@ impl Validator {
 
     /// I11, as far as the state before the command tells: one command of the broker at a time means
     /// that the confirmed levels are those of before or those that this call's own outcome brought.
-    fn check_stop(rig: &Rig, intent: &IntentRecorded, before: Option<&dtms_core::event::Trade>, allowed_to_loosen: bool) {
+    fn check_stop(
+        rig: &Rig,
+        intent: &IntentRecorded,
+        before: Option<&dtms_core::event::Trade>,
+        allowed_to_loosen: bool,
+    ) {
         let quote = rig.engine.quote(ACCOUNT, SYMBOL).unwrap();
         let trade = rig.trade();
         let Some(sl) = intent.sl else {
-            assert!(allowed_to_loosen || trade.confirmed.sl.is_none(), "I11: a stop is removed");
+            assert!(
+                allowed_to_loosen || trade.confirmed.sl.is_none(),
+                "I11: a stop is removed"
+            );
             return;
         };
         let quote = quote.unwrap();
         let exit = if rig.mirror { quote.ask } else { quote.bid };
         let (sl, exit) = (oriented(rig, sl), oriented(rig, exit));
-        assert!(sl <= exit - 10, "I11: {sl} is inside the stops level of {exit}");
+        assert!(
+            sl <= exit - 10,
+            "I11: {sl} is inside the stops level of {exit}"
+        );
         assert_eq!(intent.tp, trade.confirmed.tp, "I11: the target is kept");
         if let Some(confirmed) = trade.confirmed.sl {
             let loosens = sl < oriented(rig, confirmed);
-            assert!(!loosens || (allowed_to_loosen && intent.action_id == 0), "I11: {before:?}");
+            assert!(
+                !loosens || (allowed_to_loosen && intent.action_id == 0),
+                "I11: {before:?}"
+            );
         }
     }
 
     fn check_now(rig: &Rig) {
-        let Some(trade) = rig.engine.trade(ACCOUNT, TICKET).unwrap() else { return };
+        let Some(trade) = rig.engine.trade(ACCOUNT, TICKET).unwrap() else {
+            return;
+        };
         let own = rig.intents().iter().any(|intent| intent.action_id != 0);
         if trade.phase == StatePhase::Confirmed {
-            assert!(trade.pending_actions.is_empty() && !own, "I14: confirmed with {:?}", trade.pending_actions);
+            assert!(
+                trade.pending_actions.is_empty() && !own,
+                "I14: confirmed with {:?}",
+                trade.pending_actions
+            );
             if trade.state == TradeState::Closed {
-                assert!(trade.hedge.is_none() && trade.readd.is_none() && trade.volume == 0.0, "I13");
+                assert!(
+                    trade.hedge.is_none() && trade.readd.is_none() && trade.volume == 0.0,
+                    "I13"
+                );
             }
         }
         assert!(rig.intents().len() <= 1, "one command of a trade at a time");
@@ -202,11 +280,13 @@ fn run(rig: &mut Rig, command: &Command) -> Option<(Vec<Event>, bool)> {
         }
         Command::Refuse(retcode) => {
             let intent = rig.intents().first().cloned()?;
-            rig.answer(outcome(intent.intent_id, OutcomeStatus::Rejected, *retcode)).unwrap()
+            rig.answer(outcome(intent.intent_id, OutcomeStatus::Rejected, *retcode))
+                .unwrap()
         }
         Command::Unknown => {
             let intent = rig.intents().first().cloned()?;
-            rig.answer(outcome(intent.intent_id, OutcomeStatus::Unknown, 0)).unwrap()
+            rig.answer(outcome(intent.intent_id, OutcomeStatus::Unknown, 0))
+                .unwrap()
         }
         Command::CloseMain(reason) => rig.closed(TICKET, CloseReason::ALL[*reason].1, PIVOT),
         Command::CloseHedge(reason) => {
@@ -217,7 +297,9 @@ fn run(rig: &mut Rig, command: &Command) -> Option<(Vec<Event>, bool)> {
             let trade = rig.engine.trade(ACCOUNT, TICKET).unwrap()?;
             let volume = (f64::from(*volume) / 100.0).min(trade.volume).max(0.01);
             let sl = sl.map(|sl| rig.price(sl));
-            let step = rig.engine.on_position(ACCOUNT, TICKET, volume, sl, trade.confirmed.tp, now_ns);
+            let step =
+                rig.engine
+                    .on_position(ACCOUNT, TICKET, volume, sl, trade.confirmed.tp, now_ns);
             rig.take(step).unwrap().0
         }
         Command::Missing => {
@@ -225,39 +307,74 @@ fn run(rig: &mut Rig, command: &Command) -> Option<(Vec<Event>, bool)> {
             rig.take(step).unwrap().0
         }
         Command::Acquire(manager) => {
-            let step = rig.engine.acquire(ACCOUNT, TICKET, MANAGERS[*manager], now_ns, mono_ns);
+            let step = rig
+                .engine
+                .acquire(ACCOUNT, TICKET, MANAGERS[*manager], now_ns, mono_ns);
             rig.take(step).unwrap().0
         }
         Command::Release(manager) => {
             let epoch = rig.trade().owner_epoch;
-            let step = rig.engine.release(ACCOUNT, TICKET, MANAGERS[*manager], epoch, now_ns, mono_ns);
+            let step =
+                rig.engine
+                    .release(ACCOUNT, TICKET, MANAGERS[*manager], epoch, now_ns, mono_ns);
             rig.take(step).ok()?.0
         }
-        Command::Propose { manager, kind, level, loosen, stale } => {
+        Command::Propose {
+            manager,
+            kind,
+            level,
+            loosen,
+            stale,
+        } => {
             let asked = match kind {
                 0 | 1 => rig.stop(*level, *loosen),
-                2 => Action { volume: Some(0.25), ..action(ActionKind::PartialClose) },
+                2 => Action {
+                    volume: Some(0.25),
+                    ..action(ActionKind::PartialClose)
+                },
                 _ => action(ActionKind::Close),
             };
             let epoch = rig.trade().owner_epoch - u64::from(*stale);
             let id = format!("p{}", rig.log.len());
-            let (events, reply) = rig.try_propose(MANAGERS[*manager], &id, epoch, &asked).unwrap();
+            let (events, reply) = rig
+                .try_propose(MANAGERS[*manager], &id, epoch, &asked)
+                .unwrap();
             assert!(!(*stale && reply.decision.granted), "I3");
             let granted_loose = reply.decision.granted && *loosen;
             return Some((events, granted_loose));
         }
         Command::Trading(state) => {
-            let step = rig.engine.set_trading_state(TradingState::ALL[*state].1, "op", "test", now_ns);
+            let step =
+                rig.engine
+                    .set_trading_state(TradingState::ALL[*state].1, "op", "test", now_ns);
             rig.take(step).unwrap().0
         }
         Command::Kill { manager, engaged } => {
             let scope = KillScope::Manager;
-            let step = rig.engine.set_kill_switch(scope, MANAGERS[*manager], *engaged, "op", "test", now_ns);
+            let step = rig.engine.set_kill_switch(
+                scope,
+                MANAGERS[*manager],
+                *engaged,
+                "op",
+                "test",
+                now_ns,
+            );
             rig.take(step).unwrap().0
         }
-        Command::Register { managed, age_s, sl, volume } => {
+        Command::Register {
+            managed,
+            age_s,
+            sl,
+            volume,
+        } => {
             let strategy = if *managed { MANAGED } else { "" };
-            rig.register_as(strategy, *age_s, *sl, Some(113_000), f64::from(*volume) / 100.0)
+            rig.register_as(
+                strategy,
+                *age_s,
+                *sl,
+                Some(113_000),
+                f64::from(*volume) / 100.0,
+            )
         }
         Command::Restart => {
             rig.check_fold();
@@ -268,8 +385,30 @@ fn run(rig: &mut Rig, command: &Command) -> Option<(Vec<Event>, bool)> {
     Some((events, false))
 }
 
+/// The positions that the broker said were closed already.
+fn positions_gone(log: &[Event]) -> Vec<u64> {
+    let mut intents = HashMap::new();
+    let mut gone = Vec::new();
+    for event in log {
+        match &event.body {
+            Body::IntentRecorded(intent) => {
+                intents.insert(intent.intent_id, intent.position);
+            }
+            Body::OutcomeRecorded(recorded) if recorded.outcome.retcode == 10_036 => {
+                gone.extend(intents.get(&recorded.outcome.intent_id));
+            }
+            _ => {}
+        }
+    }
+    gone
+}
+
 fn without_spread(command: Command) -> Command {
-    if let Command::Tick { price, .. } = command { Command::Tick { price, spread: 0 } } else { command }
+    if let Command::Tick { price, .. } = command {
+        Command::Tick { price, spread: 0 }
+    } else {
+        command
+    }
 }
 
 fn play(commands: &[Command], setup: Setup, warm: bool) -> Rig {
@@ -278,7 +417,11 @@ fn play(commands: &[Command], setup: Setup, warm: bool) -> Rig {
         rig.warm();
     }
     rig.score(-1.0);
-    let mut validator = Validator { epoch: 0, state: TradeState::Healthy, ranks: HashMap::new() };
+    let mut validator = Validator {
+        epoch: 0,
+        state: TradeState::Healthy,
+        ranks: HashMap::new(),
+    };
     for command in commands {
         let before = rig.engine.trade(ACCOUNT, TICKET).unwrap();
         if let Some((events, may_loosen)) = run(&mut rig, command) {
@@ -339,9 +482,15 @@ proptest! {
     fn closed_ends_with_nothing_left(commands in commands(1..100)) {
         let mut rig = play(&commands, Setup::default(), true);
         rig.closed(TICKET, CloseReason::StopLoss, 109_000);
+        let gone = positions_gone(&rig.log);
         for _ in 0..50 {
             rig.settle();
             rig.pass(61);
+        }
+        // A close that was answered with POSITION_CLOSED waits for the deals to tell by what.
+        for (_, position) in rig.engine.open_positions(ACCOUNT).unwrap() {
+            prop_assert!(gone.contains(&position));
+            rig.closed(position, CloseReason::StopLoss, PIVOT);
         }
         let trade = rig.trade();
         prop_assert_eq!(trade.state, TradeState::Closed);

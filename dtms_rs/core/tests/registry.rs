@@ -1,5 +1,10 @@
 //! Accounts, symbols, trades: what is accepted, what is refused, what is kept.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panic"
+)]
 mod engine_support;
 
 use dtms_core::engine::Engine;
@@ -8,7 +13,10 @@ use dtms_core::event::SymbolSpec;
 use dtms_core::message::Text;
 use dtms_core::symbol::{Points, Steps, Symbol};
 use dtms_core::trade::{TradeRecord, Watch};
-use engine_support::{ACCOUNT, CONFIG, MANAGED, PIVOT, Rig, SCALE, SYMBOL, Setup, TICKET, managers, names, refused, spec};
+use engine_support::{
+    ACCOUNT, CONFIG, MANAGED, PIVOT, Rig, SCALE, SYMBOL, Setup, TICKET, managers, names, refused,
+    spec,
+};
 
 fn ready() -> Rig {
     let mut rig = Setup::default().rig();
@@ -19,8 +27,15 @@ fn ready() -> Rig {
 /// Every field of a registration is checked, and the refusal names it.
 #[test]
 fn a_bad_registration_names_its_field() {
-    let half = 0.5;
-    let cases: [(&str, u64, &str, Option<i64>, Option<i64>, f64); 9] = [
+    type Case = (
+        &'static str,
+        u64,
+        &'static str,
+        Option<i64>,
+        Option<i64>,
+        f64,
+    );
+    let cases: [Case; 9] = [
         ("ticket", 0, "", Some(109_000), None, 1.0),
         ("volume", 1, "", None, None, 0.015),
         ("volume", 1, "", None, None, 0.0),
@@ -29,13 +44,23 @@ fn a_bad_registration_names_its_field() {
         ("sl", 1, "", Some(PIVOT + 1), None, 1.0),
         ("sl", 1, "", Some(PIVOT), None, 1.0),
         ("tp", 1, "", None, Some(PIVOT - 1), 1.0),
-        ("strategy_type", 1, "0123456789012345678901234567890123456789012345678901234567890123456789", None, None, 1.0),
+        (
+            "strategy_type",
+            1,
+            "0123456789012345678901234567890123456789012345678901234567890123456789",
+            None,
+            None,
+            1.0,
+        ),
     ];
     for mirror in [false, true] {
         for (field, ticket, strategy, sl, tp, volume) in cases {
             let mut rig = Setup::mirrored(mirror).rig();
-            let error = refused(rig.try_register(ticket, strategy, half as i64, sl, tp, volume));
-            assert_eq!((error.reason.as_str(), error.field.as_str()), ("FIELD_INVALID", field));
+            let error = refused(rig.try_register(ticket, strategy, 0, sl, tp, volume));
+            assert_eq!(
+                (error.reason.as_str(), error.field.as_str()),
+                ("FIELD_INVALID", field)
+            );
             assert_eq!(rig.engine.trade_count(), 0);
         }
     }
@@ -57,12 +82,19 @@ fn registration_is_idempotent() {
 /// A managed strategy belongs to Universal, anything else to DTMS.
 #[test]
 fn the_first_owner_follows_the_strategy() {
-    for (strategy, owner) in [(MANAGED, engine_support::UNIVERSAL), ("", "dtms_manager"), ("scalp", "dtms_manager")] {
+    for (strategy, owner) in [
+        (MANAGED, engine_support::UNIVERSAL),
+        ("", "dtms_manager"),
+        ("scalp", "dtms_manager"),
+    ] {
         let mut rig = ready();
         let events = rig.register_as(strategy, 0, Some(109_000), None, 1.0);
         assert_eq!(names(&events), ["TradeRegistered", "OwnershipGranted"]);
         assert_eq!(rig.trade().managed_by.as_str(), owner);
-        assert_eq!((rig.trade().risk_source, rig.trade().risk_distance), (RiskSource::Stop, Some(1_000.0 / SCALE)));
+        assert_eq!(
+            (rig.trade().risk_source, rig.trade().risk_distance),
+            (RiskSource::Stop, Some(1_000.0 / SCALE))
+        );
     }
 }
 
@@ -71,11 +103,20 @@ fn the_first_owner_follows_the_strategy() {
 fn unknown_accounts_and_symbols() {
     let mut rig = ready();
     let now_ns = rig.now_ns();
-    let unknown = rig.engine.on_tick("8@paper", SYMBOL, 0, 1.0, 1.0, 1.0, now_ns);
+    let unknown = rig
+        .engine
+        .on_tick("8@paper", SYMBOL, 0, 1.0, 1.0, 1.0, now_ns);
     assert_eq!(refused(unknown).reason.as_str(), "ACCOUNT_UNKNOWN");
-    let unknown = rig.engine.on_tick(ACCOUNT, "GOLD", 0, 1.0, 1.0, 1.0, now_ns);
+    let unknown = rig
+        .engine
+        .on_tick(ACCOUNT, "GOLD", 0, 1.0, 1.0, 1.0, now_ns);
     assert_eq!(refused(unknown).reason.as_str(), "SYMBOL_UNKNOWN");
-    assert_eq!(refused(rig.engine.define_symbol("8@paper", spec(), now_ns)).reason.as_str(), "ACCOUNT_UNKNOWN");
+    assert_eq!(
+        refused(rig.engine.define_symbol("8@paper", spec(), now_ns))
+            .reason
+            .as_str(),
+        "ACCOUNT_UNKNOWN"
+    );
 }
 
 /// A price that is no price is refused by name and changes nothing; an older tick changes nothing.
@@ -93,12 +134,28 @@ fn bad_ticks_change_nothing() {
         ("volume", good, good, -1.0),
     ] {
         let (now_ns, time_msc) = (rig.now_ns(), rig.now_s * 1_000);
-        let error = refused(rig.engine.on_tick(ACCOUNT, SYMBOL, time_msc, bid, ask, volume, now_ns));
-        assert_eq!((error.reason.as_str(), error.field.as_str()), ("FIELD_INVALID", field));
+        let error = refused(
+            rig.engine
+                .on_tick(ACCOUNT, SYMBOL, time_msc, bid, ask, volume, now_ns),
+        );
+        assert_eq!(
+            (error.reason.as_str(), error.field.as_str()),
+            ("FIELD_INVALID", field)
+        );
     }
     let now_ns = rig.now_ns();
-    rig.engine.on_tick(ACCOUNT, SYMBOL, 1, 2.0 * good, 2.0 * good, 1.0, now_ns).unwrap();
-    assert_eq!(rig.engine.quote(ACCOUNT, SYMBOL).unwrap().unwrap().bid.to_bits(), good.to_bits());
+    rig.engine
+        .on_tick(ACCOUNT, SYMBOL, 1, 2.0 * good, 2.0 * good, 1.0, now_ns)
+        .unwrap();
+    assert_eq!(
+        rig.engine
+            .quote(ACCOUNT, SYMBOL)
+            .unwrap()
+            .unwrap()
+            .bid
+            .to_bits(),
+        good.to_bits()
+    );
 }
 
 /// A symbol's rules may change, its units may not while trades are counted in them.
@@ -116,7 +173,10 @@ fn units_are_fixed_while_trades_exist() {
     let mut finer = spec();
     finer.point /= 2.0;
     finer.tick_size /= 2.0;
-    assert_eq!(refused(rig.engine.define_symbol(ACCOUNT, finer, now_ns)).field, "point");
+    assert_eq!(
+        refused(rig.engine.define_symbol(ACCOUNT, finer, now_ns)).field,
+        "point"
+    );
     rig.check_fold();
 }
 
@@ -133,7 +193,9 @@ fn bad_symbol_rules_name_their_field() {
         ("volume_min", |spec| spec.volume_min = 0.015),
         ("volume_max", |spec| spec.volume_max = 0.001 * 0.5),
         ("stops_level", |spec| spec.stops_level = -1),
-        ("vwap_slope_threshold", |spec| spec.vwap_slope_threshold = -0.1),
+        ("vwap_slope_threshold", |spec| {
+            spec.vwap_slope_threshold = -0.1;
+        }),
     ];
     for (field, spoil) in cases {
         let mut rules = spec();
@@ -147,14 +209,23 @@ fn bad_symbol_rules_name_their_field() {
 fn unregistering_keeps_the_others() {
     let mut rig = ready();
     for ticket in 1..=5 {
-        rig.try_register(ticket, "", 0, Some(109_000), None, 1.0).unwrap();
+        rig.try_register(ticket, "", 0, Some(109_000), None, 1.0)
+            .unwrap();
     }
     let step = rig.engine.unregister(ACCOUNT, 2, "test", rig.now_ns());
     assert_eq!(names(&rig.take(step).unwrap().0), ["TradeUnregistered"]);
-    let tickets: Vec<u64> = rig.engine.keys(false).into_iter().map(|(_, ticket)| ticket).collect();
+    let tickets: Vec<u64> = rig
+        .engine
+        .keys(false)
+        .into_iter()
+        .map(|(_, ticket)| ticket)
+        .collect();
     assert_eq!(tickets, [1, 3, 4, 5]);
     for ticket in [1, 3, 4, 5] {
-        assert_eq!(rig.engine.trade(ACCOUNT, ticket).unwrap().unwrap().ticket, ticket);
+        assert_eq!(
+            rig.engine.trade(ACCOUNT, ticket).unwrap().unwrap().ticket,
+            ticket
+        );
         assert_eq!(rig.engine.position_owner(ACCOUNT, ticket), Some(ticket));
     }
     assert_eq!(rig.engine.position_owner(ACCOUNT, 2), None);
@@ -163,10 +234,16 @@ fn unregistering_keeps_the_others() {
     let mut rig = Setup::default().rig();
     rig.warm();
     rig.bring_to(TradeState::Hedged);
-    assert_eq!(refused(rig.engine.unregister(ACCOUNT, TICKET, "test", 1)).field, "ticket");
+    assert_eq!(
+        refused(rig.engine.unregister(ACCOUNT, TICKET, "test", 1)).field,
+        "ticket"
+    );
     let hedge = rig.hedge();
     assert_eq!(rig.engine.position_owner(ACCOUNT, hedge), Some(TICKET));
-    assert_eq!(rig.engine.open_positions(ACCOUNT).unwrap(), [(TICKET, TICKET), (TICKET, hedge)]);
+    assert_eq!(
+        rig.engine.open_positions(ACCOUNT).unwrap(),
+        [(TICKET, TICKET), (TICKET, hedge)]
+    );
     rig.closed(TICKET, CloseReason::StopLoss, 109_000);
     rig.settle();
     let step = rig.engine.unregister(ACCOUNT, TICKET, "test", rig.now_ns());
@@ -188,7 +265,10 @@ fn a_damaged_snapshot_is_refused() {
         assert_eq!(refused(engine.restore(&damaged)).field, "snapshot");
     }
     for length in [0, 3, 15, 16, snapshot.len() - 1] {
-        assert_eq!(refused(engine.restore(&snapshot[..length])).field, "snapshot");
+        assert_eq!(
+            refused(engine.restore(&snapshot[..length])).field,
+            "snapshot"
+        );
     }
     assert_eq!(engine.revision(), 0);
     engine.restore(&snapshot).unwrap();
@@ -200,21 +280,34 @@ fn a_damaged_snapshot_is_refused() {
 fn events_are_folded_without_gaps() {
     let rig = ready();
     let mut engine = Engine::try_new(&CONFIG, &managers(), &[MANAGED]).unwrap();
-    assert_eq!(engine.apply(&rig.log[1]).unwrap_err().reason.as_str(), "FUTURE_REVISION");
+    assert_eq!(
+        engine.apply(&rig.log[1]).unwrap_err().reason.as_str(),
+        "FUTURE_REVISION"
+    );
     engine.apply(&rig.log[0]).unwrap();
-    assert_eq!(engine.apply(&rig.log[0]).unwrap_err().reason.as_str(), "FUTURE_REVISION");
+    assert_eq!(
+        engine.apply(&rig.log[0]).unwrap_err().reason.as_str(),
+        "FUTURE_REVISION"
+    );
 }
 
 /// Unknown, missing, repeated and impossible configuration is refused by key; so is a rank no manager may have.
 #[test]
 fn configuration_is_complete_and_sane() {
-    let without = |key: &str| CONFIG.iter().copied().filter(|(name, _)| *name != key).collect::<Vec<_>>();
+    let without = |key: &str| {
+        CONFIG
+            .iter()
+            .copied()
+            .filter(|(name, _)| *name != key)
+            .collect::<Vec<_>>()
+    };
     let with = |key: &'static str, value: f64| {
         let mut config = without(key);
         config.push((key, value));
         config
     };
-    let field = |config: &[(&str, f64)]| Engine::try_new(config, &managers(), &[]).unwrap_err().field;
+    let field =
+        |config: &[(&str, f64)]| Engine::try_new(config, &managers(), &[]).unwrap_err().field;
     assert_eq!(field(&without("hold_s")), "hold_s");
     let mut unknown = CONFIG.to_vec();
     unknown.push(("holds", 1.0));
@@ -236,7 +329,12 @@ fn configuration_is_complete_and_sane() {
         assert_eq!(field(&with(key, value)), key);
     }
     for (name, rank) in [("bot", 4), ("bot", 2), ("bot", 0), ("bot", 9)] {
-        assert_eq!(Engine::try_new(&CONFIG, &[(name, rank)], &[]).unwrap_err().field, name);
+        assert_eq!(
+            Engine::try_new(&CONFIG, &[(name, rank)], &[])
+                .unwrap_err()
+                .field,
+            name
+        );
     }
 }
 
@@ -248,19 +346,30 @@ fn conversion_is_exact() {
     let symbol = Symbol::try_new(rules).unwrap();
     for points in (1..400_000).step_by(37) {
         let price = symbol.price(Points(points));
-        assert_eq!(price.to_bits(), format!("{}e-5", points).parse::<f64>().unwrap().to_bits());
+        assert_eq!(
+            price.to_bits(),
+            format!("{points}e-5").parse::<f64>().unwrap().to_bits()
+        );
         assert_eq!(symbol.exact_price("p", price).unwrap(), Points(points));
     }
     for steps in 1..10_000 {
         let volume = symbol.volume(Steps(steps));
-        assert_eq!(volume.to_bits(), format!("{steps}e-2").parse::<f64>().unwrap().to_bits());
+        assert_eq!(
+            volume.to_bits(),
+            format!("{steps}e-2").parse::<f64>().unwrap().to_bits()
+        );
         assert_eq!(symbol.exact_volume("v", volume).unwrap(), Steps(steps));
     }
     assert!(symbol.exact_price("p", 1.000_002_5).is_err());
     let mut odd = spec();
     (odd.point, odd.tick_size, odd.volume_step, odd.volume_min) = (0.25, 0.25, 1.0, 1.0);
     let symbol = Symbol::try_new(odd).unwrap();
-    assert_eq!(symbol.price(symbol.exact_price("p", 4_321.75).unwrap()).to_bits(), 4_321.75_f64.to_bits());
+    assert_eq!(
+        symbol
+            .price(symbol.exact_price("p", 4_321.75).unwrap())
+            .to_bits(),
+        4_321.75_f64.to_bits()
+    );
 }
 
 /// A trade takes at most 1 KiB: record, watch, index entry and position entry, with room for its lists.

@@ -1,9 +1,15 @@
 //! What a broker's refusal leads to: the retcode table, and its use.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panic"
+)]
 mod engine_support;
 
 use dtms_core::enums::{
-    ActionKind, AlarmCode, CloseReason, OutcomeStatus, SkipReason, StatePhase, TradeState, TransitionCause,
+    ActionKind, AlarmCode, CloseReason, OutcomeStatus, SkipReason, StatePhase, TradeState,
+    TransitionCause,
 };
 use dtms_core::retcode::{Meaning, meaning, pause_ns};
 use engine_support::{EXIT, PIVOT, Rig, S, Setup, TICKET, outcome};
@@ -70,7 +76,11 @@ fn the_retcode_table() {
         let expected = match words[1] {
             "retry" => Meaning::Retry {
                 delay_ms: words[2].parse().unwrap(),
-                most: if words[3] == "ever" { u32::MAX } else { words[3].parse().unwrap() },
+                most: if words[3] == "ever" {
+                    u32::MAX
+                } else {
+                    words[3].parse().unwrap()
+                },
             },
             "final" => Meaning::Final,
             "unknown" => Meaning::Unknown,
@@ -87,11 +97,24 @@ fn the_retcode_table() {
 /// The pause doubles, ends after the last try, and never exceeds a minute; a close is tried for ever.
 #[test]
 fn pauses_double_and_closes_never_give_up() {
-    let retry = Meaning::Retry { delay_ms: 500, most: 5 };
-    let pauses: Vec<Option<i64>> = (0..6).map(|attempt| pause_ns(retry, attempt, false)).collect();
+    let retry = Meaning::Retry {
+        delay_ms: 500,
+        most: 5,
+    };
+    let pauses: Vec<Option<i64>> = (0..6)
+        .map(|attempt| pause_ns(retry, attempt, false))
+        .collect();
     let ms = |ms: i64| Some(ms * 1_000_000);
-    assert_eq!(pauses, [ms(500), ms(1_000), ms(2_000), ms(4_000), ms(8_000), None]);
-    for refusal in [Meaning::Final, Meaning::TradingDisabled, Meaning::HedgeImpossible, retry] {
+    assert_eq!(
+        pauses,
+        [ms(500), ms(1_000), ms(2_000), ms(4_000), ms(8_000), None]
+    );
+    for refusal in [
+        Meaning::Final,
+        Meaning::TradingDisabled,
+        Meaning::HedgeImpossible,
+        retry,
+    ] {
         assert!((0..100).all(|attempt| pause_ns(refusal, attempt, true).is_some()));
         assert_eq!(pause_ns(refusal, 60, true), ms(60_000));
     }
@@ -117,9 +140,19 @@ fn a_requoted_action_is_recomputed_and_then_given_up() {
         assert_eq!(rig.points(intent.sl.unwrap()), PIVOT + 50 - 300);
     }
     let events = rig.refuse(10_004);
-    assert_eq!(bodies!(events, ActionSkipped)[0].reason, SkipReason::Rejected);
-    assert_eq!(bodies!(events, AlarmRaised)[0].code, AlarmCode::ActionFailed);
-    assert_eq!(rig.trade().phase, StatePhase::Confirmed, "recorded as impossible");
+    assert_eq!(
+        bodies!(events, ActionSkipped)[0].reason,
+        SkipReason::Rejected
+    );
+    assert_eq!(
+        bodies!(events, AlarmRaised)[0].code,
+        AlarmCode::ActionFailed
+    );
+    assert_eq!(
+        rig.trade().phase,
+        StatePhase::Confirmed,
+        "recorded as impossible"
+    );
     rig.check_fold();
 }
 
@@ -138,13 +171,16 @@ fn a_retry_waits_for_its_time() {
     assert_eq!(rig.intent().attempt, 1);
 }
 
-/// NO_CHANGES on a stop is a success; POSITION_CLOSED on a close is one too, but the deals tell the rest.
+/// `NO_CHANGES` on a stop is a success; `POSITION_CLOSED` on a close is one too, but the deals tell the rest.
 #[test]
 fn some_refusals_are_successes() {
     let mut rig = at(TradeState::Healthy);
     rig.score(-3.0);
     let events = rig.refuse(10_025);
-    assert_eq!(bodies!(events, OutcomeRecorded)[0].outcome.status, OutcomeStatus::Confirmed);
+    assert_eq!(
+        bodies!(events, OutcomeRecorded)[0].outcome.status,
+        OutcomeStatus::Confirmed
+    );
     assert_eq!(rig.trade().phase, StatePhase::Confirmed);
 
     let mut rig = at(TradeState::Hedged);
@@ -152,13 +188,16 @@ fn some_refusals_are_successes() {
     rig.confirm();
     assert_eq!(rig.intent().kind, ActionKind::Close);
     rig.refuse(10_036);
-    assert_eq!((rig.trade().phase, rig.intents().len()), (StatePhase::Pending, 0));
+    assert_eq!(
+        (rig.trade().phase, rig.intents().len()),
+        (StatePhase::Pending, 0)
+    );
     let events = rig.closed(TICKET, CloseReason::StopLoss, 109_700);
     assert_eq!(bodies!(events, LegClosed)[0].reason, CloseReason::StopLoss);
     assert_eq!(rig.trade().phase, StatePhase::Confirmed);
 }
 
-/// NO_MONEY, HEDGE_PROHIBITED and the limits close the trade that cannot be hedged.
+/// `NO_MONEY`, `HEDGE_PROHIBITED` and the limits close the trade that cannot be hedged.
 #[test]
 fn a_hedge_that_cannot_be_had_closes_the_trade() {
     for retcode in [10_019, 10_034, 10_040, 10_044, 10_046] {
@@ -166,10 +205,16 @@ fn a_hedge_that_cannot_be_had_closes_the_trade() {
         rig.score(-7.0);
         let events = rig.refuse(retcode);
         assert_eq!(bodies!(events, AlarmRaised)[0].code, AlarmCode::HedgeFailed);
-        assert_eq!(bodies!(events, StateChanged)[0].cause, TransitionCause::HedgeImpossible);
+        assert_eq!(
+            bodies!(events, StateChanged)[0].cause,
+            TransitionCause::HedgeImpossible
+        );
         assert_eq!(rig.intent().kind, ActionKind::Close);
         rig.settle();
-        assert_eq!((rig.state(), rig.trade().phase), (TradeState::Closed, StatePhase::Confirmed));
+        assert_eq!(
+            (rig.state(), rig.trade().phase),
+            (TradeState::Closed, StatePhase::Confirmed)
+        );
         rig.check_fold();
     }
 }
@@ -185,7 +230,10 @@ fn a_close_is_retried_until_it_is_done() {
         rig.pass(61);
     }
     rig.settle();
-    assert_eq!((rig.trade().phase, rig.trade().hedge.is_none()), (StatePhase::Confirmed, true));
+    assert_eq!(
+        (rig.trade().phase, rig.trade().hedge.is_none()),
+        (StatePhase::Confirmed, true)
+    );
 }
 
 /// UNKNOWN keeps the command in flight: nothing else is sent, nobody is granted, until the broker was read (I9).
@@ -194,8 +242,13 @@ fn unknown_is_settled_before_anything_else() {
     let mut rig = at(TradeState::Healthy);
     rig.score(-5.0);
     let partial = rig.intent();
-    rig.answer(outcome(partial.intent_id, OutcomeStatus::Unknown, 10_012)).unwrap();
-    assert!(rig.answer(outcome(partial.intent_id, OutcomeStatus::Unknown, 10_012)).unwrap().is_empty());
+    rig.answer(outcome(partial.intent_id, OutcomeStatus::Unknown, 10_012))
+        .unwrap();
+    assert!(
+        rig.answer(outcome(partial.intent_id, OutcomeStatus::Unknown, 10_012))
+            .unwrap()
+            .is_empty()
+    );
     rig.pass(30);
     assert_eq!(rig.intent(), partial);
     let stop = rig.stop(109_900, false);
@@ -207,12 +260,16 @@ fn unknown_is_settled_before_anything_else() {
     let mut rig = at(TradeState::Healthy);
     rig.score(-5.0);
     let partial = rig.intent();
-    rig.answer(outcome(partial.intent_id, OutcomeStatus::Unknown, 0)).unwrap();
+    rig.answer(outcome(partial.intent_id, OutcomeStatus::Unknown, 0))
+        .unwrap();
     let mut not_done = outcome(partial.intent_id, OutcomeStatus::Rejected, 10_008);
     not_done.settled = true;
     rig.answer(not_done).unwrap();
     rig.pass(1);
-    assert_eq!((rig.intent().kind, rig.intent().attempt), (ActionKind::PartialClose, 1));
+    assert_eq!(
+        (rig.intent().kind, rig.intent().attempt),
+        (ActionKind::PartialClose, 1)
+    );
 }
 
 /// A retry whose state has passed is dropped, not sent.
@@ -224,7 +281,10 @@ fn a_retry_that_lost_its_meaning_is_dropped() {
     assert_eq!(rig.state(), TradeState::Recovering);
     let events = rig.refuse(10_004);
     assert_eq!(bodies!(events, OutcomeRecorded)[0].retry_at_ns, None);
-    let reasons: Vec<_> = bodies!(events, ActionSkipped).into_iter().map(|skipped| skipped.reason).collect();
+    let reasons: Vec<_> = bodies!(events, ActionSkipped)
+        .into_iter()
+        .map(|skipped| skipped.reason)
+        .collect();
     assert_eq!(reasons, [SkipReason::Superseded, SkipReason::NothingToDo]);
     assert_eq!(rig.trade().phase, StatePhase::Confirmed);
 }
@@ -249,7 +309,14 @@ fn a_partial_fill_is_taken_as_it_is() {
     let mut part = rig.done(&partial);
     part.volume = Some(0.1);
     rig.answer(part).unwrap();
-    assert_eq!((rig.trade().volume, rig.trade().closed_volume, rig.trade().partial_taken), (0.9, 0.1, true));
+    assert_eq!(
+        (
+            rig.trade().volume,
+            rig.trade().closed_volume,
+            rig.trade().partial_taken
+        ),
+        (0.9, 0.1, true)
+    );
 }
 
 /// An outcome of an intent that never was is refused; a second final one changes nothing.
@@ -274,7 +341,10 @@ fn an_opening_needs_its_ticket_and_price() {
     let bare = outcome(id, OutcomeStatus::Confirmed, 10_009);
     let error = engine_support::refused(rig.answer(bare.clone()));
     assert_eq!(error.field, "outcome.opened_ticket");
-    let error = engine_support::refused(rig.answer(dtms_core::event::Outcome { opened_ticket: 5, ..bare }));
+    let error = engine_support::refused(rig.answer(dtms_core::event::Outcome {
+        opened_ticket: 5,
+        ..bare
+    }));
     assert_eq!(error.field, "outcome.price");
     rig.settle();
     rig.check_fold();

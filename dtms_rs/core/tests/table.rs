@@ -259,7 +259,7 @@ fn course(line: &str, mirror: bool) -> (String, Vec<(TradeState, TransitionCause
         .iter()
         .map(|change| (change.from, change.cause))
         .collect();
-    (format!("{}-> {after}", before).trim_end().to_owned(), edges)
+    (format!("{before}-> {after}").trim_end().to_owned(), edges)
 }
 
 /// Each line holds through the engine, for a BUY and for the mirrored SELL (I12), and every edge of

@@ -1,9 +1,16 @@
 //! Time: timers, arming, holds, leases; all of it state, driven by the time passed in.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panic"
+)]
 mod engine_support;
 
 use dtms_core::engine::Engine;
-use dtms_core::enums::{ArmCause, DenialCode, GrantCause, RiskSource, Timer, TradeState, TransitionCause};
+use dtms_core::enums::{
+    ArmCause, DenialCode, GrantCause, RiskSource, Timer, TradeState, TransitionCause,
+};
 use dtms_core::event::Body;
 use engine_support::{
     ACCOUNT, CONFIG, EXIT, MANAGED, PIVOT, Rig, S, Setup, TICKET, UNIVERSAL, managers, names,
@@ -30,11 +37,20 @@ fn a_trade_is_armed_by_gain_loss_or_age() {
             let mut rig = Setup::mirrored(mirror).rig();
             rig.score(-3.0);
             // Opened so that its age is exactly age_s now.
-            rig.try_register(TICKET, "", age_s, Some(109_000), None, 1.0).unwrap();
+            rig.try_register(TICKET, "", age_s, Some(109_000), None, 1.0)
+                .unwrap();
             let events = rig.tick(price);
             let armed = bodies!(events, TradeArmed);
-            assert_eq!(armed.first().map(|armed| armed.cause), cause, "{price} {age_s}");
-            let expected = if cause.is_some() { TradeState::WarningL1 } else { TradeState::Healthy };
+            assert_eq!(
+                armed.first().map(|armed| armed.cause),
+                cause,
+                "{price} {age_s}"
+            );
+            let expected = if cause.is_some() {
+                TradeState::WarningL1
+            } else {
+                TradeState::Healthy
+            };
             assert_eq!(rig.state(), expected);
         }
     }
@@ -54,18 +70,27 @@ fn age_is_a_deadline() {
     assert_eq!(rig.engine.next_deadline_ns(), None);
 }
 
-/// In WARNING_L1 the flat timer ends as an event, once; where configured it closes the trade.
+/// In `WARNING_L1` the flat timer ends as an event, once; where configured it closes the trade.
 #[test]
 fn the_flat_timer_of_warning_l1() {
     let mut rig = at(Setup::default(), TradeState::WarningL1);
     let events = rig.pass(300);
     assert_eq!(bodies!(events, TimerEnded)[0].timer, Timer::Flat);
-    assert_eq!((rig.state(), rig.trade().flat_timer_ends_ns), (TradeState::WarningL1, None));
+    assert_eq!(
+        (rig.state(), rig.trade().flat_timer_ends_ns),
+        (TradeState::WarningL1, None)
+    );
     assert!(bodies!(rig.pass(300), TimerEnded).is_empty());
 
-    let mut rig = at(Setup::default().with("close_on_flat_timer_l1", 1.0), TradeState::WarningL1);
+    let mut rig = at(
+        Setup::default().with("close_on_flat_timer_l1", 1.0),
+        TradeState::WarningL1,
+    );
     let events = rig.pass(300);
-    assert_eq!(bodies!(events, StateChanged)[0].cause, TransitionCause::FlatTimer);
+    assert_eq!(
+        bodies!(events, StateChanged)[0].cause,
+        TransitionCause::FlatTimer
+    );
     assert_eq!(rig.state(), TradeState::Closed);
 }
 
@@ -73,7 +98,11 @@ fn the_flat_timer_of_warning_l1() {
 /// end them at the same moment (D4, D9).
 #[test]
 fn timers_survive_apply_and_snapshot() {
-    for state in [TradeState::Hedged, TradeState::Recovering, TradeState::WarningL1] {
+    for state in [
+        TradeState::Hedged,
+        TradeState::Recovering,
+        TradeState::WarningL1,
+    ] {
         let mut rig = at(Setup::default(), state);
         if state == TradeState::WarningL1 {
             rig.score(3.0);
@@ -88,10 +117,21 @@ fn timers_survive_apply_and_snapshot() {
         assert!(due.is_some());
         for other in [&mut restored, &mut folded] {
             other.start(0).unwrap();
-            assert!(other.on_time(due.unwrap() - 1, 0).unwrap().events.is_empty());
+            assert!(
+                other
+                    .on_time(due.unwrap() - 1, 0)
+                    .unwrap()
+                    .events
+                    .is_empty()
+            );
             assert_eq!(other.next_deadline_ns(), due);
             let events = other.on_time(due.unwrap(), 0).unwrap().events;
-            assert!(events.iter().any(|event| matches!(event.body, Body::StateChanged(_))), "{state:?}");
+            assert!(
+                events
+                    .iter()
+                    .any(|event| matches!(event.body, Body::StateChanged(_))),
+                "{state:?}"
+            );
         }
     }
 }
@@ -129,7 +169,10 @@ fn r_without_a_stop_is_taken_from_atr_once() {
     rig.tick(PIVOT);
     rig.warm();
     let defined = bodies!(rig.log, RiskDefined);
-    assert_eq!((defined.len(), defined[0].risk_source), (1, RiskSource::Atr));
+    assert_eq!(
+        (defined.len(), defined[0].risk_source),
+        (1, RiskSource::Atr)
+    );
     let frozen = rig.trade().risk_distance.unwrap();
     rig.bar(111_500, 10.0);
     rig.tick(111_500);
@@ -149,7 +192,9 @@ fn a_stale_price_is_alarmed_once() {
 }
 
 fn acquire(rig: &mut Rig, manager: &str) -> (Option<DenialCode>, u64) {
-    let step = rig.engine.acquire(ACCOUNT, TICKET, manager, rig.now_ns(), rig.mono_ns);
+    let step = rig
+        .engine
+        .acquire(ACCOUNT, TICKET, manager, rig.now_ns(), rig.mono_ns);
     let (_, claim) = rig.take(step).unwrap();
     (claim.denial, claim.ownership.owner_epoch)
 }
@@ -160,16 +205,27 @@ fn leases_run_on_the_monotonic_clock() {
     let mut rig = at(Setup::default(), TradeState::Healthy);
     let (denial, epoch) = acquire(&mut rig, UNIVERSAL);
     assert_eq!(denial, None);
-    let ownership = rig.engine.ownership(ACCOUNT, TICKET, rig.mono_ns).unwrap().unwrap();
+    let ownership = rig
+        .engine
+        .ownership(ACCOUNT, TICKET, rig.mono_ns)
+        .unwrap()
+        .unwrap();
     assert_eq!(ownership.lease_remaining_ms, Some(30_000));
     let mono_ns = rig.mono_ns;
-    let step = rig.engine.on_time(rig.now_ns() + 3_600 * S, mono_ns + 30 * S - 1);
+    let step = rig
+        .engine
+        .on_time(rig.now_ns() + 3_600 * S, mono_ns + 30 * S - 1);
     let (events, ()) = rig.take(step).unwrap();
     assert!(bodies!(events, OwnershipGranted).is_empty());
-    let step = rig.engine.on_time(rig.now_ns() - 3_600 * S, mono_ns + 30 * S);
+    let step = rig
+        .engine
+        .on_time(rig.now_ns() - 3_600 * S, mono_ns + 30 * S);
     let (events, ()) = rig.take(step).unwrap();
     let grant = &bodies!(events, OwnershipGranted)[0];
-    assert_eq!((grant.cause, grant.managed_by.as_str()), (GrantCause::Expired, "dtms_manager"));
+    assert_eq!(
+        (grant.cause, grant.managed_by.as_str()),
+        (GrantCause::Expired, "dtms_manager")
+    );
     assert!(grant.owner_epoch > epoch);
 }
 
@@ -179,12 +235,18 @@ fn a_lease_is_renewed_by_its_holder() {
     let mut rig = at(Setup::default(), TradeState::Healthy);
     let (_, epoch) = acquire(&mut rig, UNIVERSAL);
     rig.pass(20);
-    let renewed = rig.engine.renew(ACCOUNT, TICKET, UNIVERSAL, epoch, rig.mono_ns).unwrap();
+    let renewed = rig
+        .engine
+        .renew(ACCOUNT, TICKET, UNIVERSAL, epoch, rig.mono_ns)
+        .unwrap();
     assert_eq!(renewed.lease_remaining_ms, Some(30_000));
     rig.pass(20);
     assert_eq!(rig.trade().managed_by.as_str(), UNIVERSAL);
     for (manager, token) in [(UNIVERSAL, epoch - 1), (EXIT, epoch)] {
-        let error = rig.engine.renew(ACCOUNT, TICKET, manager, token, rig.mono_ns).unwrap_err();
+        let error = rig
+            .engine
+            .renew(ACCOUNT, TICKET, manager, token, rig.mono_ns)
+            .unwrap_err();
         assert_eq!(error.reason.as_str(), "STALE_EPOCH");
     }
 }
@@ -200,7 +262,10 @@ fn an_expired_lease_waits_for_the_write_in_flight() {
     assert_eq!(rig.trade().managed_by.as_str(), UNIVERSAL);
     rig.confirm();
     let events = rig.pass(1);
-    assert_eq!(bodies!(events, OwnershipGranted)[0].cause, GrantCause::Expired);
+    assert_eq!(
+        bodies!(events, OwnershipGranted)[0].cause,
+        GrantCause::Expired
+    );
 }
 
 /// A holder whose lease is over writes nothing, even before anybody noticed (I7).
@@ -212,7 +277,10 @@ fn an_expired_holder_is_refused_at_once() {
     let stop = rig.stop(109_500, false);
     let (events, reply) = rig.try_propose(UNIVERSAL, "late", epoch, &stop).unwrap();
     assert_eq!(reply.decision.denial.0, Some(DenialCode::StaleEpoch));
-    assert_eq!(bodies!(events, OwnershipGranted)[0].cause, GrantCause::Expired);
+    assert_eq!(
+        bodies!(events, OwnershipGranted)[0].cause,
+        GrantCause::Expired
+    );
 }
 
 /// Only a strictly higher rank preempts (I4); the owner himself renews under his token; a release falls to DTMS.
@@ -222,16 +290,33 @@ fn claims_follow_rank() {
     assert_eq!(acquire(&mut rig, EXIT).0, Some(DenialCode::OwnedByOther));
     let (denial, epoch) = acquire(&mut rig, UNIVERSAL);
     assert_eq!(denial, None);
-    assert_eq!(acquire(&mut rig, UNIVERSAL), (None, epoch), "the owner himself keeps his token");
+    assert_eq!(
+        acquire(&mut rig, UNIVERSAL),
+        (None, epoch),
+        "the owner himself keeps his token"
+    );
     assert_eq!(acquire(&mut rig, EXIT).0, Some(DenialCode::OwnedByOther));
-    let step = rig.engine.release(ACCOUNT, TICKET, UNIVERSAL, epoch, rig.now_ns(), rig.mono_ns);
+    let step = rig
+        .engine
+        .release(ACCOUNT, TICKET, UNIVERSAL, epoch, rig.now_ns(), rig.mono_ns);
     let (events, _) = rig.take(step).unwrap();
-    assert_eq!(bodies!(events, OwnershipGranted)[0].cause, GrantCause::Released);
-    let step = rig.engine.release(ACCOUNT, TICKET, UNIVERSAL, epoch, rig.now_ns(), rig.mono_ns);
-    assert_eq!(engine_support::refused(rig.take(step)).reason.as_str(), "STALE_EPOCH");
+    assert_eq!(
+        bodies!(events, OwnershipGranted)[0].cause,
+        GrantCause::Released
+    );
+    let step = rig
+        .engine
+        .release(ACCOUNT, TICKET, UNIVERSAL, epoch, rig.now_ns(), rig.mono_ns);
+    assert_eq!(
+        engine_support::refused(rig.take(step)).reason.as_str(),
+        "STALE_EPOCH"
+    );
     rig.score(-5.0);
     rig.settle();
-    assert_eq!(acquire(&mut rig, UNIVERSAL).0, Some(DenialCode::DtmsDefensive));
+    assert_eq!(
+        acquire(&mut rig, UNIVERSAL).0,
+        Some(DenialCode::DtmsDefensive)
+    );
 }
 
 /// A release with a write in flight is carried out when the write is settled.
@@ -239,13 +324,18 @@ fn claims_follow_rank() {
 fn a_release_waits_for_the_write_in_flight() {
     let mut rig = at(Setup::default(), TradeState::Healthy);
     let (_, epoch) = acquire(&mut rig, UNIVERSAL);
-    let stop = rig.stop(109_500, false);
-    rig.propose(UNIVERSAL, &stop);
-    let step = rig.engine.release(ACCOUNT, TICKET, UNIVERSAL, epoch, rig.now_ns(), rig.mono_ns);
+    let tighter = rig.stop(109_500, false);
+    rig.propose(UNIVERSAL, &tighter);
+    let step = rig
+        .engine
+        .release(ACCOUNT, TICKET, UNIVERSAL, epoch, rig.now_ns(), rig.mono_ns);
     assert!(rig.take(step).unwrap().0.is_empty());
     rig.confirm();
     let events = rig.pass(0);
-    assert_eq!(bodies!(events, OwnershipGranted)[0].cause, GrantCause::Released);
+    assert_eq!(
+        bodies!(events, OwnershipGranted)[0].cause,
+        GrantCause::Released
+    );
 }
 
 /// After a restart every lease has its full length again.
@@ -256,6 +346,9 @@ fn a_start_gives_full_leases() {
     let mut restarted = Engine::try_new(&CONFIG, &managers(), &[MANAGED]).unwrap();
     restarted.restore(&rig.engine.snapshot()).unwrap();
     restarted.start(500 * S).unwrap();
-    let ownership = restarted.ownership(ACCOUNT, TICKET, 500 * S).unwrap().unwrap();
+    let ownership = restarted
+        .ownership(ACCOUNT, TICKET, 500 * S)
+        .unwrap()
+        .unwrap();
     assert_eq!(ownership.lease_remaining_ms, Some(30_000));
 }
