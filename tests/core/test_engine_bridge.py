@@ -1,0 +1,282 @@
+"""The bridge: dicts in and out, errors, buffers, snapshots, panics."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dtms.v1 import event_pb2, trade_pb2
+from dtms_service import convert
+from dtms_service._core import CoreError, Engine
+from dtms_service.config import EngineConfig
+from tests.core.engine_cases import (
+    ACCOUNT,
+    EXIT,
+    MANAGERS,
+    SPEC,
+    START_S,
+    STRATEGIES,
+    SYMBOL,
+    TICKET,
+    S,
+    bodies,
+    defined,
+    engine,
+    ready,
+    register,
+    score,
+    settle,
+    stop,
+)
+
+ENVELOPE = {"revision", "time_ns", "account_id", "ticket", "symbol", "state"}
+
+
+def refused(call: Callable[[], object]) -> tuple[str, str]:
+    with pytest.raises(CoreError) as raised:
+        call()
+    reason, field, message = raised.value.args
+    assert message
+    return reason, field
+
+
+def test_an_event_is_an_envelope_with_one_body() -> None:
+    """Each event dict has the six envelope keys and exactly one body, and the protocol takes it as it is."""
+    made = ready()
+    events = register(made).events + score(made, -9.0).events + settle(made)
+    for event in events:
+        assert len(event.keys() - ENVELOPE) == 1
+        assert event.keys() >= ENVELOPE
+        assert convert.decode_event(convert.encode_event(event)) == event
+    assert [event["revision"] for event in events] == list(range(events[0]["revision"], made.revision + 1))
+
+
+def test_a_trade_is_the_message_of_the_protocol() -> None:
+    """``trade`` has every field of proto's Trade under its name; an unknown trade is None."""
+    made = ready()
+    register(made)
+    score(made, -9.0)
+    settle(made)
+    view = made.trade(ACCOUNT, TICKET)
+    assert view is not None
+    assert view.keys() <= {field.name for field in trade_pb2.Trade.DESCRIPTOR.fields}
+    assert view["state"] == trade_pb2.TRADE_STATE_HEDGED
+    assert view["volume"] == 0.5
+    assert view["hedge"]["ticket"] == 900
+    assert made.trade(ACCOUNT, 1) is None
+    assert made.ownership(ACCOUNT, 1, 0) is None
+
+
+def test_a_step_gives_the_same_objects_each_time() -> None:
+    """``events`` and ``reply`` are made once."""
+    step = register(ready())
+    assert step.events is step.events
+    assert step.reply is True
+
+
+def test_the_same_request_is_answered_the_same() -> None:
+    """A repeat has the recorded decision, then the outcome too; another body is REQUEST_ID_REUSED."""
+    made = ready()
+    register(made)
+    first = stop(made, 1.095)
+    again = stop(made, 1.095)
+    assert first.reply["decision"]["granted"]
+    assert bodies(first.events, "intent_recorded")[0]["intent_id"] == first.reply["intent_id"]
+    assert again.events == []
+    assert again.reply == first.reply
+    assert refused(lambda: stop(made, 1.096)) == ("REQUEST_ID_REUSED", "")
+    settle(made)
+    assert stop(made, 1.095).reply["outcome"]["status"] == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda made: made.on_tick("x", SYMBOL, 0, 1.0, 1.0, 1.0, 0), ("ACCOUNT_UNKNOWN", "")),
+        (lambda made: made.on_tick(ACCOUNT, "x", 0, 1.0, 1.0, 1.0, 0), ("SYMBOL_UNKNOWN", "")),
+        (lambda made: made.on_tick(ACCOUNT, SYMBOL, 2**60, float("nan"), 1.0, 1.0, 0), ("FIELD_INVALID", "bid")),
+        (lambda made: made.unregister(ACCOUNT, 5, "t", 0), ("TRADE_UNKNOWN", "")),
+        (lambda made: made.acquire(ACCOUNT, 5, EXIT, 0, 0), ("TRADE_UNKNOWN", "")),
+        (lambda made: made.renew(ACCOUNT, TICKET, EXIT, 1, 0), ("STALE_EPOCH", "")),
+        (lambda made: made.define_symbol(ACCOUNT, SPEC | {"tick": 1.0}, 0), ("FIELD_INVALID", "tick")),
+        (lambda made: made.define_symbol(ACCOUNT, SPEC | {"point": "1"}, 0), ("FIELD_INVALID", "point")),
+        (lambda made: made.define_symbol(ACCOUNT, SPEC | {"point": None}, 0), ("FIELD_INVALID", "point")),
+        (
+            lambda made: made.propose(EXIT, "r", ACCOUNT, TICKET, 1, {"kind": 9}, False, 0, 0),
+            ("FIELD_INVALID", "action.kind"),
+        ),
+        (
+            lambda made: made.propose(EXIT, "r", ACCOUNT, TICKET, 1, {"kind": 1, "sl": 1.0}, False, 0, 0),
+            ("FIELD_INVALID", "action.sl"),
+        ),
+        (lambda made: made.on_outcome({"intent_id": 9, "status": 1}, 0), ("FIELD_INVALID", "outcome.intent_id")),
+        (lambda made: made.on_outcome({"intent_id": -1, "status": 1}, 0), ("FIELD_INVALID", "outcome.intent_id")),
+        (lambda made: made.on_closed(ACCOUNT, TICKET, 9, 1.1, 0.0, 0), ("FIELD_INVALID", "reason")),
+        (lambda made: made.set_trading_state(0, "op", "why", 0), ("FIELD_INVALID", "trading_state")),
+        (
+            lambda made: made.report_score(ACCOUNT, SYMBOL, {"total": "bad"}, "x", 9, 0),
+            ("FIELD_INVALID", "total"),
+        ),
+        (lambda made: made.restore(b"no snapshot"), ("FIELD_INVALID", "snapshot")),
+        (lambda made: made.apply({"revision": 99}), ("FIELD_INVALID", "body")),
+    ],
+)
+def test_what_cannot_be_decided_is_a_core_error_and_changes_nothing(
+    call: Callable[[Engine], object], expected: tuple[str, str]
+) -> None:
+    """``args`` are (reason, field, message); the engine is as before."""
+    made = ready()
+    register(made)
+    before = made.snapshot()
+    assert refused(lambda: call(made)) == expected
+    assert made.snapshot() == before
+
+
+def test_the_configuration_is_complete_or_refused() -> None:
+    """An unknown key, a missing key and a rank that no manager may have are named."""
+    config: dict[str, Any] = dict(EngineConfig(fast_s=300, slow_s=900).to_core())
+    assert refused(lambda: Engine(config | {"holds": 1}, MANAGERS, [])) == ("FIELD_INVALID", "holds")
+    short = {key: value for key, value in config.items() if key != "hold_s"}
+    assert refused(lambda: Engine(short, MANAGERS, [])) == ("FIELD_INVALID", "hold_s")
+    assert refused(lambda: Engine(config, {"bot": 4}, [])) == ("FIELD_INVALID", "bot")
+
+
+def test_any_mapping_will_do() -> None:
+    """Messages may be read-only mappings; enumerations may be IntEnums or proto values."""
+    made = defined()
+    made.define_symbol(ACCOUNT, MappingProxyType(SPEC | {"symbol": "GOLD"}), 0)
+    made.set_trading_state(event_pb2.TRADING_STATE_REDUCING, "op", "why", 0)
+    assert made.status()["trading_state"] == event_pb2.TRADING_STATE_REDUCING
+
+
+def test_a_batch_stops_after_the_first_tick_with_events() -> None:
+    """Ticks come as numpy columns; the reply is the number taken; None means all, quietly."""
+    made = ready()
+    register(made)
+    made.on_tick(ACCOUNT, SYMBOL, START_S * 1000, 1.1, 1.1001, 1.0, START_S * S)
+    score(made, -1.0)
+    times = np.arange(START_S * 1000, START_S * 1000 + 10, dtype=np.int64)
+    bid = np.full(10, 1.1)
+    volume = np.ones(10)
+    assert made.on_ticks(ACCOUNT, SYMBOL, times, bid, bid + 0.0001, volume, START_S * S) is None
+    register(made, ticket=78)
+    step = made.on_ticks(ACCOUNT, SYMBOL, times + 10, bid, bid + 0.0001, volume, START_S * S)
+    assert step is not None
+    assert step.reply == 1
+    assert bodies(step.events, "trade_armed")
+    bid[3] = np.nan
+    step = made.on_ticks(ACCOUNT, SYMBOL, times + 20, bid, bid + 0.0001, volume, START_S * S)
+    assert step is not None
+    assert (step.reply, step.events) == (3, [])
+    assert refused(lambda: made.on_ticks(ACCOUNT, SYMBOL, times + 30, bid[3:], bid, volume, 0)) == (
+        "FIELD_INVALID",
+        "time_msc",
+    )
+    assert refused(lambda: made.on_ticks(ACCOUNT, SYMBOL, times[::2], bid[::2], bid[::2], volume[::2], 0)) == (
+        "FIELD_INVALID",
+        "time_msc",
+    )
+
+
+def test_a_batch_lets_other_threads_run() -> None:
+    """While ticks are evaluated another thread gets the GIL: the lock is the engine's own."""
+    made = ready()
+    count = 300_000
+    times = np.arange(START_S * 1000, START_S * 1000 + count, dtype=np.int64)
+    bid = 1.1 + np.arange(count) % 7 * 0.00001
+    started, turns, ended = threading.Event(), 0, threading.Event()
+
+    def batch() -> None:
+        started.set()
+        made.on_ticks(ACCOUNT, SYMBOL, times, bid, bid + 0.0001, np.ones(count), START_S * S)
+        ended.set()
+
+    thread = threading.Thread(target=batch)
+    thread.start()
+    started.wait()
+    while not ended.is_set():
+        turns += 1
+    thread.join()
+    assert turns > 1_000
+
+
+def test_a_snapshot_restores_the_state_and_nothing_else() -> None:
+    """Equal bytes after restore; a second engine that folded the event dicts has them too (I18, I20)."""
+    made = ready()
+    register(made)
+    score(made, -9.0)
+    recorded: list[dict[str, Any]] = []
+    folded = engine()
+    recorder = engine()
+    recorder.start(0)
+    for step in (
+        recorder.define_account(ACCOUNT, True, "USD", START_S * S),
+        recorder.define_symbol(ACCOUNT, SPEC, START_S * S),
+        register(recorder),
+        score(recorder, -9.0),
+    ):
+        recorded += step.events
+    recorded += settle(recorder)
+    for event in recorded:
+        folded.apply(convert.decode_event(convert.encode_event(event)))
+    assert folded.snapshot() == recorder.snapshot()
+    restored = engine()
+    restored.restore(recorder.snapshot())
+    assert restored.snapshot() == recorder.snapshot()
+    assert restored.keys() == [(ACCOUNT, TICKET)]
+
+
+def test_queries_have_the_shapes_that_the_service_reads() -> None:
+    """Quote, score, status, keys, open positions and position owner."""
+    made = defined()
+    assert made.quote(ACCOUNT, SYMBOL) is None
+    assert made.score(ACCOUNT, SYMBOL, 1) is None
+    assert made.next_deadline_ns() is None
+    made = ready()
+    register(made)
+    quote = made.quote(ACCOUNT, SYMBOL)
+    assert quote is not None
+    assert quote["spread_points"] == 10
+    assert quote["atr_slow"] == pytest.approx(0.0024)
+    buy, sell = made.score(ACCOUNT, SYMBOL, 1), made.score(ACCOUNT, SYMBOL, 2)
+    assert buy is not None
+    assert sell is not None
+    assert buy["total"] == -sell["total"] == -1.0
+    assert made.status() == {
+        "revision": made.revision,
+        "trading_state": 1,
+        "kill_switches": [],
+        "states": {1: 1},
+        "open_intents": 0,
+    }
+    made.set_kill_switch(event_pb2.KILL_SCOPE_MANAGER, EXIT, True, "op", "why", 0)
+    assert made.status()["kill_switches"] == [{"scope": 3, "value": EXIT}]
+    assert made.keys(True) == [(ACCOUNT, TICKET)]
+    assert made.open_positions(ACCOUNT) == [(TICKET, TICKET)]
+    assert made.position_owner(ACCOUNT, TICKET) == TICKET
+    assert made.position_owner(ACCOUNT, 5) is None
+
+
+def test_a_bar_says_whether_it_was_of_use() -> None:
+    """A repeated bar is False, with no events."""
+    made = defined()
+    bar = (START_S - START_S % 900, 1.1, 1.101, 1.099, 1.1, 5.0)
+    assert made.on_bar(ACCOUNT, SYMBOL, 900, *bar, START_S * S).reply is True
+    assert made.on_bar(ACCOUNT, SYMBOL, 900, *bar, START_S * S).reply is False
+
+
+def test_strategies_of_universal_are_its_own() -> None:
+    """A managed strategy type makes the Universal Manager the first owner, under a lease."""
+    made = ready()
+    made.register(
+        ACCOUNT, 5, SYMBOL, 2, 1.1, 0.1, 1.11, None, STRATEGIES[0], START_S * S, 1, "test", START_S * S, 1_000
+    )
+    owner = made.ownership(ACCOUNT, 5, 1_000)
+    assert owner is not None
+    assert owner["managed_by"] == "universal_sl_tp_manager"
+    assert owner["lease_remaining_ms"] == 30_000
