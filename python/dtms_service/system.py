@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from dtms_service import convert, recovery, symbols
-from dtms_service._core import Engine
+from dtms_service._core import CorePanic, Engine
 from dtms_service.broker.door import BrokerDoor, SymbolSpec
 from dtms_service.clock import Clock, SystemClock, VirtualClock
 from dtms_service.config import Config
@@ -193,7 +193,7 @@ class System:
                 self.desk.time()
                 if self.desk.engine.revision - self._snapshot_revision >= self.config.journal.snapshot_every_events:
                     await self._save_snapshot()
-            except Exception as error:  # noqa: BLE001  whatever it is, a service whose timers stand still must not go on
+            except (Exception, CorePanic) as error:  # noqa: BLE001  a service whose timers stand still must not go on
                 if not self.failed.done():
                     self.failed.set_exception(error)
                 return

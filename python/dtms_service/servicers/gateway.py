@@ -25,12 +25,12 @@ class GatewayServicer:
         require("hello.account_id", hello.account_id)
         if hello.lockstep != (self.system.lockstep is not None):
             raise invalid("hello.lockstep", "the gateway and the service must both run in lockstep, or neither")
-        outgoing: asyncio.Queue[pb.AttachResponse | Exception | None] = asyncio.Queue(MAX_UNSENT)
+        outgoing: asyncio.Queue[pb.AttachResponse | BaseException | None] = asyncio.Queue(MAX_UNSENT)
         door = GatewayDoor(outgoing.put)
         reader = asyncio.create_task(self._serve(hello, requests, door, outgoing))
         try:
             while (message := await outgoing.get()) is not None:
-                if isinstance(message, Exception):
+                if isinstance(message, BaseException):
                     raise message
                 yield message
         finally:
@@ -43,7 +43,7 @@ class GatewayServicer:
         hello: pb.GatewayHello,
         requests: AsyncIterator[pb.AttachRequest],
         door: GatewayDoor,
-        outgoing: asyncio.Queue[pb.AttachResponse | Exception | None],
+        outgoing: asyncio.Queue[pb.AttachResponse | BaseException | None],
     ) -> None:
         """Reads the stream; prices and the attachment are worked on beside it, because they ask the gateway in turn."""
         prices: asyncio.Queue[pb.GatewayTicks | None] = asyncio.Queue(MAX_UNSENT)
@@ -66,7 +66,7 @@ class GatewayServicer:
         hello: pb.GatewayHello,
         door: GatewayDoor,
         prices: asyncio.Queue[pb.GatewayTicks | None],
-        outgoing: asyncio.Queue[pb.AttachResponse | Exception | None],
+        outgoing: asyncio.Queue[pb.AttachResponse | BaseException | None],
     ) -> None:
         try:
             await self.system.attach(hello.account_id, door, [spec.symbol for spec in hello.symbols])
@@ -80,5 +80,7 @@ class GatewayServicer:
             if self.system.lockstep is not None:
                 await self.system.lockstep.end()
             await outgoing.put(None)
-        except Exception as error:  # noqa: BLE001  handed to the stream, where it becomes a status
+        except BaseException as error:  # handed to the stream, where it becomes a status (a panic is no Exception)
+            if isinstance(error, asyncio.CancelledError):
+                raise
             await outgoing.put(error)
