@@ -82,7 +82,10 @@ class Leg(NamedTuple):
 
 @dataclass(slots=True)
 class OwnedTrade:
-    """A trade as arbitration sees it. ``last_change_ns``: by manager, when he last changed it."""
+    """A trade as arbitration sees it.
+
+    ``realised``: what closed parts and legs have earned, points x steps. ``last_change_ns``: his last, by manager.
+    """
 
     ticket: int
     symbol: str
@@ -100,6 +103,7 @@ class OwnedTrade:
     set_by_rank: int = 0
     in_flight: int | None = None
     is_gone: bool = False
+    realised: int = 0
     legs: tuple[Leg, ...] = ()
     last_change_ns: dict[str, int] = field(default_factory=dict)
 
@@ -336,9 +340,13 @@ def _loosens(trade: OwnedTrade, asked: Asked) -> bool:
 
 
 def _exposure(trade: OwnedTrade, stop: int | None) -> int:
-    """The loss at the stops, in points x steps; without a stop the trade itself counts with R."""
+    """The loss so far and at the stops, in points x steps; without a stop the trade itself counts with R."""
     main = trade.risk if stop is None else _distance(trade.side, trade.entry, stop)
-    return main * trade.volume + sum(_distance(leg.side, leg.entry, leg.stop) * leg.volume for leg in trade.legs)
+    return (
+        main * trade.volume
+        - min(0, trade.realised)
+        + sum(_distance(leg.side, leg.entry, leg.stop) * leg.volume for leg in trade.legs)
+    )
 
 
 def _distance(side: int, entry: int, stop: int) -> int:

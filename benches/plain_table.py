@@ -88,6 +88,8 @@ class Rules:
     hold_s: int
     flat_timer_s: int
     recovery_timer_s: int
+    hedge_pause_s: int
+    max_hedges: int
     close_on_flat_timer_l1: bool
 
 
@@ -133,6 +135,8 @@ class PlainTrade:
     flat_timer_ends_ns: int | None = None
     recovery_timer_ends_ns: int | None = None
     better_since_ns: int | None = None
+    hedges: int = 0
+    hedge_ended_ns: int | None = None
 
 
 def register(ticket: int, side: int, entry: int, *, risk: int, opened_ns: int, rules: Rules) -> PlainTrade:
@@ -200,7 +204,9 @@ def _arms(trade: PlainTrade, exit_price: int, rules: Rules, now_ns: int) -> bool
 
 def _first(trade: PlainTrade, view: View, rules: Rules, now_ns: int, may_improve: bool) -> Guard | None:
     state = trade.state
-    if (against := _against(state, view)) is not None:
+    if (against := _against(state, view)) is not None and (
+        state is not State.WARNING_L2 or _may_hedge(trade, rules, now_ns)
+    ):
         return against
     if _ended(trade.flat_timer_ends_ns, now_ns) and (state is State.HEDGED or rules.close_on_flat_timer_l1):
         return Guard.FLAT_TIMER_ENDED
@@ -213,6 +219,11 @@ def _first(trade: PlainTrade, view: View, rules: Rules, now_ns: int, may_improve
         return Guard.BOS
     held = trade.better_since_ns is not None and now_ns - trade.better_since_ns >= rules.hold_s * NS_PER_S
     return Guard.BETTER_HELD if held and _is_better(state, view) else None
+
+
+def _may_hedge(trade: PlainTrade, rules: Rules, now_ns: int) -> bool:
+    ended = trade.hedge_ended_ns
+    return trade.hedges < rules.max_hedges and (ended is None or now_ns - ended >= rules.hedge_pause_s * NS_PER_S)
 
 
 def _against(state: State, view: View) -> Guard | None:

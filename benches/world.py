@@ -91,6 +91,8 @@ def rules(numbers: EngineConfig) -> Rules:
         hold_s=numbers.hold_s,
         flat_timer_s=numbers.flat_timer_slow_bars * numbers.slow_s,
         recovery_timer_s=numbers.recovery_timer_slow_bars * numbers.slow_s,
+        hedge_pause_s=numbers.hedge_pause_slow_bars * numbers.slow_s,
+        max_hedges=numbers.max_hedges,
         close_on_flat_timer_l1=numbers.close_on_flat_timer_l1,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +20,9 @@ from dtms_service._core import Engine, Step
 SYMBOL = world.symbol_names(1)[0]
 STRATEGY = "trend_continuation_pullback"
 UNIVERSAL, EXIT_MANAGER = "universal_sl_tp_manager", "intelligent_exit_manager"
+TRADES, ANSWERS_AT_ONCE = 40, 10
 NO_TICKET = 999_999
-SEEDS = range(8)
+SEEDS = range(16)
 CAUSE_OF_GUARD = {
     Guard.SCORE_WORSE: event_pb2.TRANSITION_CAUSE_SCORE_WORSE,
     Guard.BETTER_HELD: event_pb2.TRANSITION_CAUSE_SCORE_BETTER,
@@ -31,11 +33,27 @@ CAUSE_OF_GUARD = {
 CONFIRMED = action_pb2.OUTCOME_STATUS_CONFIRMED
 OPENINGS = {action_pb2.ACTION_KIND_OPEN_HEDGE, action_pb2.ACTION_KIND_RE_ADD}
 RETCODE_DONE = 10009
+HEDGE = event_pb2.LEG_KIND_HEDGE
 HEDGE_IMPOSSIBLE = event_pb2.TRANSITION_CAUSE_HEDGE_IMPOSSIBLE
 
 
 def points(price: float) -> int:
     return round(price * POINTS)
+
+
+def result(side: int, entry: int, price: int) -> int:
+    return price - entry if side == BUY else entry - price
+
+
+@dataclass(slots=True)
+class OpenLeg:
+    """A hedge or re-add at the broker; points and steps."""
+
+    ticket: int
+    is_hedge: bool
+    side: int
+    entry: int
+    volume: int
 
 
 @dataclass(slots=True)
@@ -50,7 +68,8 @@ class Pair:
     bid: int = PRICE
     next_ticket: int = 10_000
     in_flight: dict[int, dict[str, Any]] = field(default_factory=dict)
-    legs: dict[int, int] = field(default_factory=dict)  # hedge position -> ticket
+    legs: dict[int, OpenLeg] = field(default_factory=dict)  # by position
+    realised: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))  # points x steps, by ticket
     seen: set[tuple[State, State]] = field(default_factory=set)
 
     @classmethod
@@ -97,18 +116,33 @@ class Pair:
         if intent["kind"] in OPENINGS:
             self.next_ticket += 1
             outcome["opened_ticket"] = self.next_ticket
-        if intent["kind"] == action_pb2.ACTION_KIND_OPEN_HEDGE:
-            self.legs[self.next_ticket] = intent["ticket"]
+            self.open(intent)
+        else:
+            self.earn(intent)
         self.note(self.engine.on_outcome(outcome, self.now_ns).events)
 
+    def open(self, intent: dict[str, Any]) -> None:
+        is_hedge, volume = intent["leg"] == HEDGE, round(intent["volume"] * 100)
+        self.legs[self.next_ticket] = OpenLeg(intent["ticket"], is_hedge, intent["side"], self.bid, volume)
+        self.twins[intent["ticket"]].hedges += is_hedge
+
+    def earn(self, intent: dict[str, Any]) -> None:
+        volume, twin = round(intent["volume"] * 100), self.twins[intent["ticket"]]
+        if (leg := self.legs.get(intent["position"])) is not None:
+            leg.volume -= volume
+            self.realised[leg.ticket] += result(leg.side, leg.entry, self.bid) * volume
+        else:
+            self.realised[twin.ticket] += result(twin.side, twin.entry, self.bid) * volume
+
     def lose(self, chance: random.Random) -> None:
-        """The broker closes a hedge by its stop, by hand, or (rarely) a whole trade."""
-        if self.legs and chance.random() < 0.8:
-            position = chance.choice(sorted(self.legs))
-            ticket, by_stop = self.legs.pop(position), chance.random() < 0.7
+        """The broker closes a hedge by its stop, by hand, or, rarely, a whole trade."""
+        hedges = sorted(position for position, leg in self.legs.items() if leg.is_hedge)
+        if hedges and chance.random() < 0.3:
+            position = chance.choice(hedges)
+            ticket, by_stop = self.legs[position].ticket, chance.random() < 0.7
             reason = event_pb2.CLOSE_REASON_STOP_LOSS if by_stop else event_pb2.CLOSE_REASON_CLIENT
             self.gone(position, ticket, reason, Guard.HEDGE_STOPPED if by_stop else Guard.HEDGE_CLOSED_BY_HAND)
-        elif chance.random() < 0.1:
+        elif chance.random() < 0.01:
             ticket = chance.choice(sorted(self.twins))
             self.gone(ticket, ticket, event_pb2.CLOSE_REASON_STOP_LOSS, Guard.GONE)
 
@@ -119,6 +153,8 @@ class Pair:
             if any("state_changed" in event and event["ticket"] == ticket for event in step.events):
                 plain_table.enter(twin, guard, self.rules, self.now_ns)
             self.note(step.events)
+        # Between two prices the core looks at no score again: what the broker changed is judged at the next one.
+        self.tick(self.bid)
 
     def follow(self, step: Step | None) -> None:
         """The twin evaluates every trade where the core looks for those that are due; both took the same edges."""
@@ -138,10 +174,13 @@ class Pair:
         for event in events:
             if intent := event.get("intent_recorded"):
                 self.in_flight[intent["intent_id"]] = {**intent, "ticket": event["ticket"]}
-            elif outcome := event.get("outcome_recorded"):
-                self.in_flight.pop(outcome["outcome"]["intent_id"], None)
+            elif recorded := event.get("outcome_recorded"):
+                self.in_flight.pop(recorded["outcome"]["intent_id"], None)
             elif closed := event.get("leg_closed"):
-                self.legs.pop(closed["position"], None)
+                if (leg := self.legs.pop(closed["position"], None)) is not None:
+                    self.realised[leg.ticket] += result(leg.side, leg.entry, points(closed["price"])) * leg.volume
+                if closed["leg"] == HEDGE:
+                    self.twins[event["ticket"]].hedge_ended_ns = event["time_ns"]
             elif (changed := event.get("state_changed")) and changed["cause"] == HEDGE_IMPOSSIBLE:
                 plain_table.enter(self.twins[event["ticket"]], Guard.HEDGE_IMPOSSIBLE, self.rules, self.now_ns)
 
@@ -162,9 +201,11 @@ class Pair:
                 case 3:
                     self.wait(chance.choice((1, 30, 61, 300, 2000)))
                 case 4:
-                    self.settle(chance)
+                    for _ in range(ANSWERS_AT_ONCE):
+                        self.settle(chance)
                 case _:
-                    self.lose(chance)
+                    for _ in range(ANSWERS_AT_ONCE):
+                        self.lose(chance)
             self.check()
 
 
@@ -174,15 +215,15 @@ _COMPARED = ("state", "armed", "flat_timer_ends_ns", "recovery_timer_ends_ns", "
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_plain_table_takes_the_edges_of_the_core(seed: int) -> None:
     """Over random scores, prices, waits and broker answers, state, timers and holds of twin and core stay equal."""
-    Pair.make(seed, trades=12).play(steps=600, chance=random.Random(seed))
+    Pair.make(seed, trades=TRADES).play(steps=400, chance=random.Random(seed))
 
 
 def test_the_random_worlds_reach_the_table() -> None:
     """The comparison means something: its worlds together enter every state but by structure."""
     seen: set[tuple[State, State]] = set()
     for seed in SEEDS:
-        pair = Pair.make(seed, trades=12)
-        pair.play(steps=600, chance=random.Random(seed))
+        pair = Pair.make(seed, trades=TRADES)
+        pair.play(steps=400, chance=random.Random(seed))
         seen |= pair.seen
     assert {
         (State.HEALTHY, State.WARNING_L1),
@@ -197,7 +238,7 @@ def test_the_random_worlds_reach_the_table() -> None:
     } <= seen
 
 
-def owned(trade: dict[str, Any], in_flight: Iterable[dict[str, Any]]) -> OwnedTrade:
+def owned(trade: dict[str, Any], in_flight: Iterable[dict[str, Any]], realised: int) -> OwnedTrade:
     """The core's trade as the twin's."""
     levels, side = trade["confirmed"], trade["side"]
     level = {name: points(levels[name]) if name in levels else None for name in ("sl", "tp")}
@@ -225,6 +266,7 @@ def owned(trade: dict[str, Any], in_flight: Iterable[dict[str, Any]]) -> OwnedTr
         set_by_rank=levels["set_by_rank"],
         in_flight=next((i["intent_id"] for i in in_flight if i["ticket"] == trade["ticket"]), None),
         is_gone="close_price" in trade,
+        realised=realised,
         legs=tuple(legs),
         last_change_ns={m["manager"]: m["last_change_ns"] for m in trade["managers"]},
     )
@@ -245,7 +287,7 @@ def random_action(chance: random.Random, trade: OwnedTrade) -> dict[str, Any]:
 
 def compare_decisions(seed: int) -> set[int]:
     """Asks twin and core the same in a random world; the denial codes that came up."""
-    pair, codes = Pair.make(seed, trades=12), set[int]()
+    pair, codes = Pair.make(seed, trades=TRADES), set[int]()
     arbiter = PlainArbiter(
         account_id=ACCOUNT,
         ranks={UNIVERSAL: Rank.STRATEGY, EXIT_MANAGER: Rank.PROFIT_PROTECTION},
@@ -261,7 +303,7 @@ def compare_decisions(seed: int) -> set[int]:
         for ticket in pair.twins:
             view = pair.engine.trade(ACCOUNT, ticket)
             assert view is not None
-            arbiter.trades[ticket] = trade = owned(view, pair.in_flight.values())
+            arbiter.trades[ticket] = trade = owned(view, pair.in_flight.values(), pair.realised[ticket])
             for manager in (EXIT_MANAGER, UNIVERSAL, "my_bot"):
                 epoch = trade.owner_epoch - (chance.random() < 0.1)
                 action = random_action(chance, trade)
