@@ -1,59 +1,120 @@
 //! Messages as Python dicts: fields by name, enumerations as ints, absent optionals left out.
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
-use dtms_core::event::{BODIES, Event, schema};
+use dtms_core::event::{Event, schema};
 use dtms_core::message::{Malformed, Message, Reader, Text, Writer};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString};
 
-/// Names of fields, made once: a dict hashes and compares an interned key by address.
-static NAMES: PyOnceLock<HashMap<&'static str, Py<PyString>>> = PyOnceLock::new();
+/// Hashes the short names of fields, eight bytes at a time.
+#[derive(Default)]
+struct NameHasher(u64);
 
-fn names(py: Python<'_>) -> &HashMap<&'static str, Py<PyString>> {
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            if let Some(place) = word.get_mut(..chunk.len()) {
+                place.copy_from_slice(chunk);
+            }
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word))
+                .wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        }
+        self.0 ^= self.0 >> 32;
+    }
+}
+
+type Keyed<T> = HashMap<&'static str, T, BuildHasherDefault<NameHasher>>;
+
+/// Names made once: a dict hashes and compares an interned key by address.
+struct Names {
+    by_name: Keyed<Py<PyString>>,
+    /// The keys of each message, in order of its fields.
+    by_message: Keyed<Vec<Py<PyString>>>,
+}
+
+static NAMES: PyOnceLock<Names> = PyOnceLock::new();
+
+fn names(py: Python<'_>) -> &Names {
     NAMES.get_or_init(py, || {
-        let fields = schema()
-            .into_iter()
-            .flat_map(|(_, fields)| fields)
-            .map(|(name, _)| name);
-        fields
-            .chain(BODIES.iter().copied())
-            .map(|name| (name, PyString::intern(py, name).unbind()))
-            .collect()
+        let intern = |name: &'static str| PyString::intern(py, name).unbind();
+        let mut names = Names {
+            by_name: Keyed::default(),
+            by_message: Keyed::default(),
+        };
+        for (message, fields) in schema() {
+            let keys: Vec<_> = fields.iter().map(|(name, _)| intern(name)).collect();
+            for ((name, _), key) in fields.iter().zip(&keys) {
+                names.by_name.insert(name, key.clone_ref(py));
+            }
+            names.by_message.insert(message, keys);
+        }
+        names
     })
 }
 
+fn key<'py>(py: Python<'py>, names: &Names, name: &'static str) -> Bound<'py, PyString> {
+    names.by_name.get(name).map_or_else(
+        || PyString::intern(py, name),
+        |interned| interned.bind(py).clone(),
+    )
+}
+
 enum Level<'py> {
-    Dict(Bound<'py, PyDict>),
+    /// `keys` are those of the fields still to come, where the message is known.
+    Dict {
+        dict: Bound<'py, PyDict>,
+        keys: &'py [Py<PyString>],
+    },
     List(Bound<'py, PyList>),
 }
 
 /// Builds dicts; the first failure of Python (no memory) is kept and reported at the end.
 struct DictWriter<'py> {
     py: Python<'py>,
-    names: &'py HashMap<&'static str, Py<PyString>>,
+    names: &'py Names,
     levels: Vec<(&'static str, Level<'py>)>,
     failure: Option<PyErr>,
 }
 
 impl<'py> DictWriter<'py> {
-    fn new(py: Python<'py>) -> Self {
-        let levels = vec![("", Level::Dict(PyDict::new(py)))];
-        Self {
+    /// `message` is the type at the top; empty for one that is not in the schema.
+    fn new(py: Python<'py>, message: &'static str) -> Self {
+        let mut writer = Self {
             py,
             names: names(py),
-            levels,
+            levels: Vec::with_capacity(4),
             failure: None,
-        }
+        };
+        writer.enter("", message);
+        writer
+    }
+
+    fn enter(&mut self, name: &'static str, message: &'static str) {
+        let keys = self.names.by_message.get(message);
+        let level = Level::Dict {
+            dict: PyDict::new(self.py),
+            keys: keys.map_or(&[], Vec::as_slice),
+        };
+        self.levels.push((name, level));
     }
 
     fn put(&mut self, name: &'static str, value: &Bound<'py, PyAny>) {
-        let done = match self.levels.last() {
+        let done = match self.levels.last_mut() {
             Some((_, Level::List(list))) => list.append(value),
-            Some((_, Level::Dict(dict))) => match self.names.get(name) {
-                Some(key) => dict.set_item(key.bind(self.py), value),
-                None => dict.set_item(PyString::intern(self.py, name), value),
-            },
+            Some((_, Level::Dict { dict, keys })) => {
+                if let Some((key, rest)) = keys.split_first() {
+                    *keys = rest;
+                    dict.set_item(key.bind(self.py), value)
+                } else {
+                    dict.set_item(key(self.py, self.names, name), value)
+                }
+            }
             None => Ok(()),
         };
         if let Err(error) = done {
@@ -66,7 +127,7 @@ impl<'py> DictWriter<'py> {
             return;
         };
         let value = match level {
-            Level::Dict(dict) => dict.into_any(),
+            Level::Dict { dict, .. } => dict.into_any(),
             Level::List(list) => list.into_any(),
         };
         self.put(name, &value);
@@ -75,7 +136,7 @@ impl<'py> DictWriter<'py> {
     fn finish(mut self) -> PyResult<Bound<'py, PyDict>> {
         match (self.failure.take(), self.levels.pop()) {
             (Some(error), _) => Err(error),
-            (None, Some((_, Level::Dict(dict)))) => Ok(dict),
+            (None, Some((_, Level::Dict { dict, .. }))) => Ok(dict),
             (None, Some((_, Level::List(_))) | None) => Ok(PyDict::new(self.py)),
         }
     }
@@ -97,10 +158,14 @@ impl Writer for DictWriter<'_> {
     fn text(&mut self, name: &'static str, value: &Text) {
         self.put(name, &PyString::new(self.py, value.as_str()).into_any());
     }
-    fn presence(&mut self, _present: bool) {}
+    fn presence(&mut self, present: bool) {
+        if let (false, Some((_, Level::Dict { keys, .. }))) = (present, self.levels.last_mut()) {
+            *keys = keys.get(1..).unwrap_or_default();
+        }
+    }
     fn choice(&mut self, _index: u8) {}
-    fn open(&mut self, name: &'static str) {
-        self.levels.push((name, Level::Dict(PyDict::new(self.py))));
+    fn open(&mut self, name: &'static str, message: &'static str) {
+        self.enter(name, message);
     }
     fn close(&mut self) {
         self.leave();
@@ -114,23 +179,28 @@ impl Writer for DictWriter<'_> {
     }
 }
 
-pub fn message_to_dict<'py>(
+pub fn message_to_dict<'py, M: Message>(
     py: Python<'py>,
-    message: &impl Message,
+    message: &M,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let mut writer = DictWriter::new(py);
+    let mut writer = DictWriter::new(py, M::NAME);
     message.write_fields(&mut writer);
     writer.finish()
 }
 
 pub fn event_to_dict<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, PyDict>> {
-    let mut writer = DictWriter::new(py);
+    // Its fields are the envelope and one body of many: written by name.
+    let mut writer = DictWriter::new(py, "");
     event.write_fields(&mut writer);
     writer.finish()
 }
 
 enum Place<'py> {
-    Dict(Bound<'py, PyDict>),
+    /// `keys` are those of the fields still to come, where the message is known.
+    Dict {
+        dict: Bound<'py, PyDict>,
+        keys: &'py [Py<PyString>],
+    },
     List {
         list: Bound<'py, PyList>,
         next: usize,
@@ -138,20 +208,44 @@ enum Place<'py> {
 }
 
 struct DictReader<'py> {
+    names: &'py Names,
     places: Vec<Place<'py>>,
+    /// What an optional field was just found to be.
+    found: Option<Bound<'py, PyAny>>,
 }
 
 impl<'py> DictReader<'py> {
-    fn new(dict: Bound<'py, PyDict>) -> Self {
-        Self {
-            places: vec![Place::Dict(dict)],
-        }
+    /// `message` is the type at the top; empty where fields are not asked in order.
+    fn new(dict: Bound<'py, PyDict>, message: &'static str) -> Self {
+        let mut reader = Self {
+            names: names(dict.py()),
+            places: Vec::with_capacity(4),
+            found: None,
+        };
+        reader.enter(dict, message);
+        reader
+    }
+
+    fn enter(&mut self, dict: Bound<'py, PyDict>, message: &'static str) {
+        let keys = self.names.by_message.get(message);
+        let keys = keys.map_or(&[][..], Vec::as_slice);
+        self.places.push(Place::Dict { dict, keys });
     }
 
     /// The value of `name`, or the next element inside of a list; `None` when absent or None.
     fn find(&mut self, name: &'static str) -> Result<Option<Bound<'py, PyAny>>, Malformed> {
+        if let Some(found) = self.found.take() {
+            return Ok(Some(found));
+        }
         let found = match self.places.last_mut() {
-            Some(Place::Dict(dict)) => dict.get_item(name),
+            Some(Place::Dict { dict, keys }) => {
+                if let Some((key, rest)) = keys.split_first() {
+                    *keys = rest;
+                    dict.get_item(key)
+                } else {
+                    dict.get_item(key(dict.py(), self.names, name))
+                }
+            }
             Some(Place::List { list, next }) => {
                 *next += 1;
                 list.get_item(*next - 1).map(Some)
@@ -177,18 +271,20 @@ impl<'py> DictReader<'py> {
 
     fn dict(&self) -> Result<&Bound<'py, PyDict>, Malformed> {
         match self.places.last() {
-            Some(Place::Dict(dict)) => Ok(dict),
+            Some(Place::Dict { dict, .. }) => Ok(dict),
             Some(Place::List { .. }) | None => Err(Malformed::new("", "is no dict")),
         }
     }
 
     fn refuse_unknown(&self, known: &[&'static str]) -> Result<(), Malformed> {
-        for key in self.dict()?.keys() {
-            let name = key
-                .extract::<String>()
-                .map_err(|_| Malformed::new("", "has a key that is no text"))?;
-            if !known.contains(&name.as_str()) {
-                return Err(Malformed::new(&name, "is not known"));
+        for (key, _) in self.dict()? {
+            let name = key.cast::<PyString>();
+            let name = name
+                .map_err(|_| Malformed::new("", "has a key that is no text"))?
+                .to_str()
+                .map_err(|_| Malformed::new("", "has a key that is no valid text"))?;
+            if !known.contains(&name) {
+                return Err(Malformed::new(name, "is not known"));
             }
         }
         Ok(())
@@ -220,11 +316,8 @@ impl Reader for DictReader<'_> {
             .map_err(|_| Malformed::new(name, "is no valid text"))
     }
     fn presence(&mut self, name: &'static str) -> Result<bool, Malformed> {
-        let found = self
-            .dict()?
-            .get_item(name)
-            .map_err(|_| Malformed::new(name, "cannot be read"))?;
-        Ok(found.is_some_and(|value| !value.is_none()))
+        self.found = self.find(name)?;
+        Ok(self.found.is_some())
     }
     fn choice(&mut self, names: &[&'static str]) -> Result<usize, Malformed> {
         let dict = self.dict()?;
@@ -239,14 +332,14 @@ impl Reader for DictReader<'_> {
             (Some(_), Some(_)) => Err(Malformed::new("body", "is there twice")),
         }
     }
-    fn open(&mut self, name: &'static str) -> Result<(), Malformed> {
+    fn open(&mut self, name: &'static str, message: &'static str) -> Result<(), Malformed> {
         let value = self
             .find(name)?
             .ok_or_else(|| Malformed::new(name, "is missing"))?;
         let dict = value
             .cast_into::<PyDict>()
             .map_err(|_| Malformed::new(name, "is no dict"))?;
-        self.places.push(Place::Dict(dict));
+        self.enter(dict, message);
         Ok(())
     }
     fn close(&mut self, known: &[&'static str]) -> Result<(), Malformed> {
@@ -287,14 +380,14 @@ fn as_dict<'py>(mapping: &Bound<'py, PyMapping>) -> Result<Bound<'py, PyDict>, M
 }
 
 pub fn message_from_dict<M: Message>(mapping: &Bound<'_, PyMapping>) -> Result<M, Malformed> {
-    let mut reader = DictReader::new(as_dict(mapping)?);
+    let mut reader = DictReader::new(as_dict(mapping)?, M::NAME);
     let message = M::read_fields(&mut reader)?;
     reader.refuse_unknown(M::FIELDS)?;
     Ok(message)
 }
 
 pub fn event_from_dict(mapping: &Bound<'_, PyMapping>) -> Result<Event, Malformed> {
-    let mut reader = DictReader::new(as_dict(mapping)?);
+    let mut reader = DictReader::new(as_dict(mapping)?, "");
     let event = Event::read_fields(&mut reader)?;
     reader.refuse_unknown(&Event::known())?;
     Ok(event)

@@ -2,6 +2,7 @@
 use dtms_core::engine::{self, Claim, Reply};
 use dtms_core::event::{Event, Ownership};
 use dtms_core::message::Number;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList};
@@ -27,20 +28,29 @@ impl Answer {
             Self::Ownership(ownership) => message_to_dict(py, ownership)?,
             Self::Claim(claim) => {
                 let dict = PyDict::new(py);
-                dict.set_item("granted", claim.denial.is_none())?;
-                dict.set_item("denial", claim.denial.map_or(0, Number::number))?;
-                dict.set_item("ownership", message_to_dict(py, &claim.ownership)?)?;
+                dict.set_item(intern!(py, "granted"), claim.denial.is_none())?;
+                dict.set_item(
+                    intern!(py, "denial"),
+                    claim.denial.map_or(0, Number::number),
+                )?;
+                dict.set_item(
+                    intern!(py, "ownership"),
+                    message_to_dict(py, &claim.ownership)?,
+                )?;
                 dict
             }
             Self::Reply(reply) => {
                 let dict = PyDict::new(py);
-                dict.set_item("decision", message_to_dict(py, &reply.decision)?)?;
-                dict.set_item("intent_id", reply.intent_id)?;
+                dict.set_item(
+                    intern!(py, "decision"),
+                    message_to_dict(py, &reply.decision)?,
+                )?;
+                dict.set_item(intern!(py, "intent_id"), reply.intent_id)?;
                 let outcome = reply
                     .outcome
                     .as_ref()
                     .map(|outcome| message_to_dict(py, outcome));
-                dict.set_item("outcome", outcome.transpose()?)?;
+                dict.set_item(intern!(py, "outcome"), outcome.transpose()?)?;
                 dict
             }
         };

@@ -9,7 +9,7 @@ engine must not be used any more).
 # ruff: noqa: PYI021  # the docstrings are the contract: an extension has no other source to read
 # ruff: noqa: ANN401  # a reply is what its method says
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Any, Protocol, final, type_check_only
 
 from typing_extensions import Buffer
 
@@ -27,6 +27,13 @@ __all__ = [
     "schema",
     "score_bars",
 ]
+
+@type_check_only
+class _Array(Protocol):
+    """numpy's arrays, whose stubs name the buffer protocol from Python 3.12 on only."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
 
 class CoreError(Exception):
     """A call that could not be decided. ``args`` are (reason, field, message).
@@ -103,10 +110,10 @@ class Engine:
         self,
         account_id: str,
         symbol: str,
-        time_msc: Buffer,
-        bid: Buffer,
-        ask: Buffer,
-        volume: Buffer,
+        time_msc: Buffer | _Array,
+        bid: Buffer | _Array,
+        ask: Buffer | _Array,
+        volume: Buffer | _Array,
         now_ns: int,
     ) -> Step | None:
         """Columns of int64 and float64, read without a copy and without the GIL: do not write to them meanwhile.

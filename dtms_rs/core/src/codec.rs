@@ -27,7 +27,7 @@ impl Writer for Bytes {
     fn choice(&mut self, index: u8) {
         self.0.push(index);
     }
-    fn open(&mut self, _name: &'static str) {}
+    fn open(&mut self, _name: &'static str, _message: &'static str) {}
     fn close(&mut self) {}
     fn open_list(&mut self, name: &'static str, length: usize) {
         self.uint(name, length as u64);
@@ -106,7 +106,7 @@ impl Reader for Cursor<'_> {
             _ => Err(Malformed::new("body", "is no event of this version")),
         }
     }
-    fn open(&mut self, _name: &'static str) -> Result<(), Malformed> {
+    fn open(&mut self, _name: &'static str, _message: &'static str) -> Result<(), Malformed> {
         Ok(())
     }
     fn close(&mut self, _known: &[&'static str]) -> Result<(), Malformed> {

@@ -1,5 +1,7 @@
 //! Answers kept for repeated request ids.
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 
 use crate::event::{Action, Decision, Outcome};
 use crate::message::Text;
@@ -27,7 +29,8 @@ type RequestKey = (Text, Text);
 /// The last answers; the oldest is forgotten first.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
-    kept: BTreeMap<RequestKey, Answer>,
+    /// Only looked up; walked in the order of recording.
+    kept: HashMap<RequestKey, Answer, BuildHasherDefault<DefaultHasher>>,
     order: VecDeque<RequestKey>,
     limit: usize,
 }

@@ -68,7 +68,8 @@ impl Malformed {
     }
 }
 
-/// Where messages go. Elements of a list carry the empty name.
+/// Where messages go. Elements of a list carry the empty name. The fields of a message come in order
+/// of definition; of an absent optional one only its `presence`.
 pub trait Writer {
     fn boolean(&mut self, name: &'static str, value: bool);
     fn int(&mut self, name: &'static str, value: i64);
@@ -79,13 +80,15 @@ pub trait Writer {
     fn presence(&mut self, present: bool);
     /// Precedes a choice: the index of the alternative that follows.
     fn choice(&mut self, index: u8);
-    fn open(&mut self, name: &'static str);
+    /// A message of the type `message` begins.
+    fn open(&mut self, name: &'static str, message: &'static str);
     fn close(&mut self);
     fn open_list(&mut self, name: &'static str, length: usize);
     fn close_list(&mut self);
 }
 
-/// Where messages come from. An absent scalar that is not optional reads as zero, as in proto3.
+/// Where messages come from, asked in order of definition: for an optional field first whether it is
+/// there, and if it is, for the field. An absent scalar that is not optional reads as zero, as in proto3.
 #[expect(
     clippy::missing_errors_doc,
     reason = "every method fails the same way: with what does not fit"
@@ -98,7 +101,7 @@ pub trait Reader {
     fn text(&mut self, name: &'static str) -> Result<Text, Malformed>;
     fn presence(&mut self, name: &'static str) -> Result<bool, Malformed>;
     fn choice(&mut self, names: &[&'static str]) -> Result<usize, Malformed>;
-    fn open(&mut self, name: &'static str) -> Result<(), Malformed>;
+    fn open(&mut self, name: &'static str, message: &'static str) -> Result<(), Malformed>;
     /// Leaves a message, refusing names that it does not define.
     fn close(&mut self, known: &[&'static str]) -> Result<(), Malformed>;
     fn open_list(&mut self, name: &'static str) -> Result<usize, Malformed>;
@@ -303,7 +306,7 @@ macro_rules! messages {
                 stringify!($name).to_owned()
             }
             fn write(&self, name: &'static str, to: &mut impl $crate::message::Writer) {
-                to.open(name);
+                to.open(name, <Self as $crate::message::Message>::NAME);
                 $crate::message::Message::write_fields(self, to);
                 to.close();
             }
@@ -311,7 +314,7 @@ macro_rules! messages {
                 name: &'static str,
                 from: &mut impl $crate::message::Reader,
             ) -> ::std::result::Result<Self, $crate::message::Malformed> {
-                from.open(name)?;
+                from.open(name, <Self as $crate::message::Message>::NAME)?;
                 let value = <Self as $crate::message::Message>::read_fields(from)?;
                 from.close(<Self as $crate::message::Message>::FIELDS)?;
                 Ok(value)

@@ -81,7 +81,7 @@ impl Writer for Lines {
     }
     fn presence(&mut self, _present: bool) {}
     fn choice(&mut self, _index: u8) {}
-    fn open(&mut self, name: &'static str) {
+    fn open(&mut self, name: &'static str, _message: &'static str) {
         self.is_report |= name == "score_reported";
         self.put(name, &"{");
     }
