@@ -181,7 +181,7 @@ class Desk:
         return self._hand_over(self._run(self.engine.on_tick, account_id, symbol, *values, self.clock.now_ns()))
 
     def bar(self, account_id: str, symbol: str, timeframe_s: int, bar: Bar) -> bool:
-        """A closed bar; False when it was late, repeated or broken and changed nothing. Raises SYMBOL_UNKNOWN."""
+        """A closed bar; False when it was late, known or inconsistent. Raises FIELD_INVALID or SYMBOL_UNKNOWN."""
         step = self._run(self.engine.on_bar, account_id, symbol, timeframe_s, *bar, self.clock.now_ns())
         self._hand_over(step)
         return bool(step.reply)
