@@ -371,7 +371,7 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Config:
     ConfigInvalid names each key that is unknown, missing or out of range, as it was written.
     """
     above = _read_environment(environ)
-    values = _merge(_read_toml(file), above) if file is not None else above
+    values = _merge(read_toml(file), above) if file is not None else above
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -408,7 +408,8 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """The file as it stands, unchecked. ConfigInvalid when it cannot be read or is no TOML."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -16,6 +16,7 @@ from dtms_service.broker.door import (
     Command,
     CommandKind,
     Outcome,
+    OutcomeStatus,
     Side,
     SymbolSpec,
 )
@@ -218,12 +219,14 @@ def outcome(sent: Command, answer: Outcome, *, settled: bool) -> dict[str, Any]:
     Codes below zero are the terminal's own (last_error), not the trade server's: they go into the text.
     """
     is_retcode = answer.retcode >= 0
+    # The order of an UNKNOWN may be one that is only placed: no position has its ticket yet.
+    opened = sent.kind is CommandKind.OPEN and answer.status is OutcomeStatus.CONFIRMED
     view: dict[str, Any] = {
         "intent_id": sent.intent_id,
         "status": answer.status.value,
         "retcode": answer.retcode if is_retcode else 0,
         "comment": answer.comment if is_retcode else f"{answer.retcode} {answer.comment}",
-        "opened_ticket": answer.order if sent.kind is CommandKind.OPEN else 0,
+        "opened_ticket": answer.order if opened else 0,
         "settled": settled,
     }
     for name in ("price", "volume", "sl", "tp"):

@@ -51,6 +51,8 @@ class Executor:
     on_failure: Callable[[BaseException], None]
     settle_interval_s: float = SETTLE_INTERVAL_S
     calls: Latencies = field(default_factory=Latencies)
+    # Told to the desk so far, UNKNOWN ones too.
+    outcomes: int = 0
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -61,6 +63,11 @@ class Executor:
     def settle(self, intent: dict[str, Any]) -> None:
         """After a restart: the intent may or may not have reached the broker. It is never sent again."""
         self._start(self._settle_unknown(intent))
+
+    @property
+    def is_busy(self) -> bool:
+        """Something is at the broker, or waits to be settled."""
+        return bool(self._tasks)
 
     async def idle(self) -> None:
         """Nothing is at the broker, and every outcome is durable, with what followed from it."""
@@ -122,6 +129,7 @@ class Executor:
             retcode=answer.retcode,
             settled=settled,
         )
+        self.outcomes += 1
         self.desk.outcome(convert.outcome(command, answer, settled=settled))
 
     async def _settle_unknown(self, intent: dict[str, Any]) -> None:

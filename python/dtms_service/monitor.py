@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from dtms_service import convert
-from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, ClosingDeal, SymbolSpec
+from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, ClosingDeal, Position, SymbolSpec
 from dtms_service.clock import VirtualClock
 from dtms_service.desk import Desk, Tick
 from dtms_service.doors import Doors
@@ -33,7 +33,6 @@ class _Account:
     """What the monitor knows of one account's broker."""
 
     change_count: int = -1
-    seen: dict[int, tuple[float, float | None, float | None]] = field(default_factory=dict)
     missing: dict[int, int] = field(default_factory=dict)
 
 
@@ -70,7 +69,10 @@ class Monitor:
         log.warning("account_detached", account=account_id)
 
     async def tick(self, account_id: str, symbol: str, tick: Tick, change_count: int) -> None:
-        """Returns when all that follows from the tick is done. Raises FIELD_INVALID or SYMBOL_UNKNOWN."""
+        """Returns when what follows from the tick is durable, in virtual time also executed.
+
+        Raises FIELD_INVALID or SYMBOL_UNKNOWN.
+        """
         arrived = time.perf_counter_ns()
         async with self._turns[account_id]:
             if self.virtual_clock is not None:
@@ -85,7 +87,7 @@ class Monitor:
             if made:
                 await self.desk.settled()
                 self.tick_to_durable.add(time.perf_counter_ns() - arrived)
-                await self.executor.idle()
+                await self._executed()
             if self.managers_turn is not None:
                 await self.managers_turn()
 
@@ -99,32 +101,48 @@ class Monitor:
 
     async def sync(self, account_id: str, change_count: int) -> None:
         """Compares the account's positions with the trades. A query that fails changes nothing (I21)."""
-        account, door = self._accounts[account_id], self.doors.of(account_id)
+        account = self._accounts[account_id]
         try:
-            held = {position.ticket: position for position in await door.positions(account_id)}
-            absent = [
-                (ticket, position, await door.closing_deals(account_id, position))
-                for ticket, position in self.desk.engine.open_positions(account_id)
-                if position not in held
-            ]
+            held, absent = await self._read(account_id)
         except BrokerUnavailable as error:
             log.warning("positions_unknown", account=account_id, why=str(error))
             return
+        # While a command is at the broker the core leaves its trade's report aside: it is asked for again.
+        is_final = not self.executor.is_busy
         for position, report in held.items():
-            if account.seen.get(position) != (levels := (report.volume, report.sl, report.tp)):
-                self.desk.position(account_id, position, *levels)
-                account.seen[position] = levels
+            self.desk.position(account_id, position, report.volume, report.sl, report.tp)
         missing: dict[int, int] = {}
         for ticket, position, deals in absent:
-            account.seen.pop(position, None)
             if not self._close(account_id, position, deals):
                 missing[position] = account.missing.get(position, 0) + 1
                 if missing[position] == MISSING_REPORTS:
                     self.desk.missing((account_id, ticket))
         account.missing = missing
         # Something may still be on its way to a proof: look again at the next tick.
-        account.change_count = -1 if missing else change_count
-        await self.executor.idle()
+        account.change_count = change_count if is_final and not missing else -1
+        await self._executed()
+
+    async def _executed(self) -> None:
+        """In virtual time a tick ends with its commands; in real time no price waits for a broker."""
+        if self.virtual_clock is not None:
+            await self.executor.idle()
+
+    async def _read(self, account_id: str) -> tuple[dict[int, Position], list[tuple[int, int, list[ClosingDeal]]]]:
+        """Positions by ticket, and (trade, position, closing deals) of what is not among them.
+
+        Read again when a command ended meanwhile: an answer from before it would look like a change by somebody else.
+        """
+        door = self.doors.of(account_id)
+        while True:
+            outcomes = self.executor.outcomes
+            held = {position.ticket: position for position in await door.positions(account_id)}
+            absent = [
+                (ticket, position, await door.closing_deals(account_id, position))
+                for ticket, position in self.desk.engine.open_positions(account_id)
+                if position not in held
+            ]
+            if outcomes == self.executor.outcomes:
+                return held, absent
 
     def _close(self, account_id: str, position: int, deals: list[ClosingDeal]) -> bool:
         """True when the deals prove that the position is closed."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from dtms_service.config import PREFIX, Config, load
+from dtms_service.config import PREFIX, Config, load, read_toml
 
 PAPER_FILE = "paper.toml"
 
@@ -34,7 +34,7 @@ def _shipped_paper() -> dict[str, object]:
 def _describes_paper(file: Path | None, environ: Mapping[str, str]) -> bool:
     if any(name.startswith(_variable("paper")) for name in environ):
         return True
-    return file is not None and "paper" in tomllib.loads(file.read_text())
+    return file is not None and "paper" in read_toml(file)
 
 
 def _variable(key: str) -> str:

@@ -64,7 +64,7 @@ async def factor(stack: Stack) -> float:
 
 
 async def test_worse_and_worse_scores_take_a_trade_to_hedged(stack: Stack) -> None:
-    """L1 tightens, L2 takes half off and goes to breakeven, HEDGED opens half of the rest the other way, all confirmed."""
+    """L1 tightens, L2 takes half off and goes to breakeven, HEDGED opens half of the rest the other way."""
     await stack.warm_up()
     times = await factor(stack)
     trade = await stack.trade()
@@ -127,7 +127,7 @@ async def test_nobody_but_dtms_acts_while_it_defends(stack: Stack) -> None:
 
 
 async def test_a_hedge_that_is_stopped_out_begins_recovery_and_a_good_score_ends_it(tmp_path: Path) -> None:
-    """HEDGED -> RECOVERING by the hedge's own stop, -> HEALTHY when the timer ends on a confirming score, with a re-add."""
+    """HEDGED -> RECOVERING by the hedge's own stop, -> HEALTHY when the timer ends on a good score."""
     async with running(tmp_path / "data", QUICK | {"engine.flat_timer_slow_bars": 1000}) as stack:
         await warm(stack)
         trade = await stack.trade()
@@ -243,7 +243,7 @@ def gold_bars(path: Path) -> Iterator[Bar]:
 
 
 async def test_a_long_in_gold_is_defended_through_the_jobs_report(tmp_path: Path, shared_data: Path) -> None:
-    """2014-05-02 12:30 UTC: real ticks take a long into WARNING_L2 or HEDGED, and what was decided reached the broker."""
+    """2014-05-02 12:30 UTC: real ticks take a long into WARNING_L2 or HEDGED, all the way to the broker."""
     bars = [bar for bar in gold_bars(shared_data / GOLD_BARS) if bar.time_s < ENTRY_S - 60]
     prices = [price for price in gold_ticks(shared_data / GOLD_TICKS) if ENTRY_S <= price[0] // 1000 <= UNTIL_S]
     async with running(tmp_path / "data") as stack:

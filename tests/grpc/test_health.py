@@ -120,7 +120,7 @@ async def test_a_stop_waits_for_what_is_at_the_broker(tmp_path: Path) -> None:
 
 
 async def test_a_broker_that_hangs_does_not_hold_up_the_stop(tmp_path: Path) -> None:
-    """The limit holds: what is not settled within drain_ms stays open in the journal and is settled by the next start."""
+    """The limit holds: what is not settled within drain_ms stays open and is settled by the next start."""
     async with running(tmp_path / "data", {"server.drain_ms": 200}) as stack:
         trade = await stack.trade()
         gate = stack.faults.latency = Gate("execute", Leg.REPLY)

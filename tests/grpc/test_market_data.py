@@ -151,7 +151,7 @@ async def test_quotes_are_filtered_by_symbol(stack: Stack) -> None:
 
 
 async def test_a_score_speaks_for_both_sides_mirrored(stack: Stack) -> None:
-    """A reported score is a BUY's; a SELL sees every part and the total with the other sign, and by whom it was said."""
+    """A reported score is a BUY's; a SELL sees every part with the other sign; who said it is told."""
     parts = Score(structure=-2.0, momentum=-1.0, vwap_volume=0.5)
     await stack.call("feed", ReportScoreRequest(symbol="EURUSD", score=parts, valid_ms=60_000))
     buy = (await stack.call("viewer", GetScoreRequest(symbol="EURUSD", side=trade_pb2.SIDE_BUY))).score

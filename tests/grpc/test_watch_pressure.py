@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 
 from dtms.v1.market_data_service_pb2 import StreamTicksRequest, StreamTicksResponse, Tick, WatchQuotesRequest
-from dtms.v1.trade_status_service_pb2 import WatchFilter, WatchRequest
+from dtms.v1.trade_status_service_pb2 import WatchFilter
 from dtms_client import errors
 from dtms_client.watch import Relisted
 from dtms_service import recovery
@@ -145,6 +145,7 @@ async def test_a_draining_service_ends_its_streams_before_the_grace_runs_out(tmp
 
 def idle_feed(feed: Any) -> Any:
     """A feed that has sent one tick and says nothing more."""
+
     async def once_and_then_nothing() -> Any:
         yield StreamTicksRequest(symbol="EURUSD", ticks=[Tick(time_msc=1_800_000_000_000, bid=1.1, ask=1.1001)])
         await asyncio.Event().wait()

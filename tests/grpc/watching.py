@@ -29,21 +29,23 @@ async def response(call: grpc.aio.UnaryStreamCall[Any, Any]) -> Any:
 async def events_until(call: grpc.aio.UnaryStreamCall[Any, Any], last: Callable[[Event], bool]) -> list[Event]:
     """Events up to the first for which ``last`` is true; what follows in the same message is passed over."""
     events: list[Event] = []
-    while True:
-        for event in (await response(call)).events:
-            events.append(event)
-            if last(event):
-                return events
+    async with asyncio.timeout(PATIENCE_S):  # marks keep an idle stream talking
+        while True:
+            for event in (await response(call)).events:
+                events.append(event)
+                if last(event):
+                    return events
 
 
 async def all_until(call: grpc.aio.UnaryStreamCall[Any, Any], revision: int) -> list[Event]:
     """Every event that the stream gives until it has told of everything up to ``revision``."""
     events: list[Event] = []
-    while True:
-        message = await response(call)
-        events.extend(message.events)
-        if message.progress.revision >= revision or (events and events[-1].revision >= revision):
-            return events
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            message = await response(call)
+            events.extend(message.events)
+            if message.progress.revision >= revision or (events and events[-1].revision >= revision):
+                return events
 
 
 async def refusal(call: grpc.aio.UnaryStreamCall[Any, Any]) -> DtmsError:

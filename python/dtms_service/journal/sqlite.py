@@ -36,6 +36,11 @@ COMPACT_CHUNK: Final = 10_000
 IDLE_CHECKPOINT_BYTES: Final = 1 << 20
 """A shorter log is not worth a checkpoint: reading it at start takes 20 ms."""
 _PAGE_BYTES: Final = 4096
+# SQLite's file header (sqlite.org/fileformat.html, 1.3).
+_HEADER_BYTES: Final = 100
+_MAGIC: Final = b"SQLite format 3\0"
+_SCHEMA_AT: Final = 40
+_APPLICATION_AT: Final = 68
 _VM_STEPS_PER_PROGRESS: Final = 1_000_000
 
 _SCHEMA: Final = """
@@ -103,10 +108,14 @@ class SqliteJournal:
         last commit is moved aside and reported. ``vfs`` names a registered SQLite VFS (fault injection), None the
         system's own. Raises DataDirectoryBusy, JournalDamaged (nothing changed), JournalVersionUnknown, JournalFailed.
         """
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = DataDirectoryLock(data_dir)
         path = data_dir / JOURNAL_NAME
         try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = DataDirectoryLock(data_dir)
+        except OSError as error:
+            raise JournalFailed(path, 0, str(error)) from error
+        try:
+            _refuse_foreign(path)
             wal = scan(path, progress)
             connection = connect(path, vfs)
             try:
@@ -379,6 +388,19 @@ class SqliteJournal:
         # The transaction stays unfinished: what a failed sync left on the disk is for the next start to find out.
         self._failure = JournalFailed(self._path, self._newest, why)
         return self._failure
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Looks at the file's own header: opening it in WAL mode would change it already."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except FileNotFoundError:
+        return
+    schema, application = (int.from_bytes(header[at : at + 4], "big") for at in (_SCHEMA_AT, _APPLICATION_AT))
+    is_new = application == schema == 0  # what it is about stands in the log as yet
+    if header.startswith(_MAGIC) and application != APPLICATION_ID and not is_new:
+        raise JournalVersionUnknown(path, 0, FORMAT)
 
 
 def scan(path: Path, progress: Progress) -> WalReport:

@@ -40,7 +40,7 @@ class MarketDataServicer:
                 paper.on_tick(request.symbol, tick)
                 await self.monitor.tick(account_id, request.symbol, tick, paper.change_count)
             done += len(request.ticks)
-            yield pb.StreamTicksResponse(ticks_done=done, revision=self.desk.engine.revision)
+            yield pb.StreamTicksResponse(ticks_done=done, revision=self.desk.commits.durable_revision)
 
     async def StreamBars(
         self, requests: AsyncIterator[pb.StreamBarsRequest], _call: Call

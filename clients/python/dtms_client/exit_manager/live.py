@@ -139,7 +139,7 @@ class LiveExitManager:
             views = [
                 TradeView.of(answer.trade, manager=self._manager.name)
                 for answer in answers.values()
-                if answer.trade is not None and answer.source is not Source.ASSUMED
+                if answer.trade is not None and not answer.doubted
             ]
             for proposal in self._manager.propose(views, now_ns=self._now_ns()):
                 self._busy.add(proposal.key)

@@ -59,6 +59,8 @@ class Answer:
     trade: Trade | None
     source: Source
     age_s: float
+    doubted: bool
+    """The trade has changed since, and how is not known: no ground for a proposal."""
 
     @property
     def defensive(self) -> bool:
@@ -185,9 +187,9 @@ class StateSource:
         memory = self._memory.get(key)
         age_s = now_s - memory.asked_at_s if memory is not None else 0.0
         if memory is None or (not fresh and age_s > self._limits.last_known_s):
-            return Answer(trade=None, source=Source.ASSUMED, age_s=age_s)
+            return Answer(trade=None, source=Source.ASSUMED, age_s=age_s, doubted=True)
         source = Source.FRESH if fresh else Source.CACHED if cached else Source.LAST_KNOWN
-        return Answer(trade=memory.trade, source=source, age_s=age_s)
+        return Answer(trade=memory.trade, source=source, age_s=age_s, doubted=key in self._doubts)
 
 
 def _groups(keys: Sequence[Key]) -> list[tuple[str, list[int]]]:
