@@ -175,34 +175,34 @@ class Desk:
 
     # ---- facts from the market and the broker: handed to the disk, nobody waits for an answer -----------------------
 
-    def tick(self, account_id: str, symbol: str, tick: Tick) -> bool:
-        """True when events came of it."""
+    def decide_on(self, account_id: str, symbol: str, tick: Tick) -> Step | None:
+        """What a tick leads to; None for nothing. What is decided must be kept, before anything else is."""
         values = tick.time_msc, tick.bid, tick.ask, tick.volume
-        return self._hand_over(self._run(self.engine.on_tick, account_id, symbol, *values, self.clock.now_ns()))
+        return self._run(self.engine.on_tick, account_id, symbol, *values, self.clock.now_ns())
 
     def bar(self, account_id: str, symbol: str, timeframe_s: int, bar: Bar) -> bool:
         """A closed bar; False when it was late, known or inconsistent. Raises FIELD_INVALID or SYMBOL_UNKNOWN."""
         step = self._run(self.engine.on_bar, account_id, symbol, timeframe_s, *bar, self.clock.now_ns())
-        self._hand_over(step)
+        self.keep(step)
         return bool(step.reply)
 
     def time(self) -> bool:
         """Timers, holds, leases and retries that are due."""
-        return self._hand_over(self._run(self.engine.on_time, self.clock.now_ns(), self.clock.mono_ns()))
+        return self.keep(self._run(self.engine.on_time, self.clock.now_ns(), self.clock.mono_ns()))
 
     def outcome(self, view: dict[str, Any]) -> None:
-        self._hand_over(self._run(self.engine.on_outcome, view, self.clock.now_ns()))
+        self.keep(self._run(self.engine.on_outcome, view, self.clock.now_ns()))
 
     def position(self, account_id: str, position: int, volume: float, sl: float | None, tp: float | None) -> None:
         now_ns = self.clock.now_ns()
-        self._hand_over(self._run(self.engine.on_position, account_id, position, volume, sl, tp, now_ns))
+        self.keep(self._run(self.engine.on_position, account_id, position, volume, sl, tp, now_ns))
 
     def closed(self, account_id: str, position: int, reason: int, price: float, profit: float) -> None:
         now_ns = self.clock.now_ns()
-        self._hand_over(self._run(self.engine.on_closed, account_id, position, reason, price, profit, now_ns))
+        self.keep(self._run(self.engine.on_closed, account_id, position, reason, price, profit, now_ns))
 
     def missing(self, key: TradeKey) -> None:
-        self._hand_over(self._run(self.engine.on_missing, *key, self.clock.now_ns()))
+        self.keep(self._run(self.engine.on_missing, *key, self.clock.now_ns()))
 
     # ---- reads ------------------------------------------------------------------------------------------------------
 
@@ -288,12 +288,13 @@ class Desk:
 
     async def _commit(self, step: Step) -> int:
         """Waits until the step is on disk; a repeated command waits for what it repeats."""
-        self._hand_over(step)
+        self.keep(step)
         revision = self.engine.revision
         await self.commits.durable(revision)
         return revision
 
-    def _hand_over(self, step: Step | None) -> bool:
+    def keep(self, step: Step | None) -> bool:
+        """Encodes a step's events and hands them to the disk; True when there were any."""
         if step is None or not step.events:
             return False
         bodies = []

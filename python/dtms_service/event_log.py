@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from dtms_service.errors import future_revision
 
-JOINED_KEPT: Final = 64
+JOINED_KEPT: Final = 2048
 """Joined batches remembered: readers woken together ask for the same few, older ones are joined anew."""
 
 
@@ -69,6 +69,7 @@ class EventLog:
         self._ring: list[Entry | None] = [None] * capacity
         self._published = asyncio.Event()
         self._joined: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._full: dict[tuple[int, int], tuple[int, bytes]] = {}
 
     @property
     def newest_revision(self) -> int:
@@ -113,6 +114,20 @@ class EventLog:
         batch = await self._read_back(cursor, min(limit, self._newest - cursor + 1))
         assert [entry.revision for entry in batch[:1]] == [cursor], "the journal has every published event"
         return batch
+
+    def ready(self, cursor: int, limit: int) -> tuple[int, bytes] | None:
+        """(next cursor, joined bytes) of a full batch in the ring, without waiting; None: ask ``next_batch``.
+
+        A full batch at a cursor is always the same, so readers that come by the same places share one object.
+        """
+        found = self._full.get((cursor, limit))
+        if found is not None or not self._oldest <= cursor <= self._newest - limit + 1:
+            return found if cursor >= self._oldest else None
+        whole = b"".join([entry.framed for entry in self._from_ring(cursor, limit)])
+        self._full[cursor, limit] = found = (cursor + limit, whole)
+        if len(self._full) > JOINED_KEPT:
+            del self._full[next(iter(self._full))]
+        return found
 
     def joined(self, batch: Sequence[Entry]) -> bytes:
         """The batch's framed bytes in one piece; readers at the same place share one object. For unfiltered batches."""

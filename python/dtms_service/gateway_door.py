@@ -22,6 +22,7 @@ from dtms_service.broker.door import (
     Outcome,
     OutcomeStatus,
     Position,
+    Report,
     SymbolSpec,
 )
 from dtms_service.broker.retcodes import COMMENTS, LAST_ERROR_TEXTS, LastError, Retcode
@@ -135,6 +136,9 @@ class GatewayDoor:
     async def positions(self, account_id: str) -> list[Position]:  # noqa: ARG002  # one stream, one account
         result = await self._query(gateway_service_pb2.QUERY_KIND_POSITIONS, "positions")
         return [messages.position_from_wire(position) for position in result.positions]
+
+    async def report(self, account_id: str, since: int) -> Report:  # noqa: ARG002  # a gateway sends everything
+        return Report(await self.positions(account_id), changed=None)
 
     async def closing_deals(self, account_id: str, position: int) -> list[ClosingDeal]:  # noqa: ARG002  # one stream, one account
         result = await self._query(gateway_service_pb2.QUERY_KIND_CLOSING_DEALS, "closing_deals", position=position)

@@ -33,6 +33,8 @@ class _Account:
     """What the monitor knows of one account's broker."""
 
     change_count: int = -1
+    # After a new trade everything is read: its position has not changed, but the broker may never have had it.
+    trades_seen: int = 0
     missing: dict[int, int] = field(default_factory=dict)
 
 
@@ -79,8 +81,9 @@ class Monitor:
                 self.virtual_clock.advance_to(tick.time_msc * 1_000_000)
             if change_count != self._accounts[account_id].change_count:
                 await self.sync(account_id, change_count)
-            made = self.desk.tick(account_id, symbol, tick)
+            step = self.desk.decide_on(account_id, symbol, tick)
             self.tick_to_decision.add(time.perf_counter_ns() - arrived)
+            made = self.desk.keep(step)
             if self.virtual_clock is not None:
                 made |= self.desk.time()
             self.quotes.changed(account_id, symbol)
@@ -96,7 +99,7 @@ class Monitor:
         for tick in ticks:
             if self.virtual_clock is not None:
                 self.virtual_clock.advance_to(tick.time_msc * 1_000_000)
-            self.desk.tick(account_id, symbol, tick)
+            self.desk.keep(self.desk.decide_on(account_id, symbol, tick))
         await self.desk.settled()
 
     async def sync(self, account_id: str, change_count: int) -> None:
@@ -109,8 +112,8 @@ class Monitor:
             return
         # While a command is at the broker the core leaves its trade's report aside: it is asked for again.
         is_final = not self.executor.is_busy
-        for position, report in held.items():
-            self.desk.position(account_id, position, report.volume, report.sl, report.tp)
+        for position, shown in held.items():
+            self.desk.position(account_id, position, shown.volume, shown.sl, shown.tp)
         missing: dict[int, int] = {}
         for ticket, position, deals in absent:
             if not self._close(account_id, position, deals):
@@ -132,17 +135,28 @@ class Monitor:
 
         Read again when a command ended meanwhile: an answer from before it would look like a change by somebody else.
         """
-        door = self.doors.of(account_id)
+        account, door = self._accounts[account_id], self.doors.of(account_id)
         while True:
-            outcomes = self.executor.outcomes
-            held = {position.ticket: position for position in await door.positions(account_id)}
+            outcomes, trades = self.executor.outcomes, self.desk.engine.trade_count
+            since = account.change_count if trades == account.trades_seen else -1
+            report = await door.report(account_id, since)
+            held = {position.ticket: position for position in report.positions}
             absent = [
                 (ticket, position, await door.closing_deals(account_id, position))
-                for ticket, position in self.desk.engine.open_positions(account_id)
+                for ticket, position in self._believed_open(account_id, report.changed)
                 if position not in held
             ]
             if outcomes == self.executor.outcomes:
+                account.trades_seen = trades
                 return held, absent
+
+    def _believed_open(self, account_id: str, among: frozenset[int] | None) -> list[tuple[int, int]]:
+        """(trade, position) of the positions that the core takes for open; ``among`` spares a look at all of them."""
+        engine = self.desk.engine
+        if among is None:
+            return engine.open_positions(account_id)
+        owners = ((engine.position_owner(account_id, position), position) for position in sorted(among))
+        return [(ticket, position) for ticket, position in owners if ticket is not None]
 
     def _close(self, account_id: str, position: int, deals: list[ClosingDeal]) -> bool:
         """True when the deals prove that the position is closed."""

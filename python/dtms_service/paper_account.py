@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from dtms_service.broker.door import AccountInfo, ClosingDeal, Command, Outcome, Position, Side, SymbolSpec
+from dtms_service.broker.door import AccountInfo, ClosingDeal, Command, Outcome, Position, Report, Side, SymbolSpec
 from dtms_service.broker.foreign import ForeignActor
 from dtms_service.broker.paper import PaperBroker
 from dtms_service.broker.paper_door import PaperDoor
@@ -78,6 +78,9 @@ class PaperAccount:
 
     async def positions(self, account_id: str) -> list[Position]:
         return await self._door.positions(account_id)
+
+    async def report(self, account_id: str, since: int) -> Report:
+        return await self._door.report(account_id, since)
 
     async def closing_deals(self, account_id: str, position: int) -> list[ClosingDeal]:
         return await self._door.closing_deals(account_id, position)

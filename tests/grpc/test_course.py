@@ -276,9 +276,10 @@ async def test_a_long_in_gold_is_defended_through_the_jobs_report(tmp_path: Path
                     + parts.candle_conviction
                 )
                 assert parts.total == pytest.approx(total)
-        done = [event.outcome_recorded.outcome for event in events if event.HasField("outcome_recorded")]
-        assert done
-        assert {outcome.retcode for outcome in done} == {DONE}
+        answers = [event.outcome_recorded for event in events if event.HasField("outcome_recorded")]
+        assert any(answer.outcome.retcode == DONE for answer in answers)
+        # No price waits for a command: a level may be refused because it has moved on, and is then computed anew.
+        assert all(answer.outcome.retcode == DONE or answer.HasField("retry_at_ns") for answer in answers)
         now = await stack.get_trade(trade.ticket)
         legs = {leg.ticket for leg in (now.hedge, now.readd) if leg.ticket}
         assert set(stack.held()) == legs | (set() if now.state == CLOSED else {trade.ticket})

@@ -76,10 +76,7 @@ class Load:
         while True:
             side = self.chance.choice((SIDE_BUY, SIDE_SELL))
             sign = 1 if side == SIDE_BUY else -1
-            levels: dict[str, Any] = {
-                "sl": round(self.bid - sign * DISTANCE, 5),
-                "tp": round(self.bid + sign * 2 * DISTANCE, 5),
-            }
+            sl, tp = (round(self.bid + sign * away, 5) for away in (-DISTANCE, 2 * DISTANCE))
             request = OpenPositionRequest(symbol=SYMBOL, side=side, volume=0.1, sl=sl, tp=tp)
             opened = await wire.call(self.feed.channel, request, metadata=self.feed.metadata, timeout_s=5)
             if opened.retcode != 10009:  # the price has moved on

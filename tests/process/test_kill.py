@@ -1,4 +1,4 @@
-"""kill -9 in the middle of load: what was acknowledged is there, state is the fold, nothing at the broker is orphaned."""
+"""kill -9 in the middle of load: what was acknowledged is there, state is the fold, no position is orphaned."""
 
 from __future__ import annotations
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
+from itertools import islice
 
 from dtms_service.broker.door import AccountInfo, Position, Side
 from dtms_service.broker.ledger import Deal, Ledger, Order
@@ -15,6 +17,8 @@ from dtms_service.broker.structs import TradeRequest
 from dtms_service.broker.valuation import Valuation, charged_nights
 
 MICRO = 1_000_000  # running sums are whole millionths, so that adding and taking away leaves no dust
+
+CHANGES_KEPT = 4096  # who reads less often than that reads everything
 
 
 class Book:
@@ -29,6 +33,7 @@ class Book:
         self.valuation = Valuation(config, self.markets)
         self.now_msc = 0
         self.change_count = 0
+        self._changes: deque[tuple[int, int]] = deque(maxlen=CHANGES_KEPT)
         self.made: list[Deal] = []
         self._before_deal = before_deal
         self._margin_minor = self._swap_minor = self._floating_micro = 0
@@ -134,13 +139,24 @@ class Book:
         position.time_update_msc = self.now_msc
         market = position.market
         market.rewatch()
-        self.change_count += 1
+        self._note_change(position)
 
     def set_levels(self, position: PaperPosition, sl_points: int, tp_points: int) -> None:
         position.sl_points, position.tp_points = sl_points, tp_points
         position.time_update_msc = self.now_msc
         position.market.watch(position)
+        self._note_change(position)
+
+    def changed_since(self, count: int) -> frozenset[int] | None:
+        """Tickets that changed after the change count ``count``; None where that is not known any more."""
+        changes = self.change_count - count
+        if not 0 <= changes <= len(self._changes):
+            return None
+        return frozenset(ticket for _count, ticket in islice(reversed(self._changes), changes))
+
+    def _note_change(self, position: PaperPosition) -> None:
         self.change_count += 1
+        self._changes.append((self.change_count, position.ticket))
 
     def await_exit(self, position: PaperPosition, reason: DealReason) -> None:
         """The position is triggered and leaves with the symbol's next tick."""
@@ -316,6 +332,7 @@ class Book:
         for market in self.markets.values():
             market.rewatch()
         self.change_count += 1
+        self._changes.clear()  # every position changed
 
     # --- views -------------------------------------------------------------------------------------------------------
 

@@ -152,6 +152,17 @@ class AccountInfo:
     margin_free: float
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Positions as the broker holds them. ``changed`` names all that may have changed; None: everything was read.
+
+    A changed ticket that is not among ``positions`` is not open any more.
+    """
+
+    positions: list[Position]
+    changed: frozenset[int] | None
+
+
 class BrokerDoor(Protocol):
     """The one door. Every method may raise :class:`BrokerUnavailable`."""
 
@@ -164,6 +175,9 @@ class BrokerDoor(Protocol):
         """Trading rules of the symbol now (levels may change at any time). KeyError if there is no such symbol."""
 
     async def positions(self, account_id: str) -> list[Position]: ...
+
+    async def report(self, account_id: str, since: int) -> Report:
+        """What changed after the change count ``since`` (see ``Monitor.tick``); everything where that is not known."""
 
     async def closing_deals(self, account_id: str, position: int) -> list[ClosingDeal]:
         """All deals that reduced the position, oldest first."""

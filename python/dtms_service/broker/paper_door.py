@@ -17,6 +17,7 @@ from dtms_service.broker.door import (
     Outcome,
     OutcomeStatus,
     Position,
+    Report,
     Side,
     SymbolSpec,
 )
@@ -75,6 +76,18 @@ class PaperDoor:
         positions = [view(position) for position in terminal.positions()]
         await self._travel(terminal, "positions", Leg.REPLY)
         return positions
+
+    async def report(self, account_id: str, since: int) -> Report:
+        terminal = await self._arrive("positions", account_id)
+        book = terminal.broker.book
+        changed = book.changed_since(since)
+        if changed is None:
+            shown = terminal.positions()
+        else:
+            shown = [held for ticket in sorted(changed) if (held := terminal.position(ticket)) is not None]
+        report = Report([book.view(position) for position in shown], changed)
+        await self._travel(terminal, "positions", Leg.REPLY)
+        return report
 
     async def closing_deals(self, account_id: str, position: int) -> list[ClosingDeal]:
         terminal = await self._arrive("closing_deals", account_id)

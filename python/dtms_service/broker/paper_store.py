@@ -43,16 +43,25 @@ class PaperStore:
             return
         with self._connection:
             self._connection.execute("INSERT OR REPLACE INTO account VALUES (1, ?)", (json.dumps(self._account()),))
-            self._connection.execute("DELETE FROM position")
-            self._connection.executemany(
-                "INSERT INTO position VALUES (?, ?)",
-                [(p.ticket, json.dumps(_of_position(p))) for p in book.positions.values()],
-            )
+            self._save_positions(book.changed_since(self._saved_change))
             self._connection.executemany(
                 "INSERT INTO deal VALUES (?, ?)",
                 [(d.ticket, json.dumps(dataclasses.asdict(d))) for d in book.ledger.deals[self._saved_deals :]],
             )
         self._saved_change, self._saved_deals = book.change_count, len(book.ledger.deals)
+
+    def _save_positions(self, changed: frozenset[int] | None) -> None:
+        """Only what changed: a tick that moves one stop must not write a thousand positions."""
+        positions = self._broker.book.positions
+        if changed is None:
+            self._connection.execute("DELETE FROM position")
+            changed = frozenset(positions)
+        else:
+            self._connection.executemany("DELETE FROM position WHERE ticket = ?", [(ticket,) for ticket in changed])
+        held = [positions[ticket] for ticket in sorted(changed) if ticket in positions]
+        self._connection.executemany(
+            "INSERT INTO position VALUES (?, ?)", [(p.ticket, json.dumps(_of_position(p))) for p in held]
+        )
 
     def close(self) -> None:
         self.save()

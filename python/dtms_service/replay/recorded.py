@@ -14,6 +14,7 @@ from dtms_service.broker.door import (
     CommandKind,
     Outcome,
     Position,
+    Report,
     SymbolSpec,
 )
 from dtms_service.broker.faults import AT_ONCE, Fill
@@ -86,6 +87,9 @@ class RecordedDoor:
 
     async def positions(self, account_id: str) -> list[Position]:
         return await self._door.positions(account_id)
+
+    async def report(self, account_id: str, since: int) -> Report:
+        return await self._door.report(account_id, since)
 
     async def closing_deals(self, account_id: str, position: int) -> list[ClosingDeal]:
         return await self._door.closing_deals(account_id, position)

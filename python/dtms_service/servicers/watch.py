@@ -38,8 +38,18 @@ class Watches:
         await self.desk.commits.durable(revision)
         return revision, [body for body in views if wanted.passes_all or _matches(wanted, body)]
 
-    async def stream(self, cursor: int, wanted: Filter, interval_s: float) -> AsyncIterator[bytes]:
-        """Encoded WatchResponses from revision ``cursor`` on. Raises COMPACTED, FUTURE_REVISION, DRAINING."""
+    async def stream(
+        self, cursor: int, wanted: Filter, interval_s: float, *, snapshot: bool
+    ) -> AsyncIterator[pb.WatchResponse | bytes]:
+        """WatchResponses from revision ``cursor`` on, or behind the trades as they are.
+
+        Raises COMPACTED, FUTURE_REVISION, DRAINING.
+        """
+        if snapshot:
+            revision, trades = await self.snapshot(wanted)
+            for chunk in chunks(revision, trades):
+                yield chunk
+            cursor = revision + 1
         self.events.check_start(cursor)
         if self.open >= self.limits.max_watchers:
             raise DtmsError(
@@ -49,10 +59,14 @@ class Watches:
                 retry_after_s=1.0,
             )
         loop = asyncio.get_running_loop()
-        marked = loop.time()
+        marked, limit = loop.time(), self.limits.max_batch_events
+        ready = self.events.ready if wanted.passes_all else _never_ready
         self.open += 1
         try:
             while True:
+                while (full := ready(cursor, limit)) is not None:
+                    cursor, whole = full
+                    yield whole
                 if cursor > self.events.newest_revision and not await self._wait(cursor, marked + interval_s):
                     if self._draining:
                         raise _draining(cursor)
@@ -97,6 +111,10 @@ class Watches:
     def _mark(self, revision: int) -> bytes:
         mark = pb.Progress(revision=revision, time_ns=self.clock.now_ns())
         return pb.WatchResponse(progress=mark).SerializeToString()
+
+
+def _never_ready(_cursor: int, _limit: int) -> None:
+    """A filter looks at each event: nothing is joined beforehand."""
 
 
 def chunks(revision: int, trades: Sequence[bytes]) -> Iterator[pb.WatchResponse]:
