@@ -47,7 +47,8 @@ def test_the_defaults_are_those_of_the_state_table() -> None:
         "recovery_confirmed": 1.0, "tighten_r": 0.3, "arm_gain_r": 0.2, "arm_loss_r": -0.5, "arm_after_s": 900,
         "hold_s": 60, "partial_fraction": 0.5, "hedge_ratio": 0.5, "hedge_stop_atr": 0.5, "flat_timer_slow_bars": 5,
         "recovery_timer_slow_bars": 2, "readd_fraction": 0.5, "fast_s": 300, "slow_s": 900, "trail_buffer_atr": 0.1,
-        "lease_ttl_ms": 30000, "cooldown_ms": 0, "deviation_points": 20, "magic": 20261122, "max_retries": 3, "hedge_pause_slow_bars": 2, "max_hedges": 3,
+        "lease_ttl_ms": 30000, "cooldown_ms": 0, "deviation_points": 20, "magic": 20261122, "max_retries": 3,
+        "hedge_pause_slow_bars": 2, "max_hedges": 3,
         "stale_after_s": 300, "request_ids_kept": 100000, "decisions_kept": 10000, "close_on_flat_timer_l1": False,
         "allow_loosen": True,
     }  # fmt: skip
