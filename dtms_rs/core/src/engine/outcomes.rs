@@ -228,9 +228,12 @@ impl Engine {
         }
         let quote = self.book.instrument(at.instrument)?.quote;
         let symbol = &self.book.instrument(at.instrument)?.symbol;
-        let price = price
-            .or_else(|| quote.map(|quote| symbol.price(quote.exit(intent.side))))
-            .ok_or_else(|| CoreError::field("outcome.price", "is missing for a close"))?;
+        let Some(price) =
+            price.or_else(|| quote.map(|quote| symbol.price(quote.exit(intent.side))))
+        else {
+            // At an unknown price nothing is called closed: the deal will tell, see on_closed.
+            return Ok(());
+        };
         // The outcome of an order has no profit; the closing deals have it.
         let closed = LegClosed {
             leg: intent.leg,
