@@ -36,7 +36,7 @@ from dtms_service.replay.options import ReplayOptions, job_of
 from dtms_service.report.console import show_summary
 from dtms_service.service import CREDENTIALS_FOLDER, SERVING
 from dtms_service.service import serve as run_service
-from dtms_service.settings import configuration
+from dtms_service.settings import SPEC_SYNTAX, configuration, spec_override
 
 T = TypeVar("T")
 
@@ -97,6 +97,7 @@ def replay(
     volume: Annotated[float | None, Parameter(help="lots of each trade of the Turtle rule (without --trade)")] = None,
     entry_bar_s: Annotated[int | None, Parameter(help="length of the Turtle rule's bars, s")] = None,
     spread_points: Annotated[int | None, Parameter(help="for files that have no spread")] = None,
+    spec: Annotated[list[str] | None, Parameter(help=SPEC_SYNTAX)] = None,
     warm_up: Annotated[list[Path] | None, Parameter(help="older history that only the indicators see")] = None,
     strategy_type: Annotated[str, Parameter(help="what the trades are registered with")] = "",
     profile: Annotated[Profile | None, Parameter(help="intraday: M5 and M15; swing: H1 and H4")] = None,
@@ -117,7 +118,7 @@ def replay(
         strategy_type=strategy_type,
         out=out,
     )
-    given = {"data_dir": fresh_data_dir(out), "server.port": 0, "profile": profile}
+    given = {"data_dir": fresh_data_dir(out), "server.port": 0, "profile": profile, **spec_override(symbol, spec)}
     settings = configuration(config, paper=True, given=given)
     with ProgressBar(console=console, transient=True) as bar:
         task = bar.add_task(f"replaying {symbol}", total=None)
@@ -150,6 +151,7 @@ def gateway(
     volume: Annotated[float | None, Parameter(help="lots of each trade of the Turtle rule (without --trade)")] = None,
     entry_bar_s: Annotated[int | None, Parameter(help="length of the Turtle rule's bars, s")] = None,
     spread_points: Annotated[int | None, Parameter(help="for files that have no spread")] = None,
+    spec: Annotated[list[str] | None, Parameter(help=SPEC_SYNTAX)] = None,
     strategy_type: Annotated[str, Parameter(help="what the trades are registered with")] = "",
     profile: Annotated[Profile | None, Parameter(help="as the service's")] = None,
     root_certificates: Annotated[Path | None, Parameter(help="PEM file, for TLS")] = None,
@@ -167,7 +169,9 @@ def gateway(
         strategy_type=strategy_type,
         out=out,
     )
-    settings = configuration(config, paper=True, given={"data_dir": out, "profile": profile})
+    settings = configuration(
+        config, paper=True, given={"data_dir": out, "profile": profile, **spec_override(symbol, spec)}
+    )
     job = job_of(options, settings, lambda _done, _total: None)
     sys.exit(run_gateway(GatewayOptions(service, token_file, trader_token_file, root_certificates, job)))
 

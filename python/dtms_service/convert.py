@@ -138,7 +138,7 @@ def alarm_name(code: int) -> str:
 
 def quote(quoted: Quoted) -> market_data_service_pb2.Quote:
     """A quote with the rules of its symbol."""
-    spec, view = quoted.spec, {name: value for name, value in quoted.view.items() if name != "spread_points"}
+    spec = quoted.spec
     return market_data_service_pb2.Quote(
         account_id=quoted.account_id,
         symbol=spec.name,
@@ -148,7 +148,7 @@ def quote(quoted: Quoted) -> market_data_service_pb2.Quote:
         stops_level=spec.stops_level,
         tick_size=spec.tick_size,
         freeze_level=spec.freeze_level,
-        **view,
+        **quoted.view,
     )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from dtms_service.config import PREFIX, Config, load, read_toml
+from dtms_service.config import PREFIX, Config, SymbolOverride, load, read_toml
+from dtms_service.errors import invalid
 
 PAPER_FILE = "paper.toml"
+SPEC_SYNTAX = "rule of the symbol as KEY=VALUE, KEY one of " + ", ".join(SymbolOverride.model_fields)
 
 
 def configuration(file: Path | None, *, paper: bool, given: Mapping[str, object]) -> Config:
@@ -24,6 +26,19 @@ def configuration(file: Path | None, *, paper: bool, given: Mapping[str, object]
         environ |= {_variable(f"paper.{key}"): _text(value) for key, value in _shipped_paper().items()}
     environ |= {_variable(key): _text(value) for key, value in given.items() if value is not None}
     return load(file, environ)
+
+
+def spec_override(symbol: str, texts: Sequence[str] | None) -> dict[str, object]:
+    """Rules of a symbol given as ``key=value``, as a key of the configuration. FIELD_INVALID names what is none."""
+    if not texts:
+        return {}
+    rules: dict[str, object] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or key not in SymbolOverride.model_fields:
+            raise invalid("spec", f"{text!r}: write {SPEC_SYNTAX}")
+        rules[key] = value
+    return {"symbols.overrides": {symbol: rules}}
 
 
 def _shipped_paper() -> dict[str, object]:

@@ -116,6 +116,7 @@ class Quote(_message.Message):
     STOPS_LEVEL_FIELD_NUMBER: _builtins.int
     TICK_SIZE_FIELD_NUMBER: _builtins.int
     FREEZE_LEVEL_FIELD_NUMBER: _builtins.int
+    SPREAD_POINTS_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """login@server."""
     symbol: _builtins.str
@@ -146,6 +147,8 @@ class Quote(_message.Message):
     """Prices of orders are multiples of it."""
     freeze_level: _builtins.int
     """Inside of it nothing can be modified, points."""
+    spread_points: _builtins.int
+    """Ask less bid, points."""
     def __init__(
         self,
         *,
@@ -164,10 +167,11 @@ class Quote(_message.Message):
         stops_level: _builtins.int = ...,
         tick_size: _builtins.float = ...,
         freeze_level: _builtins.int = ...,
+        spread_points: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_atr_fast", b"_atr_fast", "_atr_slow", b"_atr_slow", "_swing_high", b"_swing_high", "_swing_low", b"_swing_low", "atr_fast", b"atr_fast", "atr_slow", b"atr_slow", "swing_high", b"swing_high", "swing_low", b"swing_low"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_atr_fast", b"_atr_fast", "_atr_slow", b"_atr_slow", "_swing_high", b"_swing_high", "_swing_low", b"_swing_low", "account_id", b"account_id", "ask", b"ask", "atr_fast", b"atr_fast", "atr_slow", b"atr_slow", "bid", b"bid", "freeze_level", b"freeze_level", "point", b"point", "stops_level", b"stops_level", "swing_high", b"swing_high", "swing_low", b"swing_low", "symbol", b"symbol", "tick_size", b"tick_size", "time_msc", b"time_msc", "volume_min", b"volume_min", "volume_step", b"volume_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_atr_fast", b"_atr_fast", "_atr_slow", b"_atr_slow", "_swing_high", b"_swing_high", "_swing_low", b"_swing_low", "account_id", b"account_id", "ask", b"ask", "atr_fast", b"atr_fast", "atr_slow", b"atr_slow", "bid", b"bid", "freeze_level", b"freeze_level", "point", b"point", "spread_points", b"spread_points", "stops_level", b"stops_level", "swing_high", b"swing_high", "swing_low", b"swing_low", "symbol", b"symbol", "tick_size", b"tick_size", "time_msc", b"time_msc", "volume_min", b"volume_min", "volume_step", b"volume_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__atr_fast: _TypeAlias = _typing.Literal["atr_fast"]  # noqa: Y015
     _WhichOneofArgType__atr_fast: _TypeAlias = _typing.Literal["_atr_fast", b"_atr_fast"]  # noqa: Y015

@@ -219,7 +219,9 @@ type Quote struct {
 	// Prices of orders are multiples of it.
 	TickSize float64 `protobuf:"fixed64,14,opt,name=tick_size,json=tickSize,proto3" json:"tick_size,omitempty"`
 	// Inside of it nothing can be modified, points.
-	FreezeLevel   int64 `protobuf:"varint,15,opt,name=freeze_level,json=freezeLevel,proto3" json:"freeze_level,omitempty"`
+	FreezeLevel int64 `protobuf:"varint,15,opt,name=freeze_level,json=freezeLevel,proto3" json:"freeze_level,omitempty"`
+	// Ask less bid, points.
+	SpreadPoints  int64 `protobuf:"varint,16,opt,name=spread_points,json=spreadPoints,proto3" json:"spread_points,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -355,6 +357,13 @@ func (x *Quote) GetTickSize() float64 {
 func (x *Quote) GetFreezeLevel() int64 {
 	if x != nil {
 		return x.FreezeLevel
+	}
+	return 0
+}
+
+func (x *Quote) GetSpreadPoints() int64 {
+	if x != nil {
+		return x.SpreadPoints
 	}
 	return 0
 }
@@ -842,7 +851,7 @@ const file_dtms_v1_market_data_service_proto_rawDesc = "" +
 	"\x04high\x18\x03 \x01(\x01R\x04high\x12\x10\n" +
 	"\x03low\x18\x04 \x01(\x01R\x03low\x12\x14\n" +
 	"\x05close\x18\x05 \x01(\x01R\x05close\x12\x16\n" +
-	"\x06volume\x18\x06 \x01(\x01R\x06volume\"\xf1\x03\n" +
+	"\x06volume\x18\x06 \x01(\x01R\x06volume\"\x96\x04\n" +
 	"\x05Quote\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x16\n" +
@@ -864,7 +873,8 @@ const file_dtms_v1_market_data_service_proto_rawDesc = "" +
 	"\vstops_level\x18\r \x01(\x03R\n" +
 	"stopsLevel\x12\x1b\n" +
 	"\ttick_size\x18\x0e \x01(\x01R\btickSize\x12!\n" +
-	"\ffreeze_level\x18\x0f \x01(\x03R\vfreezeLevelB\v\n" +
+	"\ffreeze_level\x18\x0f \x01(\x03R\vfreezeLevel\x12#\n" +
+	"\rspread_points\x18\x10 \x01(\x03R\fspreadPointsB\v\n" +
 	"\t_atr_slowB\v\n" +
 	"\t_atr_fastB\r\n" +
 	"\v_swing_highB\f\n" +
