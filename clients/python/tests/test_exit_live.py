@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -188,17 +189,24 @@ async def test_a_proposal_expires_and_is_decided_anew_on_return(running: Running
 
 async def test_nothing_is_written_on_an_assumption(running: Running) -> None:
     """With the state no longer known no proposal goes out, whatever the price does; known again, it does."""
-    running.dtms.events.put_nowait(Event(revision=2, account_id=ACCOUNT, ticket=7, state=TRADE_STATE_HEALTHY))
-    assert await running.dtms.asked.get() == [7]
-    running.dtms.down = True
-    running.now_s += 31
-    running.dtms.quotes.put_nowait(1.102)
+    dtms = running.dtms
+    dtms.events.put_nowait(Event(revision=2, account_id=ACCOUNT, ticket=7, state=TRADE_STATE_HEALTHY))
+    assert await dtms.asked.get() == [7]
+    dtms.down = True
+    # The second question begins when the first answer has been taken in; it is refused, and so is its retry.
+    dtms.events.put_nowait(Event(revision=3, account_id=ACCOUNT, ticket=7, state=TRADE_STATE_HEALTHY))
     for _ in range(2):
-        assert await running.dtms.asked.get() == [7]
-    assert running.dtms.proposals.empty()
-    running.dtms.down = False
-    running.dtms.quotes.put_nowait(1.102)
-    assert (await running.dtms.proposals.get()).action.stop == 1.10021
+        assert await dtms.asked.get() == [7]
+    running.now_s += 31
+    dtms.quotes.put_nowait(1.102)
+    # The quote is looked at in a cycle of its own, which asks again, or in the one that is just ending.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await dtms.asked.get()
+    assert dtms.proposals.empty()
+    dtms.down = False
+    dtms.quotes.put_nowait(1.102)
+    assert (await dtms.proposals.get()).action.stop == 1.10021
     assert running.manager.tally.proposals == 1
 
 
