@@ -47,6 +47,9 @@ class LiveTable:
             self._trades.pop(oldest if oldest is not None else next(iter(self._trades)))
 
     def show_event(self, event: event_pb2.Event) -> None:
+        known = self._trades.get((event.account_id, event.ticket))
+        if known is not None and event.state:
+            known.state = event.state  # a trade that closes is listed no more: its last event says so
         if event.WhichOneof("body") not in _QUIET:
             line = Text(f"{clock(event.time_ns)}  ", style="dim")
             line.append(describe(event), style=STATE_STYLES.get(event.state, ""))
