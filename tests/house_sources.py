@@ -22,7 +22,7 @@ LAYERS = MappingProxyType(
         unit: layer
         for layer, units in {
             1: "_core",
-            2: "config clock errors journal event_log history symbols credentials broker latency quotes stage",
+            2: "bars config clock errors journal event_log history symbols credentials broker latency quotes stage",
             3: "convert describe gateway_messages status",
             4: "desk doors executor gateway_door lockstep monitor paper_account recovery system",
             5: "interceptors servicers",

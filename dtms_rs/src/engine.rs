@@ -423,6 +423,48 @@ impl Engine {
         Ok(Step::new(step, |()| Answer::Nothing))
     }
 
+    fn set_risk_budget(
+        &self,
+        account_id: &str,
+        ticket: u64,
+        budget_r: f64,
+        by: &str,
+        reason: &str,
+        now_ns: i64,
+    ) -> PyResult<Step> {
+        self.act(|core| core.set_risk_budget(account_id, ticket, budget_r, by, reason, now_ns))
+    }
+
+    fn set_memo(
+        &self,
+        account_id: &str,
+        ticket: u64,
+        manager: &str,
+        memo: &str,
+        now_ns: i64,
+    ) -> PyResult<Step> {
+        self.act(|core| core.set_memo(account_id, ticket, manager, memo, now_ns))
+    }
+
+    fn report_index(
+        &self,
+        name: &str,
+        value: f64,
+        by: &str,
+        valid_until_ns: i64,
+        now_ns: i64,
+    ) -> PyResult<Step> {
+        self.act(|core| core.report_index(name, value, by, valid_until_ns, now_ns))
+    }
+
+    fn indices<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let known: Vec<_> = self.ask(|core| Ok(core.indices().cloned().collect()))?;
+        known
+            .iter()
+            .map(|index| message_to_dict(py, index))
+            .collect()
+    }
+
     fn set_trading_state(&self, state: i64, by: &str, reason: &str, now_ns: i64) -> PyResult<Step> {
         let state = number::<TradingState>("trading_state", state)?;
         self.act(|core| core.set_trading_state(state, by, reason, now_ns))

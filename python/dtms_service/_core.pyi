@@ -186,6 +186,14 @@ class Engine:
 
         SYMBOL_UNKNOWN, FIELD_INVALID.
         """
+    def set_risk_budget(self, account_id: str, ticket: int, budget_r: float, by: str, reason: str, now_ns: int) -> Step:
+        """No event when it is so already. TRADE_UNKNOWN, FIELD_INVALID."""
+    def set_memo(self, account_id: str, ticket: int, manager: str, memo: str, now_ns: int) -> Step:
+        """No event when it stands there already. TRADE_UNKNOWN, FIELD_INVALID."""
+    def report_index(self, name: str, value: float, by: str, valid_until_ns: int, now_ns: int) -> Step:
+        """FIELD_INVALID names what is empty, too long, no number or over already."""
+    def indices(self) -> list[dict[str, Any]]:
+        """The last report (``Index``) of each index, by name."""
     def set_trading_state(self, state: int, by: str, reason: str, now_ns: int) -> Step: ...
     def set_kill_switch(self, scope: int, value: str, engaged: bool, by: str, reason: str, now_ns: int) -> Step: ...
     def trade(self, account_id: str, ticket: int) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from dtms.v1 import action_pb2, event_pb2, market_data_service_pb2, ownership_pb2, trade_pb2
+from dtms_service.bars import Closed
 from dtms_service.broker.door import (
     CloseReason,
     Command,
@@ -149,6 +150,19 @@ def quote(quoted: Quoted) -> market_data_service_pb2.Quote:
         tick_size=spec.tick_size,
         freeze_level=spec.freeze_level,
         **quoted.view,
+    )
+
+
+def index(view: Mapping[str, Any]) -> event_pb2.Index:
+    return event_pb2.Index(**view)
+
+
+def closed_bar(closed: Closed) -> market_data_service_pb2.ClosedBar:
+    return market_data_service_pb2.ClosedBar(
+        account_id=closed.account_id,
+        symbol=closed.symbol,
+        timeframe_s=closed.timeframe_s,
+        bar=market_data_service_pb2.Bar(**closed.bar._asdict()),
     )
 
 

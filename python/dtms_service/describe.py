@@ -56,8 +56,10 @@ def _decision(event: event_pb2.Event) -> str:
     verdict = "granted" if decision.granted else f"denied, {enum_name(action_pb2.DenialCode, decision.denial)}"
     rank = enum_name(ownership_pb2.Rank, decision.rank)
     situation = f"owner {decision.owner or 'nobody'}, epoch {decision.owner_epoch}"
-    return f"{decision.manager} ({rank}) asked for {action_words(decision.action)}: {verdict}; {situation}" + (
-        ", defensive" if decision.defensive else ""
+    return (
+        f"{decision.manager} ({rank}) asked for {action_words(decision.action)}: {verdict}; {situation}"
+        + (", defensive" if decision.defensive else "")
+        + (f", by {decision.halted_by}" if decision.halted_by else "")
     )
 
 
@@ -78,12 +80,42 @@ def _owner(event: event_pb2.Event) -> str:
     return f"owner is {granted.managed_by or 'nobody'}, epoch {granted.owner_epoch}"
 
 
+def _memo(event: event_pb2.Event) -> str:
+    return f"{event.memo_set.manager} {'left' if event.memo_set.memo else 'took away'} a memo"
+
+
+def _index(event: event_pb2.Event) -> str:
+    reported = event.index_reported
+    return f"{reported.index.name} is {reported.index.value:g}, says {reported.by}"
+
+
+def _budget(event: event_pb2.Event) -> str:
+    changed = event.risk_budget_changed
+    return f"risk budget {changed.budget_r:g} R by {changed.by}: {changed.reason}"
+
+
+def _rail(event: event_pb2.Event) -> str:
+    changed = event.rail_changed
+    verb = "tripped" if changed.engaged else "released"
+    return f"rail {enum_name(event_pb2.Rail, changed.rail)} {verb}: {changed.detail}"
+
+
+def _mark(event: event_pb2.Event) -> str:
+    marked = event.account_marked
+    return f"{enum_name(event_pb2.Span, marked.span)} begins at {clock(marked.start_ns)} with equity {marked.equity:g}"
+
+
 _DESCRIBE = {
     "state_changed": _state,
     "decision_made": _decision,
     "intent_recorded": _intent,
     "outcome_recorded": _outcome,
     "ownership_granted": _owner,
+    "memo_set": _memo,
+    "index_reported": _index,
+    "risk_budget_changed": _budget,
+    "rail_changed": _rail,
+    "account_marked": _mark,
 }
 
 

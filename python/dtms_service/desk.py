@@ -72,6 +72,7 @@ class Desk:
     # Set by the server: what happens with facts once they are durable.
     on_intent: Callable[[dict[str, Any]], None] = field(default=lambda _intent: None)
     on_alarm: Callable[[dict[str, Any]], None] = field(default=lambda _event: None)
+    on_index: Callable[[str], None] = field(default=lambda _name: None)
     _unpublished: deque[_Unpublished] = field(default_factory=deque)
     _views: dict[TradeKey, tuple[int, bytes]] = field(default_factory=dict)
     _outcomes: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
@@ -165,6 +166,18 @@ class Desk:
         return await self._commit(
             self._decide(self.engine.report_score, account_id, symbol, score, by, until_ns, now_ns)
         )
+
+    async def report_index(self, name: str, value: float, by: str, valid_ms: int) -> int:
+        now_ns = self.clock.now_ns()
+        until_ns = now_ns + valid_ms * 1_000_000
+        return await self._commit(self._decide(self.engine.report_index, name, value, by, until_ns, now_ns))
+
+    async def set_memo(self, key: TradeKey, manager: str, memo: str) -> int:
+        return await self._commit(self._decide(self.engine.set_memo, *key, manager, memo, self.clock.now_ns()))
+
+    async def set_risk_budget(self, key: TradeKey, budget_r: float, by: str, reason: str) -> int:
+        now_ns = self.clock.now_ns()
+        return await self._commit(self._decide(self.engine.set_risk_budget, *key, budget_r, by, reason, now_ns))
 
     async def set_trading_state(self, state: int, by: str, reason: str) -> int:
         return await self._commit(self._decide(self.engine.set_trading_state, state, by, reason, self.clock.now_ns()))
@@ -336,6 +349,8 @@ class Desk:
                     waiting.set_result(outcome)
         elif "alarm_raised" in event:
             self.on_alarm(event)
+        elif reported := event.get("index_reported"):
+            self.on_index(reported["index"]["name"])
 
     def _remember(self, event: dict[str, Any]) -> None:
         if made := event.get("decision_made"):

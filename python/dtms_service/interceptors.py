@@ -80,11 +80,14 @@ def _access() -> dict[str, Access]:
         "ArbitrationService/RenewOwnership": manage,
         "ArbitrationService/ReleaseOwnership": manage,
         "ArbitrationService/Propose": manage,
+        "ArbitrationService/SetMemo": Access(frozenset({Role.MANAGER}), writes=True),
         "ArbitrationService/Explain": read,
         "ArbitrationService/ListDecisions": read,
         "MarketDataService/StreamTicks": feed,
         "MarketDataService/StreamBars": feed,
         "MarketDataService/ReportScore": feed,
+        "MarketDataService/ReportIndex": feed,
+        "MarketDataService/WatchBars": read,
         "MarketDataService/WatchQuotes": read,
         "LockstepService/Join": Access(frozenset({Role.MANAGER}), writes=False),
         "GatewayService/Attach": Access(frozenset({Role.GATEWAY}), writes=False),
@@ -95,6 +98,7 @@ def _access() -> dict[str, Access]:
         "AdminService/GetSystemStatus": read,
         "AdminService/SetTradingState": operate,
         "AdminService/SetKillSwitch": operate,
+        "AdminService/SetRiskBudget": operate,
         "AdminService/Drain": Access(frozenset({Role.OPERATOR}), writes=False),
     }
 

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from dtms_service import convert
+from dtms_service.bars import ClosedBars
 from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, ClosingDeal, Position, SymbolSpec
 from dtms_service.clock import VirtualClock
 from dtms_service.desk import Desk, Tick
@@ -44,6 +45,7 @@ class Monitor:
     doors: Doors
     executor: Executor
     quotes: Quotes
+    bars: ClosedBars
     spec_of: Callable[[SymbolSpec], dict[str, Any]]
     virtual_clock: VirtualClock | None
     # Lockstep: the managers' turn after each tick.
@@ -87,6 +89,7 @@ class Monitor:
             if self.virtual_clock is not None:
                 made |= self.desk.time()
             self.quotes.changed(account_id, symbol)
+            self.bars.tick(account_id, symbol, tick.time_msc, tick.bid, tick.volume)
             if made:
                 await self.desk.settled()
                 self.tick_to_durable.add(time.perf_counter_ns() - arrived)
@@ -100,6 +103,7 @@ class Monitor:
             if self.virtual_clock is not None:
                 self.virtual_clock.advance_to(tick.time_msc * 1_000_000)
             self.desk.keep(self.desk.decide_on(account_id, symbol, tick))
+            self.bars.tick(account_id, symbol, tick.time_msc, tick.bid, tick.volume)
         await self.desk.settled()
 
     async def sync(self, account_id: str, change_count: int) -> None:

@@ -12,6 +12,7 @@ import structlog
 
 from dtms_service import convert, recovery, symbols
 from dtms_service._core import CorePanic, Engine
+from dtms_service.bars import ClosedBars
 from dtms_service.broker.door import BrokerDoor, SymbolSpec
 from dtms_service.clock import Clock, SystemClock, VirtualClock
 from dtms_service.config import Config
@@ -115,13 +116,14 @@ class System:
         )
         desk.on_intent = executor.submit
         desk.on_alarm = _log_alarm
-        quotes = Quotes(engine.quote)
+        quotes, bars = Quotes(engine.quote, engine.indices), ClosedBars()
+        desk.on_index = quotes.index_changed
         monitor = Monitor(
-            desk, doors, executor, quotes, _spec_of(config), clock if isinstance(clock, VirtualClock) else None
+            desk, doors, executor, quotes, bars, _spec_of(config), clock if isinstance(clock, VirtualClock) else None
         )
         lockstep = None
         if managers_in_lockstep is not None:
-            lockstep = Lockstep(desk, doors, executor, quotes, clock, managers_in_lockstep)
+            lockstep = Lockstep(desk, doors, executor, quotes, bars, clock, managers_in_lockstep)
             monitor.managers_turn = lockstep.step
         system = cls(
             config=config,

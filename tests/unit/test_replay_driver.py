@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from dtms_service.bars import ClosedBar
 from dtms_service.broker.door import ClosingDeal, CommandKind, OutcomeStatus, Side
 from dtms_service.broker.paper import PaperBroker
 from dtms_service.broker.retcodes import Retcode
 from dtms_service.errors import DtmsError
 from dtms_service.history import Tick
-from dtms_service.replay.bars import ClosedBar
 from dtms_service.replay.driver import HistoryDriver, Refusal, Registration, RunPlan, ScoreReading, Trade
 from dtms_service.replay.entries import Scheduled, parse_trades
 from dtms_service.replay.job import HistoryRun, RunResult, open_run

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from dtms_service.bars import BarBuilder, ClosedBar
 from dtms_service.broker.door import Side
 from dtms_service.errors import DtmsError
 from dtms_service.history import Tick
-from dtms_service.replay.bars import BarBuilder, ClosedBar
 from dtms_service.replay.entries import (
     DonchianBreakout,
     Entry,

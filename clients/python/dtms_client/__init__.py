@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dtms_client.client import Client
     from dtms_client.errors import DtmsError
     from dtms_client.requests import new_request_id
-    from dtms_client.watch import Interrupted, Listed, Relisted, WatchItem
+    from dtms_client.watch import Interrupted, Listed, Quotes, Relisted, WatchItem
 
 __all__ = [
     "AsyncClient",
@@ -21,6 +21,7 @@ __all__ = [
     "DtmsError",
     "Interrupted",
     "Listed",
+    "Quotes",
     "Relisted",
     "WatchItem",
     "new_request_id",
@@ -32,6 +33,7 @@ _HOMES: Final = {
     "DtmsError": "dtms_client.errors",
     "Interrupted": "dtms_client.watch",
     "Listed": "dtms_client.watch",
+    "Quotes": "dtms_client.watch",
     "Relisted": "dtms_client.watch",
     "WatchItem": "dtms_client.watch",
     "new_request_id": "dtms_client.requests",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -13,7 +13,12 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from dtms.v1.action_pb2 import DENIAL_CODE_UNSPECIFIED, Action, Decision, DenialCode
-from dtms.v1.admin_service_pb2 import GetSystemStatusRequest, GetSystemStatusResponse
+from dtms.v1.admin_service_pb2 import (
+    GetSystemStatusRequest,
+    GetSystemStatusResponse,
+    SetRiskBudgetRequest,
+    SetRiskBudgetResponse,
+)
 from dtms.v1.admin_service_pb2_grpc import AdminServiceStub
 from dtms.v1.arbitration_service_pb2 import (
     AcquireOwnershipRequest,
@@ -25,9 +30,18 @@ from dtms.v1.arbitration_service_pb2 import (
     ReleaseOwnershipRequest,
     RenewOwnershipRequest,
     RenewOwnershipResponse,
+    SetMemoRequest,
+    SetMemoResponse,
 )
 from dtms.v1.arbitration_service_pb2_grpc import ArbitrationServiceStub
-from dtms.v1.market_data_service_pb2 import Quote, ReportScoreRequest, ReportScoreResponse, WatchQuotesRequest
+from dtms.v1.market_data_service_pb2 import (
+    ClosedBar,
+    ReportIndexRequest,
+    ReportIndexResponse,
+    ReportScoreRequest,
+    ReportScoreResponse,
+    WatchQuotesRequest,
+)
 from dtms.v1.market_data_service_pb2_grpc import MarketDataServiceStub
 from dtms.v1.ownership_pb2 import Ownership
 from dtms.v1.registry_service_pb2 import (
@@ -57,11 +71,15 @@ from dtms_client._channel import Backoff, Metadata, Target, deadlines, target
 from dtms_client.errors import OUTAGE, Cancelled, Compacted, DtmsError, closed, from_rpc
 from dtms_client.requests import explain_request, list_decisions_request, list_trades_request
 from dtms_client.watch import (
+    BARS_KEPT,
+    BARS_METHOD,
     DEFAULT_PROGRESS_MS,
     METHOD,
     QUOTES_METHOD,
+    BarCursor,
     Cursor,
     Interrupted,
+    Quotes,
     WatchItem,
     ended,
     silent,
@@ -276,6 +294,13 @@ class AsyncClient:
         )
         return await self._call(self._opened().arbitration.Propose, request, timeout_s)
 
+    async def set_memo(
+        self, ticket: int, memo: str, *, account_id: str = "", timeout_s: float | None = None
+    ) -> SetMemoResponse:
+        """Leaves a memo of at most 2048 characters on a trade, found again in `Trade.managers`; empty takes it away."""
+        request = SetMemoRequest(account_id=account_id, ticket=ticket, memo=memo)
+        return await self._call(self._opened().arbitration.SetMemo, request, timeout_s)
+
     async def explain(
         self,
         *,
@@ -326,28 +351,68 @@ class AsyncClient:
         request = ReportScoreRequest(account_id=account_id, symbol=symbol, score=score, valid_ms=valid_ms)
         return await self._call(self._opened().market.ReportScore, request, timeout_s)
 
+    async def report_index(
+        self, name: str, value: float, *, valid_ms: int, timeout_s: float | None = None
+    ) -> ReportIndexResponse:
+        """Reports a number of the market that is no price of a symbol here, such as VIX, for `valid_ms`."""
+        request = ReportIndexRequest(name=name, value=value, valid_ms=valid_ms)
+        return await self._call(self._opened().market.ReportIndex, request, timeout_s)
+
     async def watch_quotes(
         self, *, account_id: str = "", symbols: Sequence[str] = ()
-    ) -> AsyncGenerator[tuple[Quote, ...] | Interrupted, None]:
-        """What changed since the item before, the latest quote of each symbol, for ever. Resumes by itself.
+    ) -> AsyncGenerator[Quotes | Interrupted, None]:
+        """What changed since the item before: the latest quote of each symbol and report of each index, for ever.
 
-        Silence is no error here (markets close); a dead connection is found by keepalive.
+        Resumes by itself. Silence is no error here (markets close); a dead connection is found by keepalive.
         """
+        request = WatchQuotesRequest(account_id=account_id, symbols=symbols)
+        async for item in self._follow(QUOTES_METHOD, lambda: (self._opened().market.WatchQuotes, request)):
+            if isinstance(item, Interrupted):
+                yield item
+            else:
+                yield Quotes(tuple(item.quotes), tuple(item.indices))
+
+    async def watch_bars(
+        self,
+        *,
+        timeframes_s: Sequence[int],
+        account_id: str = "",
+        symbols: Sequence[str] = (),
+        history: int = BARS_KEPT,
+    ) -> AsyncGenerator[tuple[ClosedBar, ...] | Interrupted, None]:
+        """First the last `history` closed bars of each symbol and length (60, 300, 900, 3600, 14400 s), then each one
+        as it closes, for ever.
+
+        Resumes by itself and never gives a bar twice; after an outage of more than 500 bars those between are missing.
+        """
+        cursor = BarCursor(account_id=account_id, symbols=symbols, timeframes_s=timeframes_s, history=history)
+        async for item in self._follow(BARS_METHOD, lambda: (self._opened().market.WatchBars, cursor.request())):
+            if isinstance(item, Interrupted):
+                yield item
+            elif bars := cursor.take(item):
+                yield bars
+
+    async def _follow(
+        self,
+        method: str,
+        ask: Callable[[], tuple[grpc.aio.UnaryStreamMultiCallable[RequestT, ResponseT], RequestT]],
+    ) -> AsyncGenerator[ResponseT | Interrupted, None]:
+        """Responses of a stream that is opened again after every outage."""
         backoff = Backoff()
         while True:
             error: DtmsError
-            request = WatchQuotesRequest(account_id=account_id, symbols=symbols)
+            rpc, request = ask()
             try:
-                call = self._opened().market.WatchQuotes(request, metadata=self._target.metadata)
+                call = rpc(request, metadata=self._target.metadata)
                 try:
                     async for response in call:
                         backoff.reset()
-                        yield tuple(response.quotes)
+                        yield response
                 finally:
                     call.cancel()
-                error = ended(QUOTES_METHOD)
+                error = ended(method)
             except grpc.aio.AioRpcError as failure:
-                error = from_rpc(failure, method=QUOTES_METHOD)
+                error = from_rpc(failure, method=method)
                 if not isinstance(error, (*OUTAGE, Cancelled)):
                     raise error from failure
             yield Interrupted(error)
@@ -358,6 +423,13 @@ class AsyncClient:
     async def system_status(self, *, timeout_s: float | None = None) -> GetSystemStatusResponse:
         """What runs, since when, and how it is."""
         return await self._call(self._opened().admin.GetSystemStatus, GetSystemStatusRequest(), timeout_s)
+
+    async def set_risk_budget(
+        self, ticket: int, budget_r: float, *, reason: str, account_id: str = "", timeout_s: float | None = None
+    ) -> SetRiskBudgetResponse:
+        """Sets how much the stops of a trade and its legs may lose together, 1 to 10 R. For operators."""
+        request = SetRiskBudgetRequest(account_id=account_id, ticket=ticket, budget_r=budget_r, reason=reason)
+        return await self._call(self._opened().admin.SetRiskBudget, request, timeout_s)
 
     # ---- wiring
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -12,7 +12,12 @@ import grpc
 from google.protobuf.message import Message
 
 from dtms.v1.action_pb2 import DENIAL_CODE_UNSPECIFIED, Action, Decision, DenialCode
-from dtms.v1.admin_service_pb2 import GetSystemStatusRequest, GetSystemStatusResponse
+from dtms.v1.admin_service_pb2 import (
+    GetSystemStatusRequest,
+    GetSystemStatusResponse,
+    SetRiskBudgetRequest,
+    SetRiskBudgetResponse,
+)
 from dtms.v1.admin_service_pb2_grpc import AdminServiceStub
 from dtms.v1.arbitration_service_pb2 import (
     AcquireOwnershipRequest,
@@ -24,9 +29,18 @@ from dtms.v1.arbitration_service_pb2 import (
     ReleaseOwnershipRequest,
     RenewOwnershipRequest,
     RenewOwnershipResponse,
+    SetMemoRequest,
+    SetMemoResponse,
 )
 from dtms.v1.arbitration_service_pb2_grpc import ArbitrationServiceStub
-from dtms.v1.market_data_service_pb2 import Quote, ReportScoreRequest, ReportScoreResponse, WatchQuotesRequest
+from dtms.v1.market_data_service_pb2 import (
+    ClosedBar,
+    ReportIndexRequest,
+    ReportIndexResponse,
+    ReportScoreRequest,
+    ReportScoreResponse,
+    WatchQuotesRequest,
+)
 from dtms.v1.market_data_service_pb2_grpc import MarketDataServiceStub
 from dtms.v1.ownership_pb2 import Ownership
 from dtms.v1.registry_service_pb2 import (
@@ -55,11 +69,15 @@ from dtms_client._watchdog import Stream, Watchdog
 from dtms_client.errors import OUTAGE, Cancelled, Compacted, DtmsError, closed, from_rpc
 from dtms_client.requests import explain_request, list_decisions_request, list_trades_request
 from dtms_client.watch import (
+    BARS_KEPT,
+    BARS_METHOD,
     DEFAULT_PROGRESS_MS,
     METHOD,
     QUOTES_METHOD,
+    BarCursor,
     Cursor,
     Interrupted,
+    Quotes,
     WatchItem,
     ended,
     silent,
@@ -261,6 +279,13 @@ class Client:
         )
         return self._call(self._arbitration.Propose, request, timeout_s)
 
+    def set_memo(
+        self, ticket: int, memo: str, *, account_id: str = "", timeout_s: float | None = None
+    ) -> SetMemoResponse:
+        """Leaves a memo of at most 2048 characters on a trade, found again in `Trade.managers`; empty takes it away."""
+        request = SetMemoRequest(account_id=account_id, ticket=ticket, memo=memo)
+        return self._call(self._arbitration.SetMemo, request, timeout_s)
+
     def explain(
         self,
         *,
@@ -310,28 +335,65 @@ class Client:
         request = ReportScoreRequest(account_id=account_id, symbol=symbol, score=score, valid_ms=valid_ms)
         return self._call(self._market.ReportScore, request, timeout_s)
 
+    def report_index(
+        self, name: str, value: float, *, valid_ms: int, timeout_s: float | None = None
+    ) -> ReportIndexResponse:
+        """Reports a number of the market that is no price of a symbol here, such as VIX, for `valid_ms`."""
+        request = ReportIndexRequest(name=name, value=value, valid_ms=valid_ms)
+        return self._call(self._market.ReportIndex, request, timeout_s)
+
     def watch_quotes(
         self, *, account_id: str = "", symbols: Sequence[str] = ()
-    ) -> Generator[tuple[Quote, ...] | Interrupted, None, None]:
-        """What changed since the item before, the latest quote of each symbol. Resumes by itself.
+    ) -> Generator[Quotes | Interrupted, None, None]:
+        """What changed since the item before: the latest quote of each symbol and report of each index.
 
-        Silence is no error here (markets close); a dead connection is found by keepalive.
+        Resumes by itself. Silence is no error here (markets close); a dead connection is found by keepalive.
         """
+        request = WatchQuotesRequest(account_id=account_id, symbols=symbols)
+        for item in self._follow(QUOTES_METHOD, lambda: (self._market.WatchQuotes, request)):
+            if isinstance(item, Interrupted):
+                yield item
+            else:
+                yield Quotes(tuple(item.quotes), tuple(item.indices))
+
+    def watch_bars(
+        self,
+        *,
+        timeframes_s: Sequence[int],
+        account_id: str = "",
+        symbols: Sequence[str] = (),
+        history: int = BARS_KEPT,
+    ) -> Generator[tuple[ClosedBar, ...] | Interrupted, None, None]:
+        """First the last `history` closed bars of each symbol and length (60, 300, 900, 3600, 14400 s), then each one
+        as it closes, until the client is closed.
+
+        Resumes by itself and never gives a bar twice; after an outage of more than 500 bars those between are missing.
+        """
+        cursor = BarCursor(account_id=account_id, symbols=symbols, timeframes_s=timeframes_s, history=history)
+        for item in self._follow(BARS_METHOD, lambda: (self._market.WatchBars, cursor.request())):
+            if isinstance(item, Interrupted):
+                yield item
+            elif bars := cursor.take(item):
+                yield bars
+
+    def _follow(
+        self, method: str, ask: Callable[[], tuple[grpc.UnaryStreamMultiCallable[RequestT, ResponseT], RequestT]]
+    ) -> Generator[ResponseT | Interrupted, None, None]:
+        """Responses of a stream that is opened again after every outage, until the client is closed."""
         backoff = Backoff()
         while not self._closed.is_set():
             error: DtmsError
-            request = WatchQuotesRequest(account_id=account_id, symbols=symbols)
             try:
-                stream = self._stream(self._market.WatchQuotes, request)
+                stream = self._stream(*ask())
             except Cancelled:
                 return
             try:
                 for response in stream:
                     backoff.reset()
-                    yield tuple(response.quotes)
-                error = ended(QUOTES_METHOD)
+                    yield response
+                error = ended(method)
             except grpc.RpcError as failure:
-                error = from_rpc(failure, method=QUOTES_METHOD)
+                error = from_rpc(failure, method=method)
                 if not isinstance(error, (*OUTAGE, Cancelled)):
                     raise error from failure
             finally:
@@ -346,6 +408,13 @@ class Client:
     def system_status(self, *, timeout_s: float | None = None) -> GetSystemStatusResponse:
         """What runs, since when, and how it is."""
         return self._call(self._admin.GetSystemStatus, GetSystemStatusRequest(), timeout_s)
+
+    def set_risk_budget(
+        self, ticket: int, budget_r: float, *, reason: str, account_id: str = "", timeout_s: float | None = None
+    ) -> SetRiskBudgetResponse:
+        """Sets how much the stops of a trade and its legs may lose together, 1 to 10 R. For operators."""
+        request = SetRiskBudgetRequest(account_id=account_id, ticket=ticket, budget_r=budget_r, reason=reason)
+        return self._call(self._admin.SetRiskBudget, request, timeout_s)
 
     # ---- wiring
 

@@ -6,16 +6,21 @@ possible because the journal no longer reaches back, it is told so by `Relisted`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from dtms.v1.event_pb2 import Event
+from dtms.v1.event_pb2 import Event, Index
+from dtms.v1.market_data_service_pb2 import ClosedBar, Quote, WatchBarsRequest, WatchBarsResponse
 from dtms.v1.trade_pb2 import Trade
 from dtms.v1.trade_status_service_pb2 import Progress, WatchFilter, WatchRequest, WatchResponse
 from dtms_client.errors import OUTAGE, Cancelled, Compacted, DtmsError, Unavailable, Unexpected
 
 METHOD: Final = "dtms.v1.TradeStatusService/Watch"
 QUOTES_METHOD: Final = "dtms.v1.MarketDataService/WatchQuotes"
+BARS_METHOD: Final = "dtms.v1.MarketDataService/WatchBars"
+BARS_KEPT: Final = 500
+"""The service keeps so many bars of each symbol and length."""
 DEFAULT_PROGRESS_MS: Final = 5_000
 # Marks come once an interval; three missing in a row are no jitter.
 SILENT_INTERVALS: Final = 3
@@ -46,6 +51,44 @@ class Interrupted:
 
 
 WatchItem: TypeAlias = Event | Progress | Listed | Relisted | Interrupted
+
+
+@dataclass(frozen=True, slots=True)
+class Quotes:
+    """What changed in the market: the latest quote of each symbol, the latest report of each index."""
+
+    quotes: tuple[Quote, ...]
+    indices: tuple[Index, ...]
+
+
+class BarCursor:
+    """Where a follower of bars stands: after a break it asks for all that are kept and passes over what it has seen."""
+
+    def __init__(self, *, account_id: str, symbols: Sequence[str], timeframes_s: Sequence[int], history: int) -> None:
+        self._account_id = account_id
+        self._symbols = tuple(symbols)
+        self._timeframes_s = tuple(timeframes_s)
+        self._history = history
+        self._newest: dict[tuple[str, str, int], int] = {}
+
+    def request(self) -> WatchBarsRequest:
+        """The request that continues here."""
+        return WatchBarsRequest(
+            account_id=self._account_id,
+            symbols=self._symbols,
+            timeframes_s=self._timeframes_s,
+            history=BARS_KEPT if self._newest else self._history,
+        )
+
+    def take(self, response: WatchBarsResponse) -> tuple[ClosedBar, ...]:
+        """The bars of a response that are new."""
+        fresh = []
+        for closed in response.bars:
+            key = (closed.account_id, closed.symbol, closed.timeframe_s)
+            if closed.bar.time_s > self._newest.get(key, -1):
+                self._newest[key] = closed.bar.time_s
+                fresh.append(closed)
+        return tuple(fresh)
 
 
 class Cursor:

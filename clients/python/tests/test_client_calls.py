@@ -13,7 +13,12 @@ import pytest
 
 import dtms_client
 from dtms.v1.action_pb2 import ACTION_KIND_STOP, PURPOSE_TRAIL, Action, Decision
-from dtms.v1.admin_service_pb2 import GetSystemStatusRequest, GetSystemStatusResponse
+from dtms.v1.admin_service_pb2 import (
+    GetSystemStatusRequest,
+    GetSystemStatusResponse,
+    SetRiskBudgetRequest,
+    SetRiskBudgetResponse,
+)
 from dtms.v1.arbitration_service_pb2 import (
     AcquireOwnershipRequest,
     AcquireOwnershipResponse,
@@ -27,9 +32,16 @@ from dtms.v1.arbitration_service_pb2 import (
     ReleaseOwnershipResponse,
     RenewOwnershipRequest,
     RenewOwnershipResponse,
+    SetMemoRequest,
+    SetMemoResponse,
 )
 from dtms.v1.error_reason_pb2 import ErrorReason
-from dtms.v1.market_data_service_pb2 import ReportScoreRequest, ReportScoreResponse
+from dtms.v1.market_data_service_pb2 import (
+    ReportIndexRequest,
+    ReportIndexResponse,
+    ReportScoreRequest,
+    ReportScoreResponse,
+)
 from dtms.v1.ownership_pb2 import Ownership
 from dtms.v1.registry_service_pb2 import (
     GetOwnershipRequest,
@@ -172,6 +184,33 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], str, Any, Any, Any]] = [
         ReportScoreResponse(revision=9),
     ),
     (
+        "set_memo",
+        (7, "frozen"),
+        {},
+        "SetMemo",
+        SetMemoRequest(ticket=7, memo="frozen"),
+        SetMemoResponse(revision=9),
+        SetMemoResponse(revision=9),
+    ),
+    (
+        "report_index",
+        ("VIX", 21.5),
+        {"valid_ms": 500},
+        "ReportIndex",
+        ReportIndexRequest(name="VIX", value=21.5, valid_ms=500),
+        ReportIndexResponse(revision=9),
+        ReportIndexResponse(revision=9),
+    ),
+    (
+        "set_risk_budget",
+        (7, 1.5),
+        {"reason": "volatile"},
+        "SetRiskBudget",
+        SetRiskBudgetRequest(ticket=7, budget_r=1.5, reason="volatile"),
+        SetRiskBudgetResponse(revision=9),
+        SetRiskBudgetResponse(revision=9),
+    ),
+    (
         "system_status",
         (),
         {},
@@ -221,9 +260,8 @@ def test_the_clients_have_equal_methods() -> None:
         }
 
     assert surface(Client) == surface(AsyncClient)
-    assert {case[0] for case in CALLS} | {"list_trades", "list_decisions", "watch", "watch_quotes", "close"} == set(
-        surface(Client)
-    )
+    streams = {"list_trades", "list_decisions", "watch", "watch_quotes", "watch_bars"}
+    assert {case[0] for case in CALLS} | streams | {"close"} == set(surface(Client))
 
 
 async def test_a_deadline_given_with_the_call_wins() -> None:

@@ -276,5 +276,9 @@ async def test_quotes_resume(threads: bool) -> None:
                     if len(items) == 3:
                         break
     assert isinstance(items[1], Interrupted)
-    assert [quote.symbol for quote in items[0]] == [quote.symbol for quote in items[2]] == ["EURUSD", "XAUUSD"]
+    assert (
+        [quote.symbol for quote in items[0].quotes]
+        == [quote.symbol for quote in items[2].quotes]
+        == ["EURUSD", "XAUUSD"]
+    )
     assert list(service.requests("WatchQuotes")[0].symbols) == ["EURUSD"]

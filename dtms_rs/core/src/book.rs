@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use crate::config::Config;
 use crate::enums::{KillScope, LegKind, TradingState};
 use crate::error::{CoreError, Reason, Result};
-use crate::event::IntentRecorded;
+use crate::event::{Index, IntentRecorded};
 use crate::guard::OutsideScore;
 use crate::idempotency::Answers;
 use crate::market::{Market, MarketConfig};
@@ -137,6 +137,8 @@ pub struct Book {
     pub last_action: u64,
     pub trading: TradingState,
     pub kills: BTreeSet<(KillScope, Text)>,
+    /// The last report of each index, by name.
+    pub indices: BTreeMap<Text, Index>,
     pub accounts: Vec<Account>,
     pub instruments: Vec<Instrument>,
     pub intents: BTreeMap<u64, OpenIntent>,
@@ -160,6 +162,7 @@ impl Book {
             last_action: 0,
             trading: TradingState::Active,
             kills: BTreeSet::new(),
+            indices: BTreeMap::new(),
             accounts: Vec::new(),
             instruments: Vec::new(),
             intents: BTreeMap::new(),

@@ -79,6 +79,12 @@ numbers! {
     /// Whether new risk may be taken.
     TradingState { Active = 1, Reducing = 2, Halted = 3 }
 
+    /// A safety rail: while it is tripped, nothing that adds risk is allowed.
+    Rail { DailyLoss = 1, HourlyLoss = 2, ConsecutiveStops = 3, News = 4, Spread = 5, StaleData = 6 }
+
+    /// Over which time a loss is counted.
+    Span { Day = 1, Hour = 2 }
+
     /// What a kill switch stops.
     KillScope { Account = 1, Symbol = 2, Manager = 3 }
 
@@ -174,6 +180,8 @@ pub fn all<V: Visitor>(visitor: V) -> V {
         .visit::<LegKind>()
         .visit::<AlarmCode>()
         .visit::<TradingState>()
+        .visit::<Rail>()
+        .visit::<Span>()
         .visit::<KillScope>()
         .visit::<Session>()
         .visit::<Volatility>()

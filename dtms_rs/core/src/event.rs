@@ -3,8 +3,8 @@
 //! Prices are quote-currency doubles, volumes lots, times ns UTC, as on the wire.
 use crate::enums::{
     ActionKind, AlarmCode, ArmCause, CloseReason, DenialCode, GrantCause, KillScope, LegKind,
-    MarketStructure, Origin, OutcomeStatus, Purpose, Rank, RiskSource, Session, Side, SkipReason,
-    StatePhase, Timer, TradeState, TradingState, TransitionCause, Volatility,
+    MarketStructure, Origin, OutcomeStatus, Purpose, Rail, Rank, RiskSource, Session, Side,
+    SkipReason, Span, StatePhase, Timer, TradeState, TradingState, TransitionCause, Volatility,
 };
 use crate::message::{Malformed, Maybe, Message, Reader, Text, Writer};
 use crate::messages;
@@ -48,7 +48,7 @@ messages! {
         rank: Maybe<Rank>, action: Action, granted: bool, denial: Maybe<DenialCode>, retryable: bool,
         owner: Text, owner_rank: Maybe<Rank>, owner_epoch: u64, asked_epoch: u64, defensive: bool,
         bid: Option<f64>, ask: Option<f64>, confirmed_sl: Option<f64>, time_ns: i64, dry_run: bool,
-        revision: u64,
+        revision: u64, halted_by: Text,
     }
 
     /// What the broker said.
@@ -64,7 +64,7 @@ messages! {
     ConfirmedLevels { sl: Option<f64>, tp: Option<f64>, confirmed_at_ns: i64, set_by_rank: Maybe<Rank> }
 
     /// What one manager has done on the trade.
-    ManagerRecord { manager: Text, partial_taken: bool, last_change_ns: i64 }
+    ManagerRecord { manager: Text, partial_taken: bool, last_change_ns: i64, memo: Text }
 
     /// A trade as it is shown.
     Trade {
@@ -77,7 +77,7 @@ messages! {
         better_since_ns: Option<i64>, partial_taken: bool, closed_volume: f64, hedge: Option<Leg>,
         readd: Option<Leg>, strategy_type: Text, opened_ns: i64, registered_ns: i64, origin: Origin,
         last_score: Option<Score>, pending_actions: Vec<PlannedAction>, managers: Vec<ManagerRecord>,
-        quarantined: bool, close_price: Option<f64>, revision: u64,
+        quarantined: bool, close_price: Option<f64>, revision: u64, risk_budget_r: f64,
     }
 
     /// Who owns a trade.
@@ -124,6 +124,15 @@ messages! {
     AlarmRaised { code: AlarmCode, detail: Text }
     TradingStateChanged { trading_state: TradingState, by: Text, reason: Text }
     KillSwitchChanged { scope: KillScope, value: Text, engaged: bool, by: Text, reason: Text }
+
+    /// A number of the market that is no price of a symbol here.
+    Index { name: Text, value: f64, time_ns: i64, valid_until_ns: i64 }
+
+    MemoSet { manager: Text, memo: Text }
+    IndexReported { index: Index, by: Text }
+    RiskBudgetChanged { budget_r: f64, by: Text, reason: Text }
+    RailChanged { rail: Rail, engaged: bool, value: f64, limit: f64, detail: Text }
+    AccountMarked { span: Span, start_ns: i64, equity: f64 }
 }
 
 macro_rules! bodies {
@@ -170,7 +179,7 @@ macro_rules! bodies {
                 describe::<SymbolSpec>(), describe::<Action>(), describe::<PlannedAction>(),
                 describe::<Decision>(), describe::<Outcome>(), describe::<Leg>(),
                 describe::<ConfirmedLevels>(), describe::<ManagerRecord>(), describe::<Trade>(),
-                describe::<Ownership>(), $(describe::<$name>()),+
+                describe::<Ownership>(), describe::<Index>(), $(describe::<$name>()),+
             ];
             let mut event: Vec<(&'static str, String)> =
                 ENVELOPE.iter().map(|(name, kind)| (*name, (*kind).to_owned())).collect();
@@ -206,6 +215,11 @@ bodies! {
     AlarmRaised => "alarm_raised" = 20,
     TradingStateChanged => "trading_state_changed" = 21,
     KillSwitchChanged => "kill_switch_changed" = 22,
+    MemoSet => "memo_set" = 23,
+    IndexReported => "index_reported" = 24,
+    RiskBudgetChanged => "risk_budget_changed" = 25,
+    RailChanged => "rail_changed" = 26,
+    AccountMarked => "account_marked" = 27,
 }
 
 const ENVELOPE: &[(&str, &str)] = &[

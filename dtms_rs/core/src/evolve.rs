@@ -59,7 +59,15 @@ impl Book {
                     outcome: None,
                 });
             }
+            Body::IndexReported(reported) => {
+                let index = reported.index.clone();
+                self.indices.insert(index.name.clone(), index);
+            }
             Body::AlarmRaised(_)
+            | Body::RailChanged(_)
+            | Body::AccountMarked(_)
+            | Body::MemoSet(_)
+            | Body::RiskBudgetChanged(_)
             | Body::RiskDefined(_)
             | Body::TradeArmed(_)
             | Body::StateChanged(_)
@@ -125,12 +133,19 @@ impl Book {
             Body::QuarantineChanged(changed) => {
                 self.trade_mut(at)?.quarantined = changed.quarantined;
             }
+            Body::MemoSet(set) => self.trade_mut(at)?.note_memo(&set.manager, &set.memo),
+            Body::RiskBudgetChanged(changed) => {
+                self.trade_mut(at)?.risk_budget_r = changed.budget_r;
+            }
             Body::AccountDefined(_)
             | Body::SymbolDefined(_)
             | Body::TradeRegistered(_)
             | Body::TradeUnregistered(_)
             | Body::DecisionMade(_)
             | Body::ScoreReported(_)
+            | Body::IndexReported(_)
+            | Body::RailChanged(_)
+            | Body::AccountMarked(_)
             | Body::AlarmRaised(_)
             | Body::TradingStateChanged(_)
             | Body::KillSwitchChanged(_) => {}

@@ -3,7 +3,7 @@
 //!
 //! Amounts are points x volume steps of the trade's symbol.
 use crate::enums::Side;
-use crate::symbol::{Points, Steps};
+use crate::symbol::{Points, Steps, scaled_down};
 use crate::trade::TradeRecord;
 
 /// What is lost when the stop is hit; a stop in profit loses nothing (and pays for nothing else).
@@ -13,12 +13,13 @@ pub fn loss_at_stop(side: Side, entry: Points, stop: Points, volume: Steps) -> i
     distance.max(0) * i128::from(volume.0)
 }
 
-/// The initial risk; `None` until R is known.
+/// The initial risk, or what an operator made of it; `None` until R is known.
 #[must_use]
 pub fn budget(trade: &TradeRecord) -> Option<i128> {
-    trade
-        .risk
-        .map(|risk| i128::from(risk.0) * i128::from(trade.initial_volume.0))
+    trade.risk.map(|risk| {
+        let risk = scaled_down(trade.risk_budget_r, risk.0);
+        i128::from(risk) * i128::from(trade.initial_volume.0)
+    })
 }
 
 /// The loss so far and at the stops, with the main stop at `stop`; without one the main position counts with

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::enums::{KillScope, TradingState};
 use crate::error::{CoreError, Result};
-use crate::event::SymbolSpec;
+use crate::event::{Index, SymbolSpec};
 use crate::guard::OutsideScore;
 use crate::idempotency::Answer;
 use crate::message::{Field, Malformed, Reader, Text, Writer};
@@ -18,7 +18,7 @@ use crate::trade::{TradeRecord, Watch};
 const MAGIC: &[u8; 4] = b"DTMS";
 /// Rises with every change of a message of the book. Another version is refused: the journal is
 /// folded from its start instead.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Magic, version, checksum.
 const HEADER: usize = 16;
 
@@ -106,6 +106,7 @@ impl Book {
             })
             .collect();
         kills.write("kills", to);
+        write_all(self.indices.values(), to);
         let record = |account: &Account| AccountRecord {
             id: account.id.clone(),
             hedging: account.hedging,
@@ -146,6 +147,11 @@ impl Book {
         book.kills = kills
             .into_iter()
             .map(|kill| (kill.scope, kill.value))
+            .collect();
+        let indices = Vec::<Index>::read("indices", from)?;
+        book.indices = indices
+            .into_iter()
+            .map(|index| (index.name.clone(), index))
             .collect();
         for account in Vec::<AccountRecord>::read("accounts", from)? {
             book.account_ids

@@ -32,6 +32,7 @@ messages! {
         last_score: Option<Score>, queue: Vec<Queued>, current: Option<Queued>,
         in_flight: Option<u64>, managers: Vec<ManagerRecord>, quarantined: bool,
         main_closed: bool, close_price: Option<f64>, revision: u64, registered_revision: u64,
+        risk_budget_r: f64,
     }
 }
 
@@ -98,6 +99,7 @@ impl TradeRecord {
             close_price: None,
             revision: event.revision,
             registered_revision: event.revision,
+            risk_budget_r: 1.0,
         })
     }
 
@@ -195,20 +197,29 @@ impl TradeRecord {
     }
 
     pub(crate) fn note_change(&mut self, manager: &Text, partial: bool, time_ns: i64) {
-        if let Some(record) = self
-            .managers
-            .iter_mut()
-            .find(|record| record.manager == *manager)
-        {
+        self.amend(manager, |record| {
             record.last_change_ns = time_ns;
             record.partial_taken |= partial;
-        } else {
-            self.managers.push(ManagerRecord {
-                manager: manager.clone(),
-                partial_taken: partial,
-                last_change_ns: time_ns,
-            });
+        });
+    }
+
+    pub(crate) fn note_memo(&mut self, manager: &Text, memo: &Text) {
+        self.amend(manager, |record| record.memo = memo.clone());
+    }
+
+    fn amend(&mut self, manager: &Text, change: impl FnOnce(&mut ManagerRecord)) {
+        let known = |record: &&mut ManagerRecord| record.manager == *manager;
+        if let Some(record) = self.managers.iter_mut().find(known) {
+            return change(record);
         }
+        let mut record = ManagerRecord {
+            manager: manager.clone(),
+            partial_taken: false,
+            last_change_ns: 0,
+            memo: Text::default(),
+        };
+        change(&mut record);
+        self.managers.push(record);
     }
 
     pub(crate) fn enter(&mut self, change: &StateChanged, time_ns: i64) {

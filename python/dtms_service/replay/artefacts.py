@@ -22,11 +22,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from dtms_service.bars import ClosedBar
 from dtms_service.broker.door import ClosingDeal, Command
 from dtms_service.broker.mt5_enums import Action, OrderType
 from dtms_service.broker.retcodes import Retcode
 from dtms_service.broker.structs import OrderSendResult
-from dtms_service.replay.bars import ClosedBar
 from dtms_service.replay.driver import Refusal, RunFigures, ScoreReading, Trade
 from dtms_service.replay.results import TradeResult
 from dtms_service.report import BrokerWrite

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from dtms_service.bars import BarBuilder, ClosedBar
 from dtms_service.broker.door import ClosingDeal, Side, SymbolSpec
 from dtms_service.broker.mt5_enums import Action, OrderTime, OrderType
 from dtms_service.broker.paper import PaperBroker
@@ -20,7 +21,6 @@ from dtms_service.broker.retcodes import Retcode
 from dtms_service.broker.structs import OrderSendResult
 from dtms_service.history import Tick
 from dtms_service.latency import Latencies, LatencyFigures
-from dtms_service.replay.bars import BarBuilder, ClosedBar
 from dtms_service.replay.entries import Entry, EntryRule, Level
 
 _FILLED = frozenset({Retcode.DONE, Retcode.DONE_PARTIAL})

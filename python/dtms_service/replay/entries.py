@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Protocol
 
+from dtms_service.bars import ClosedBar
 from dtms_service.broker.door import Side
 from dtms_service.errors import DtmsError, FieldViolation, invalid_fields
 from dtms_service.history import Tick
-from dtms_service.replay.bars import ClosedBar
 
 
 class LevelKind(Enum):

@@ -66,6 +66,13 @@ class AdminServicer:
         )
         return pb.SetKillSwitchResponse(revision=revision)
 
+    async def SetRiskBudget(self, request: pb.SetRiskBudgetRequest, call: Call) -> pb.SetRiskBudgetResponse:
+        require("budget_r", request.budget_r)
+        require("reason", request.reason)
+        key = (self.system.doors.resolve(request.account_id), request.ticket)
+        revision = await self.system.desk.set_risk_budget(key, request.budget_r, call.principal.name, request.reason)
+        return pb.SetRiskBudgetResponse(revision=revision)
+
     async def Drain(self, request: pb.DrainRequest, call: Call) -> pb.DrainResponse:
         require("reason", request.reason)
         await self.system.desk.settled()

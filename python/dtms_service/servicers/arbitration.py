@@ -69,6 +69,10 @@ class ArbitrationServicer:
             decision=convert.decision(verdict.decision), outcome=convert.outcome_message(verdict.outcome)
         )
 
+    async def SetMemo(self, request: pb.SetMemoRequest, call: Call) -> pb.SetMemoResponse:
+        key = (self.doors.resolve(request.account_id), request.ticket)
+        return pb.SetMemoResponse(revision=await self.desk.set_memo(key, call.principal.name, request.memo))
+
     async def Explain(self, request: pb.ExplainRequest, call: Call) -> pb.ExplainResponse:
         key = request.WhichOneof("key")
         if key is None:

@@ -10,7 +10,8 @@ from dtms.v1 import lockstep_service_pb2 as pb
 from dtms_service import convert
 from dtms_service.errors import DtmsError, Reason
 from dtms_service.interceptors import Call
-from dtms_service.lockstep import Answer, Lockstep, Participant, Proposal, Result, Step
+from dtms_service.lockstep import Answer, Lockstep, Memo, Participant, Proposal, Result, Step
+from dtms_service.servicers.market_data import timeframes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,8 @@ class LockstepServicer:
     async def Join(self, requests: AsyncIterator[pb.JoinRequest], call: Call) -> AsyncIterator[pb.JoinResponse]:
         if self.lockstep is None:
             raise DtmsError(Reason.MODE_UNSUPPORTED, "this service runs in real time: use WatchQuotes and Propose")
-        await anext(requests)
-        participant = self.lockstep.join(call.principal.name)
+        first = await anext(requests)
+        participant = self.lockstep.join(call.principal.name, timeframes_of(first.timeframes_s))
         reader = asyncio.create_task(_read(requests, participant))
         try:
             while (step := await participant.steps.get()) is not None:
@@ -37,7 +38,8 @@ async def _read(requests: AsyncIterator[pb.JoinRequest], participant: Participan
             Proposal(p.request_id, p.account_id, p.ticket, p.owner_epoch, convert.to_dict(p.action))
             for p in request.proposals
         ]
-        await participant.answers.put(Answer(request.seq, proposals))
+        memos = [Memo(m.account_id, m.ticket, m.memo) for m in request.memos]
+        await participant.answers.put(Answer(request.seq, proposals, memos))
     await participant.answers.put(None)
 
 
@@ -49,6 +51,8 @@ def _step(step: Step) -> pb.JoinResponse:
         results=map(_result, step.results),
         revision=step.revision,
         last=step.last,
+        bars=map(convert.closed_bar, step.bars),
+        indices=map(convert.index, step.indices),
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
 from dtms.v1 import market_data_service_pb2 as pb
 from dtms_service import convert
+from dtms_service.bars import KEPT, TIMEFRAMES_S, ClosedBar, Wanted
 from dtms_service.desk import Desk
 from dtms_service.doors import Doors
 from dtms_service.errors import DtmsError, Reason, invalid
@@ -19,6 +20,7 @@ from dtms_service.servicers.paging import inside, require
 
 MAX_BATCH = 1000  # ticks or bars a message: about 40 KB
 MAX_VALID_MS = 3_600_000
+MAX_INDEX_VALID_MS = 604_800_000  # a week: a daily close over a long holiday
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class MarketDataServicer:
             require("timeframe_s", request.timeframe_s)
             for bar in request.bars:
                 values = (bar.time_s, bar.open, bar.high, bar.low, bar.close, bar.volume)
+                self.monitor.bars.feed(account_id, symbol, request.timeframe_s, ClosedBar(*values))
                 if self.desk.bar(account_id, symbol, request.timeframe_s, values):
                     taken += 1
                 else:
@@ -72,8 +75,27 @@ class MarketDataServicer:
 
     async def WatchQuotes(self, request: pb.WatchQuotesRequest, _call: Call) -> AsyncIterator[pb.WatchQuotesResponse]:
         account_id = self.doors.resolve(request.account_id) if request.account_id else ""
-        async for quotes in self.quotes.watch(account_id, request.symbols):
-            yield pb.WatchQuotesResponse(quotes=map(convert.quote, quotes))
+        async for changes in self.quotes.watch(account_id, request.symbols):
+            yield pb.WatchQuotesResponse(
+                quotes=map(convert.quote, changes.quotes), indices=map(convert.index, changes.indices)
+            )
+
+    async def ReportIndex(self, request: pb.ReportIndexRequest, call: Call) -> pb.ReportIndexResponse:
+        require("name", request.name)
+        if not 1 <= request.valid_ms <= MAX_INDEX_VALID_MS:
+            raise invalid("valid_ms", f"must be 1 to {MAX_INDEX_VALID_MS}")
+        revision = await self.desk.report_index(request.name, request.value, call.principal.name, request.valid_ms)
+        return pb.ReportIndexResponse(revision=revision)
+
+    async def WatchBars(self, request: pb.WatchBarsRequest, _call: Call) -> AsyncIterator[pb.WatchBarsResponse]:
+        require("timeframes_s", request.timeframes_s)
+        if request.history > KEPT:
+            raise invalid("history", f"at most {KEPT}")
+        account_id = self.doors.resolve(request.account_id) if request.account_id else ""
+        wanted = Wanted(account_id, frozenset(request.symbols), timeframes_of(request.timeframes_s))
+        async for bars in self.monitor.bars.watch(wanted, request.history):
+            for start in range(0, len(bars), MAX_BATCH):
+                yield pb.WatchBarsResponse(bars=map(convert.closed_bar, bars[start : start + MAX_BATCH]))
 
     def _batch(self, account_id: str, symbol: str, count: int, field: str) -> tuple[str, str]:
         require("symbol", symbol)
@@ -81,6 +103,14 @@ class MarketDataServicer:
         if count > MAX_BATCH:
             raise invalid(field, f"at most {MAX_BATCH} a message")
         return self.doors.resolve(account_id), symbol
+
+
+def timeframes_of(lengths_s: Iterable[int]) -> tuple[int, ...]:
+    """The lengths, each once and in order. Raises FIELD_INVALID for one that is not kept."""
+    unknown = sorted(set(lengths_s) - set(TIMEFRAMES_S))
+    if unknown:
+        raise invalid("timeframes_s", f"{unknown[0]} is not one of {', '.join(map(str, TIMEFRAMES_S))}")
+    return tuple(sorted(set(lengths_s)))
 
 
 def paper_of(paper: PaperAccount | None) -> PaperAccount:

@@ -75,6 +75,40 @@ class KillSwitch(_message.Message):
 Global___KillSwitch: _TypeAlias = KillSwitch  # noqa: Y015
 
 @_typing.final
+class EngagedRail(_message.Message):
+    """A safety rail that is tripped."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    RAIL_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """login@server."""
+    symbol: _builtins.str
+    """Symbol, where the rail is about one."""
+    rail: _event_pb2.Rail.ValueType
+    """Which."""
+    detail: _builtins.str
+    """In words."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        symbol: _builtins.str = ...,
+        rail: _event_pb2.Rail.ValueType = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "detail", b"detail", "rail", b"rail", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EngagedRail: _TypeAlias = EngagedRail  # noqa: Y015
+
+@_typing.final
 class Latency(_message.Message):
     """Latencies of one kind, microseconds."""
 
@@ -173,6 +207,8 @@ class GetSystemStatusResponse(_message.Message):
     BROKER_CALL_FIELD_NUMBER: _builtins.int
     LOCKSTEP_FIELD_NUMBER: _builtins.int
     JOURNAL_SHA256_FIELD_NUMBER: _builtins.int
+    RAILS_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the service."""
     stage: Global___ServiceStage.ValueType
@@ -193,6 +229,8 @@ class GetSystemStatusResponse(_message.Message):
     """Time and virtual or not: true in lockstep."""
     journal_sha256: _builtins.str
     """Head of the journal's hash chain, hex."""
+    shadow: _builtins.bool
+    """Decides and records, and sends nothing to the broker."""
     @_builtins.property
     def kill_switches(self) -> _containers.RepeatedCompositeFieldContainer[Global___KillSwitch]:
         """Kill switches that hold."""
@@ -217,6 +255,10 @@ class GetSystemStatusResponse(_message.Message):
     def broker_call(self) -> Global___Latency:
         """From a command to the broker's answer."""
 
+    @_builtins.property
+    def rails(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngagedRail]:
+        """Safety rails that are tripped."""
+
     def __init__(
         self,
         *,
@@ -236,10 +278,12 @@ class GetSystemStatusResponse(_message.Message):
         broker_call: Global___Latency | None = ...,
         lockstep: _builtins.bool = ...,
         journal_sha256: _builtins.str = ...,
+        rails: _abc.Iterable[Global___EngagedRail] | None = ...,
+        shadow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["broker_call", b"broker_call", "tick_to_decision", b"tick_to_decision", "tick_to_durable", b"tick_to_durable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_ids", b"account_ids", "broker_call", b"broker_call", "journal_sha256", b"journal_sha256", "kill_switches", b"kill_switches", "lockstep", b"lockstep", "oldest_revision", b"oldest_revision", "recovery_detail", b"recovery_detail", "revision", b"revision", "stage", b"stage", "started_ns", b"started_ns", "states", b"states", "tick_to_decision", b"tick_to_decision", "tick_to_durable", b"tick_to_durable", "trading_state", b"trading_state", "version", b"version", "watchers", b"watchers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_ids", b"account_ids", "broker_call", b"broker_call", "journal_sha256", b"journal_sha256", "kill_switches", b"kill_switches", "lockstep", b"lockstep", "oldest_revision", b"oldest_revision", "rails", b"rails", "recovery_detail", b"recovery_detail", "revision", b"revision", "shadow", b"shadow", "stage", b"stage", "started_ns", b"started_ns", "states", b"states", "tick_to_decision", b"tick_to_decision", "tick_to_durable", b"tick_to_durable", "trading_state", b"trading_state", "version", b"version", "watchers", b"watchers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -303,6 +347,7 @@ class SetKillSwitchRequest(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     ENGAGED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    FLATTEN_FIELD_NUMBER: _builtins.int
     scope: _event_pb2.KillScope.ValueType
     """Required. What to stop."""
     value: _builtins.str
@@ -311,6 +356,8 @@ class SetKillSwitchRequest(_message.Message):
     """Throw or release."""
     reason: _builtins.str
     """Required. Why; recorded."""
+    flatten: _builtins.bool
+    """Close the trades of the account or symbol at once; only together with engaged."""
     def __init__(
         self,
         *,
@@ -318,10 +365,11 @@ class SetKillSwitchRequest(_message.Message):
         value: _builtins.str = ...,
         engaged: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        flatten: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engaged", b"engaged", "reason", b"reason", "scope", b"scope", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engaged", b"engaged", "flatten", b"flatten", "reason", b"reason", "scope", b"scope", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,6 +396,62 @@ class SetKillSwitchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetKillSwitchResponse: _TypeAlias = SetKillSwitchResponse  # noqa: Y015
+
+@_typing.final
+class SetRiskBudgetRequest(_message.Message):
+    """Request of SetRiskBudget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    BUDGET_R_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """login@server; may be empty where there is exactly one account."""
+    ticket: _builtins.int
+    """Required. Position."""
+    budget_r: _builtins.float
+    """Required. In R, 1 to 10."""
+    reason: _builtins.str
+    """Required. Why; recorded."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        ticket: _builtins.int = ...,
+        budget_r: _builtins.float = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "budget_r", b"budget_r", "reason", b"reason", "ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRiskBudgetRequest: _TypeAlias = SetRiskBudgetRequest  # noqa: Y015
+
+@_typing.final
+class SetRiskBudgetResponse(_message.Message):
+    """Response of SetRiskBudget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision of the event; of the last one when nothing changed."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRiskBudgetResponse: _TypeAlias = SetRiskBudgetResponse  # noqa: Y015
 
 @_typing.final
 class DrainRequest(_message.Message):

@@ -50,6 +50,11 @@ class AdminServiceStub:
                 request_serializer=dtms_dot_v1_dot_admin__service__pb2.SetKillSwitchRequest.SerializeToString,
                 response_deserializer=dtms_dot_v1_dot_admin__service__pb2.SetKillSwitchResponse.FromString,
                 _registered_method=True)
+        self.SetRiskBudget = channel.unary_unary(
+                '/dtms.v1.AdminService/SetRiskBudget',
+                request_serializer=dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetRequest.SerializeToString,
+                response_deserializer=dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetResponse.FromString,
+                _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/dtms.v1.AdminService/Drain',
                 request_serializer=dtms_dot_v1_dot_admin__service__pb2.DrainRequest.SerializeToString,
@@ -82,6 +87,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetRiskBudget(self, request, context):
+        """Sets how much the stops of a trade and its legs may lose together, in R.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Drain(self, request, context):
         """Ends the service in good order: streams are told where to resume, what is in flight is finished.
         """
@@ -106,6 +118,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.SetKillSwitch,
                     request_deserializer=dtms_dot_v1_dot_admin__service__pb2.SetKillSwitchRequest.FromString,
                     response_serializer=dtms_dot_v1_dot_admin__service__pb2.SetKillSwitchResponse.SerializeToString,
+            ),
+            'SetRiskBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRiskBudget,
+                    request_deserializer=dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetRequest.FromString,
+                    response_serializer=dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetResponse.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -195,6 +212,33 @@ class AdminService:
             '/dtms.v1.AdminService/SetKillSwitch',
             dtms_dot_v1_dot_admin__service__pb2.SetKillSwitchRequest.SerializeToString,
             dtms_dot_v1_dot_admin__service__pb2.SetKillSwitchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRiskBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtms.v1.AdminService/SetRiskBudget',
+            dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetRequest.SerializeToString,
+            dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class AdminServiceStub:
     """ACTIVE, REDUCING or HALTED."""
     SetKillSwitch: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetKillSwitchRequest, _admin_service_pb2.SetKillSwitchResponse]
     """Stops managers by account, symbol or name, or releases them."""
+    SetRiskBudget: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetRiskBudgetRequest, _admin_service_pb2.SetRiskBudgetResponse]
+    """Sets how much the stops of a trade and its legs may lose together, in R."""
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]
     """Ends the service in good order: streams are told where to resume, what is in flight is finished."""
 
@@ -53,6 +55,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """ACTIVE, REDUCING or HALTED."""
     SetKillSwitch: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetKillSwitchRequest, _admin_service_pb2.SetKillSwitchResponse]  # type: ignore[assignment]
     """Stops managers by account, symbol or name, or releases them."""
+    SetRiskBudget: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetRiskBudgetRequest, _admin_service_pb2.SetRiskBudgetResponse]  # type: ignore[assignment]
+    """Sets how much the stops of a trade and its legs may lose together, in R."""
     Drain: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]  # type: ignore[assignment]
     """Ends the service in good order: streams are told where to resume, what is in flight is finished."""
 
@@ -82,6 +86,14 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.SetKillSwitchResponse, _abc.Awaitable[_admin_service_pb2.SetKillSwitchResponse]]:
         """Stops managers by account, symbol or name, or releases them."""
+
+    @_abc_1.abstractmethod
+    def SetRiskBudget(
+        self,
+        request: _admin_service_pb2.SetRiskBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.SetRiskBudgetResponse, _abc.Awaitable[_admin_service_pb2.SetRiskBudgetResponse]]:
+        """Sets how much the stops of a trade and its legs may lose together, in R."""
 
     @_abc_1.abstractmethod
     def Drain(

@@ -286,6 +286,58 @@ class ProposeResponse(_message.Message):
 Global___ProposeResponse: _TypeAlias = ProposeResponse  # noqa: Y015
 
 @_typing.final
+class SetMemoRequest(_message.Message):
+    """Request of SetMemo."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    MEMO_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """login@server; may be empty where there is exactly one account."""
+    ticket: _builtins.int
+    """Required. Position."""
+    memo: _builtins.str
+    """The memo, at most 2048 characters; empty takes it away."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        ticket: _builtins.int = ...,
+        memo: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "memo", b"memo", "ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetMemoRequest: _TypeAlias = SetMemoRequest  # noqa: Y015
+
+@_typing.final
+class SetMemoResponse(_message.Message):
+    """Response of SetMemo."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision of the event; of the last one when nothing changed."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetMemoResponse: _TypeAlias = SetMemoResponse  # noqa: Y015
+
+@_typing.final
 class ExplainRequest(_message.Message):
     """Request of Explain: by one of the keys."""
 
@@ -331,10 +383,14 @@ class ExplainResponse(_message.Message):
     RULE_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    WINNER_FIELD_NUMBER: _builtins.int
+    LOSERS_FIELD_NUMBER: _builtins.int
     summary: _builtins.str
     """In words, one line."""
     rule: _builtins.str
     """The rule that decided."""
+    winner: _builtins.str
+    """Who prevailed: the manager of a grant, or the one that a denial gave way to; empty where nobody stood against it."""
     @_builtins.property
     def decision(self) -> _action_pb2.Decision:
         """The decision, where one is behind it."""
@@ -343,6 +399,10 @@ class ExplainResponse(_message.Message):
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """The event asked for, and those that belong to it: decision, intent, outcomes, in order."""
 
+    @_builtins.property
+    def losers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Loser]:
+        """Who lost by it: the manager that was denied, those denied while a grant was at the broker, a displaced owner."""
+
     def __init__(
         self,
         *,
@@ -350,14 +410,46 @@ class ExplainResponse(_message.Message):
         rule: _builtins.str = ...,
         decision: _action_pb2.Decision | None = ...,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        winner: _builtins.str = ...,
+        losers: _abc.Iterable[Global___Loser] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "events", b"events", "rule", b"rule", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "events", b"events", "losers", b"losers", "rule", b"rule", "summary", b"summary", "winner", b"winner"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class Loser(_message.Message):
+    """A manager that did not get what it asked for, or lost what it had."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANAGER_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    manager: _builtins.str
+    """The manager."""
+    decision_id: _builtins.int
+    """Its decision; 0 where it lost the trade, not a decision."""
+    why: _builtins.str
+    """Why, in words."""
+    def __init__(
+        self,
+        *,
+        manager: _builtins.str = ...,
+        decision_id: _builtins.int = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "manager", b"manager", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Loser: _TypeAlias = Loser  # noqa: Y015
 
 @_typing.final
 class ListDecisionsRequest(_message.Message):

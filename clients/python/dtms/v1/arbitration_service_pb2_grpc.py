@@ -60,6 +60,11 @@ class ArbitrationServiceStub:
                 request_serializer=dtms_dot_v1_dot_arbitration__service__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=dtms_dot_v1_dot_arbitration__service__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.SetMemo = channel.unary_unary(
+                '/dtms.v1.ArbitrationService/SetMemo',
+                request_serializer=dtms_dot_v1_dot_arbitration__service__pb2.SetMemoRequest.SerializeToString,
+                response_deserializer=dtms_dot_v1_dot_arbitration__service__pb2.SetMemoResponse.FromString,
+                _registered_method=True)
         self.ListDecisions = channel.unary_unary(
                 '/dtms.v1.ArbitrationService/ListDecisions',
                 request_serializer=dtms_dot_v1_dot_arbitration__service__pb2.ListDecisionsRequest.SerializeToString,
@@ -107,6 +112,13 @@ class ArbitrationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetMemo(self, request, context):
+        """Leaves a memo on a trade, for the caller to find again: see ManagerRecord. The same memo again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDecisions(self, request, context):
         """Decisions, newest first.
         """
@@ -141,6 +153,11 @@ def add_ArbitrationServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=dtms_dot_v1_dot_arbitration__service__pb2.ExplainRequest.FromString,
                     response_serializer=dtms_dot_v1_dot_arbitration__service__pb2.ExplainResponse.SerializeToString,
+            ),
+            'SetMemo': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMemo,
+                    request_deserializer=dtms_dot_v1_dot_arbitration__service__pb2.SetMemoRequest.FromString,
+                    response_serializer=dtms_dot_v1_dot_arbitration__service__pb2.SetMemoResponse.SerializeToString,
             ),
             'ListDecisions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDecisions,
@@ -284,6 +301,33 @@ class ArbitrationService:
             '/dtms.v1.ArbitrationService/Explain',
             dtms_dot_v1_dot_arbitration__service__pb2.ExplainRequest.SerializeToString,
             dtms_dot_v1_dot_arbitration__service__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMemo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtms.v1.ArbitrationService/SetMemo',
+            dtms_dot_v1_dot_arbitration__service__pb2.SetMemoRequest.SerializeToString,
+            dtms_dot_v1_dot_arbitration__service__pb2.SetMemoResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class ArbitrationServiceStub:
     """
     Explain: _grpc.UnaryUnaryMultiCallable[_arbitration_service_pb2.ExplainRequest, _arbitration_service_pb2.ExplainResponse]
     """Why a proposal was decided as it was, or what led to an event."""
+    SetMemo: _grpc.UnaryUnaryMultiCallable[_arbitration_service_pb2.SetMemoRequest, _arbitration_service_pb2.SetMemoResponse]
+    """Leaves a memo on a trade, for the caller to find again: see ManagerRecord. The same memo again changes nothing."""
     ListDecisions: _grpc.UnaryUnaryMultiCallable[_arbitration_service_pb2.ListDecisionsRequest, _arbitration_service_pb2.ListDecisionsResponse]
     """Decisions, newest first."""
 
@@ -65,6 +67,8 @@ class ArbitrationServiceAsyncStub(ArbitrationServiceStub):
     """
     Explain: _aio.UnaryUnaryMultiCallable[_arbitration_service_pb2.ExplainRequest, _arbitration_service_pb2.ExplainResponse]  # type: ignore[assignment]
     """Why a proposal was decided as it was, or what led to an event."""
+    SetMemo: _aio.UnaryUnaryMultiCallable[_arbitration_service_pb2.SetMemoRequest, _arbitration_service_pb2.SetMemoResponse]  # type: ignore[assignment]
+    """Leaves a memo on a trade, for the caller to find again: see ManagerRecord. The same memo again changes nothing."""
     ListDecisions: _aio.UnaryUnaryMultiCallable[_arbitration_service_pb2.ListDecisionsRequest, _arbitration_service_pb2.ListDecisionsResponse]  # type: ignore[assignment]
     """Decisions, newest first."""
 
@@ -112,6 +116,14 @@ class ArbitrationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_arbitration_service_pb2.ExplainResponse, _abc.Awaitable[_arbitration_service_pb2.ExplainResponse]]:
         """Why a proposal was decided as it was, or what led to an event."""
+
+    @_abc_1.abstractmethod
+    def SetMemo(
+        self,
+        request: _arbitration_service_pb2.SetMemoRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_arbitration_service_pb2.SetMemoResponse, _abc.Awaitable[_arbitration_service_pb2.SetMemoResponse]]:
+        """Leaves a memo on a trade, for the caller to find again: see ManagerRecord. The same memo again changes nothing."""
 
     @_abc_1.abstractmethod
     def ListDecisions(

@@ -271,6 +271,70 @@ TRADING_STATE_HALTED: TradingState.ValueType  # 3
 """Only closes and DTMS's own risk reduction."""
 Global___TradingState: _TypeAlias = TradingState  # noqa: Y015
 
+class _Rail:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RailEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rail.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RAIL_UNSPECIFIED: _Rail.ValueType  # 0
+    """Unknown."""
+    RAIL_DAILY_LOSS: _Rail.ValueType  # 1
+    """Loss of the day against the equity at its start."""
+    RAIL_HOURLY_LOSS: _Rail.ValueType  # 2
+    """Loss of the hour against the equity at its start."""
+    RAIL_CONSECUTIVE_STOPS: _Rail.ValueType  # 3
+    """Losing stops in a row."""
+    RAIL_NEWS: _Rail.ValueType  # 4
+    """News about a currency of the symbol."""
+    RAIL_SPREAD: _Rail.ValueType  # 5
+    """Spread against its median."""
+    RAIL_STALE_DATA: _Rail.ValueType  # 6
+    """No fresh price."""
+
+class Rail(_Rail, metaclass=_RailEnumTypeWrapper):
+    """A safety rail: while it is tripped, nothing that adds risk is allowed."""
+
+RAIL_UNSPECIFIED: Rail.ValueType  # 0
+"""Unknown."""
+RAIL_DAILY_LOSS: Rail.ValueType  # 1
+"""Loss of the day against the equity at its start."""
+RAIL_HOURLY_LOSS: Rail.ValueType  # 2
+"""Loss of the hour against the equity at its start."""
+RAIL_CONSECUTIVE_STOPS: Rail.ValueType  # 3
+"""Losing stops in a row."""
+RAIL_NEWS: Rail.ValueType  # 4
+"""News about a currency of the symbol."""
+RAIL_SPREAD: Rail.ValueType  # 5
+"""Spread against its median."""
+RAIL_STALE_DATA: Rail.ValueType  # 6
+"""No fresh price."""
+Global___Rail: _TypeAlias = Rail  # noqa: Y015
+
+class _Span:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SpanEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Span.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SPAN_UNSPECIFIED: _Span.ValueType  # 0
+    """Unknown."""
+    SPAN_DAY: _Span.ValueType  # 1
+    """A UTC day."""
+    SPAN_HOUR: _Span.ValueType  # 2
+    """A UTC hour."""
+
+class Span(_Span, metaclass=_SpanEnumTypeWrapper):
+    """Over which time a loss is counted."""
+
+SPAN_UNSPECIFIED: Span.ValueType  # 0
+"""Unknown."""
+SPAN_DAY: Span.ValueType  # 1
+"""A UTC day."""
+SPAN_HOUR: Span.ValueType  # 2
+"""A UTC hour."""
+Global___Span: _TypeAlias = Span  # noqa: Y015
+
 class _KillScope:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1151,6 +1215,192 @@ class KillSwitchChanged(_message.Message):
 Global___KillSwitchChanged: _TypeAlias = KillSwitchChanged  # noqa: Y015
 
 @_typing.final
+class MemoSet(_message.Message):
+    """A manager left a memo on a trade."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANAGER_FIELD_NUMBER: _builtins.int
+    MEMO_FIELD_NUMBER: _builtins.int
+    manager: _builtins.str
+    """Whose."""
+    memo: _builtins.str
+    """The memo; empty takes it away."""
+    def __init__(
+        self,
+        *,
+        manager: _builtins.str = ...,
+        memo: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manager", b"manager", "memo", b"memo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoSet: _TypeAlias = MemoSet  # noqa: Y015
+
+@_typing.final
+class Index(_message.Message):
+    """A number of the market that is no price of a symbol here, such as VIX."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    TIME_NS_FIELD_NUMBER: _builtins.int
+    VALID_UNTIL_NS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    value: _builtins.float
+    """Its value."""
+    time_ns: _builtins.int
+    """When it was reported, ns UTC."""
+    valid_until_ns: _builtins.int
+    """Afterwards it is unknown, ns UTC."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.float = ...,
+        time_ns: _builtins.int = ...,
+        valid_until_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "time_ns", b"time_ns", "valid_until_ns", b"valid_until_ns", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Index: _TypeAlias = Index  # noqa: Y015
+
+@_typing.final
+class IndexReported(_message.Message):
+    """An index was reported."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    by: _builtins.str
+    """Who reported it."""
+    @_builtins.property
+    def index(self) -> Global___Index:
+        """The index."""
+
+    def __init__(
+        self,
+        *,
+        index: Global___Index | None = ...,
+        by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexReported: _TypeAlias = IndexReported  # noqa: Y015
+
+@_typing.final
+class RiskBudgetChanged(_message.Message):
+    """An operator set the risk budget of a trade."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_R_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    budget_r: _builtins.float
+    """In R."""
+    by: _builtins.str
+    """Who."""
+    reason: _builtins.str
+    """Why."""
+    def __init__(
+        self,
+        *,
+        budget_r: _builtins.float = ...,
+        by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_r", b"budget_r", "by", b"by", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RiskBudgetChanged: _TypeAlias = RiskBudgetChanged  # noqa: Y015
+
+@_typing.final
+class RailChanged(_message.Message):
+    """A rail was tripped or released; the envelope names the account, and the symbol where it is about one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RAIL_FIELD_NUMBER: _builtins.int
+    ENGAGED_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    rail: Global___Rail.ValueType
+    """Which."""
+    engaged: _builtins.bool
+    """Tripped, or released."""
+    value: _builtins.float
+    """What was measured: a share of equity, a count, points, seconds."""
+    limit: _builtins.float
+    """What it was measured against, in the same unit."""
+    detail: _builtins.str
+    """In words."""
+    def __init__(
+        self,
+        *,
+        rail: Global___Rail.ValueType = ...,
+        engaged: _builtins.bool = ...,
+        value: _builtins.float = ...,
+        limit: _builtins.float = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "engaged", b"engaged", "limit", b"limit", "rail", b"rail", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RailChanged: _TypeAlias = RailChanged  # noqa: Y015
+
+@_typing.final
+class AccountMarked(_message.Message):
+    """A day or an hour began for an account: its losses count from here."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPAN_FIELD_NUMBER: _builtins.int
+    START_NS_FIELD_NUMBER: _builtins.int
+    EQUITY_FIELD_NUMBER: _builtins.int
+    span: Global___Span.ValueType
+    """Which of the two."""
+    start_ns: _builtins.int
+    """Start of the day or hour, ns UTC."""
+    equity: _builtins.float
+    """Equity then, account currency."""
+    def __init__(
+        self,
+        *,
+        span: Global___Span.ValueType = ...,
+        start_ns: _builtins.int = ...,
+        equity: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["equity", b"equity", "span", b"span", "start_ns", b"start_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountMarked: _TypeAlias = AccountMarked  # noqa: Y015
+
+@_typing.final
 class Event(_message.Message):
     """One fact."""
 
@@ -1185,6 +1435,11 @@ class Event(_message.Message):
     ALARM_RAISED_FIELD_NUMBER: _builtins.int
     TRADING_STATE_CHANGED_FIELD_NUMBER: _builtins.int
     KILL_SWITCH_CHANGED_FIELD_NUMBER: _builtins.int
+    MEMO_SET_FIELD_NUMBER: _builtins.int
+    INDEX_REPORTED_FIELD_NUMBER: _builtins.int
+    RISK_BUDGET_CHANGED_FIELD_NUMBER: _builtins.int
+    RAIL_CHANGED_FIELD_NUMBER: _builtins.int
+    ACCOUNT_MARKED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Service-wide counter without gaps."""
     time_ns: _builtins.int
@@ -1289,6 +1544,26 @@ class Event(_message.Message):
     def kill_switch_changed(self) -> Global___KillSwitchChanged:
         """Kill switch."""
 
+    @_builtins.property
+    def memo_set(self) -> Global___MemoSet:
+        """A manager's memo."""
+
+    @_builtins.property
+    def index_reported(self) -> Global___IndexReported:
+        """An index."""
+
+    @_builtins.property
+    def risk_budget_changed(self) -> Global___RiskBudgetChanged:
+        """Risk budget."""
+
+    @_builtins.property
+    def rail_changed(self) -> Global___RailChanged:
+        """A safety rail."""
+
+    @_builtins.property
+    def account_marked(self) -> Global___AccountMarked:
+        """A new day or hour."""
+
     def __init__(
         self,
         *,
@@ -1321,12 +1596,17 @@ class Event(_message.Message):
         alarm_raised: Global___AlarmRaised | None = ...,
         trading_state_changed: Global___TradingStateChanged | None = ...,
         kill_switch_changed: Global___KillSwitchChanged | None = ...,
+        memo_set: Global___MemoSet | None = ...,
+        index_reported: Global___IndexReported | None = ...,
+        risk_budget_changed: Global___RiskBudgetChanged | None = ...,
+        rail_changed: Global___RailChanged | None = ...,
+        account_marked: Global___AccountMarked | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol_defined", b"symbol_defined", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_marked", b"account_marked", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol_defined", b"symbol_defined", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_id", b"account_id", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "revision", b"revision", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state", b"state", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol", b"symbol", "symbol_defined", b"symbol_defined", "ticket", b"ticket", "time_ns", b"time_ns", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_id", b"account_id", "account_marked", b"account_marked", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "revision", b"revision", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state", b"state", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol", b"symbol", "symbol_defined", b"symbol_defined", "ticket", b"ticket", "time_ns", b"time_ns", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["account_defined", "symbol_defined", "trade_registered", "trade_unregistered", "risk_defined", "trade_armed", "state_changed", "state_confirmed", "hold_changed", "timer_ended", "decision_made", "intent_recorded", "outcome_recorded", "action_skipped", "ownership_granted", "breakeven_triggered", "position_changed", "leg_closed", "quarantine_changed", "score_reported", "alarm_raised", "trading_state_changed", "kill_switch_changed"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["account_defined", "symbol_defined", "trade_registered", "trade_unregistered", "risk_defined", "trade_armed", "state_changed", "state_confirmed", "hold_changed", "timer_ended", "decision_made", "intent_recorded", "outcome_recorded", "action_skipped", "ownership_granted", "breakeven_triggered", "position_changed", "leg_closed", "quarantine_changed", "score_reported", "alarm_raised", "trading_state_changed", "kill_switch_changed", "memo_set", "index_reported", "risk_budget_changed", "rail_changed", "account_marked"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

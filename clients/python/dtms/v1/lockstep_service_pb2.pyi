@@ -6,6 +6,7 @@ Virtual time: the next tick waits until every manager has answered this one."""
 from collections import abc as _abc
 from dtms.v1 import action_pb2 as _action_pb2
 from dtms.v1 import arbitration_service_pb2 as _arbitration_service_pb2
+from dtms.v1 import event_pb2 as _event_pb2
 from dtms.v1 import market_data_service_pb2 as _market_data_service_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -29,21 +30,33 @@ class JoinRequest(_message.Message):
 
     SEQ_FIELD_NUMBER: _builtins.int
     PROPOSALS_FIELD_NUMBER: _builtins.int
+    MEMOS_FIELD_NUMBER: _builtins.int
+    TIMEFRAMES_S_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """The step that it answers."""
     @_builtins.property
     def proposals(self) -> _containers.RepeatedCompositeFieldContainer[_arbitration_service_pb2.ProposeRequest]:
         """What it proposes. All proposals of a step are decided in a fixed order: manager, account, ticket, request_id."""
 
+    @_builtins.property
+    def memos(self) -> _containers.RepeatedCompositeFieldContainer[_arbitration_service_pb2.SetMemoRequest]:
+        """Memos that it leaves, before its proposals."""
+
+    @_builtins.property
+    def timeframes_s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """In the first message: lengths of bars that it wants, s."""
+
     def __init__(
         self,
         *,
         seq: _builtins.int = ...,
         proposals: _abc.Iterable[_arbitration_service_pb2.ProposeRequest] | None = ...,
+        memos: _abc.Iterable[_arbitration_service_pb2.SetMemoRequest] | None = ...,
+        timeframes_s: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["proposals", b"proposals", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memos", b"memos", "proposals", b"proposals", "seq", b"seq", "timeframes_s", b"timeframes_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -99,6 +112,8 @@ class JoinResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
+    BARS_FIELD_NUMBER: _builtins.int
+    INDICES_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Rises by one each step."""
     time_ns: _builtins.int
@@ -115,6 +130,14 @@ class JoinResponse(_message.Message):
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProposalResult]:
         """Results of the manager's last proposals."""
 
+    @_builtins.property
+    def bars(self) -> _containers.RepeatedCompositeFieldContainer[_market_data_service_pb2.ClosedBar]:
+        """Bars that closed since the step before, of the lengths asked for; in the first step all that are kept."""
+
+    @_builtins.property
+    def indices(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Index]:
+        """Indices that were reported since the step before; in the first step all that are known."""
+
     def __init__(
         self,
         *,
@@ -124,10 +147,12 @@ class JoinResponse(_message.Message):
         results: _abc.Iterable[Global___ProposalResult] | None = ...,
         revision: _builtins.int = ...,
         last: _builtins.bool = ...,
+        bars: _abc.Iterable[_market_data_service_pb2.ClosedBar] | None = ...,
+        indices: _abc.Iterable[_event_pb2.Index] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last", b"last", "quotes", b"quotes", "results", b"results", "revision", b"revision", "seq", b"seq", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "indices", b"indices", "last", b"last", "quotes", b"quotes", "results", b"results", "revision", b"revision", "seq", b"seq", "time_ns", b"time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

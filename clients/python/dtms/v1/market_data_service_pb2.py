@@ -22,38 +22,49 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from dtms.v1 import event_pb2 as dtms_dot_v1_dot_event__pb2
 from dtms.v1 import score_pb2 as dtms_dot_v1_dot_score__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dtms/v1/market_data_service.proto\x12\x07\x64tms.v1\x1a\x13\x64tms/v1/score.proto\"B\n\x04Tick\x12\x10\n\x08time_msc\x18\x01 \x01(\x03\x12\x0b\n\x03\x62id\x18\x02 \x01(\x01\x12\x0b\n\x03\x61sk\x18\x03 \x01(\x01\x12\x0e\n\x06volume\x18\x04 \x01(\x01\"]\n\x03\x42\x61r\x12\x0e\n\x06time_s\x18\x01 \x01(\x03\x12\x0c\n\x04open\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\x0b\n\x03low\x18\x04 \x01(\x01\x12\r\n\x05\x63lose\x18\x05 \x01(\x01\x12\x0e\n\x06volume\x18\x06 \x01(\x01\"\xfa\x02\n\x05Quote\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x10\n\x08time_msc\x18\x03 \x01(\x03\x12\x0b\n\x03\x62id\x18\x04 \x01(\x01\x12\x0b\n\x03\x61sk\x18\x05 \x01(\x01\x12\x15\n\x08\x61tr_slow\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x61tr_fast\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nswing_high\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tswing_low\x18\t \x01(\x01H\x03\x88\x01\x01\x12\r\n\x05point\x18\n \x01(\x01\x12\x12\n\nvolume_min\x18\x0b \x01(\x01\x12\x13\n\x0bvolume_step\x18\x0c \x01(\x01\x12\x13\n\x0bstops_level\x18\r \x01(\x03\x12\x11\n\ttick_size\x18\x0e \x01(\x01\x12\x14\n\x0c\x66reeze_level\x18\x0f \x01(\x03\x12\x15\n\rspread_points\x18\x10 \x01(\x03\x42\x0b\n\t_atr_slowB\x0b\n\t_atr_fastB\r\n\x0b_swing_highB\x0c\n\n_swing_low\"V\n\x12StreamTicksRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x1c\n\x05ticks\x18\x03 \x03(\x0b\x32\r.dtms.v1.Tick\";\n\x13StreamTicksResponse\x12\x12\n\nticks_done\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\"h\n\x11StreamBarsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x13\n\x0btimeframe_s\x18\x03 \x01(\r\x12\x1a\n\x04\x62\x61rs\x18\x04 \x03(\x0b\x32\x0c.dtms.v1.Bar\">\n\x12StreamBarsResponse\x12\x12\n\nbars_taken\x18\x01 \x01(\x04\x12\x14\n\x0c\x62\x61rs_ignored\x18\x02 \x01(\x04\"i\n\x12ReportScoreRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x1d\n\x05score\x18\x03 \x01(\x0b\x32\x0e.dtms.v1.Score\x12\x10\n\x08valid_ms\x18\x04 \x01(\r\"\'\n\x13ReportScoreResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"9\n\x12WatchQuotesRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0f\n\x07symbols\x18\x02 \x03(\t\"5\n\x13WatchQuotesResponse\x12\x1e\n\x06quotes\x18\x01 \x03(\x0b\x32\x0e.dtms.v1.Quote2\xc2\x02\n\x11MarketDataService\x12L\n\x0bStreamTicks\x12\x1b.dtms.v1.StreamTicksRequest\x1a\x1c.dtms.v1.StreamTicksResponse(\x01\x30\x01\x12I\n\nStreamBars\x12\x1a.dtms.v1.StreamBarsRequest\x1a\x1b.dtms.v1.StreamBarsResponse(\x01\x30\x01\x12H\n\x0bReportScore\x12\x1b.dtms.v1.ReportScoreRequest\x1a\x1c.dtms.v1.ReportScoreResponse\x12J\n\x0bWatchQuotes\x12\x1b.dtms.v1.WatchQuotesRequest\x1a\x1c.dtms.v1.WatchQuotesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dtms/v1/market_data_service.proto\x12\x07\x64tms.v1\x1a\x13\x64tms/v1/event.proto\x1a\x13\x64tms/v1/score.proto\"B\n\x04Tick\x12\x10\n\x08time_msc\x18\x01 \x01(\x03\x12\x0b\n\x03\x62id\x18\x02 \x01(\x01\x12\x0b\n\x03\x61sk\x18\x03 \x01(\x01\x12\x0e\n\x06volume\x18\x04 \x01(\x01\"]\n\x03\x42\x61r\x12\x0e\n\x06time_s\x18\x01 \x01(\x03\x12\x0c\n\x04open\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\x0b\n\x03low\x18\x04 \x01(\x01\x12\r\n\x05\x63lose\x18\x05 \x01(\x01\x12\x0e\n\x06volume\x18\x06 \x01(\x01\"\xfa\x02\n\x05Quote\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x10\n\x08time_msc\x18\x03 \x01(\x03\x12\x0b\n\x03\x62id\x18\x04 \x01(\x01\x12\x0b\n\x03\x61sk\x18\x05 \x01(\x01\x12\x15\n\x08\x61tr_slow\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x61tr_fast\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nswing_high\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tswing_low\x18\t \x01(\x01H\x03\x88\x01\x01\x12\r\n\x05point\x18\n \x01(\x01\x12\x12\n\nvolume_min\x18\x0b \x01(\x01\x12\x13\n\x0bvolume_step\x18\x0c \x01(\x01\x12\x13\n\x0bstops_level\x18\r \x01(\x03\x12\x11\n\ttick_size\x18\x0e \x01(\x01\x12\x14\n\x0c\x66reeze_level\x18\x0f \x01(\x03\x12\x15\n\rspread_points\x18\x10 \x01(\x03\x42\x0b\n\t_atr_slowB\x0b\n\t_atr_fastB\r\n\x0b_swing_highB\x0c\n\n_swing_low\"V\n\x12StreamTicksRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x1c\n\x05ticks\x18\x03 \x03(\x0b\x32\r.dtms.v1.Tick\";\n\x13StreamTicksResponse\x12\x12\n\nticks_done\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\"h\n\x11StreamBarsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x13\n\x0btimeframe_s\x18\x03 \x01(\r\x12\x1a\n\x04\x62\x61rs\x18\x04 \x03(\x0b\x32\x0c.dtms.v1.Bar\">\n\x12StreamBarsResponse\x12\x12\n\nbars_taken\x18\x01 \x01(\x04\x12\x14\n\x0c\x62\x61rs_ignored\x18\x02 \x01(\x04\"i\n\x12ReportScoreRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x1d\n\x05score\x18\x03 \x01(\x0b\x32\x0e.dtms.v1.Score\x12\x10\n\x08valid_ms\x18\x04 \x01(\r\"\'\n\x13ReportScoreResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"9\n\x12WatchQuotesRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0f\n\x07symbols\x18\x02 \x03(\t\"V\n\x13WatchQuotesResponse\x12\x1e\n\x06quotes\x18\x01 \x03(\x0b\x32\x0e.dtms.v1.Quote\x12\x1f\n\x07indices\x18\x02 \x03(\x0b\x32\x0e.dtms.v1.Index\"C\n\x12ReportIndexRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x10\n\x08valid_ms\x18\x03 \x01(\r\"\'\n\x13ReportIndexResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"_\n\tClosedBar\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x13\n\x0btimeframe_s\x18\x03 \x01(\r\x12\x19\n\x03\x62\x61r\x18\x04 \x01(\x0b\x32\x0c.dtms.v1.Bar\"^\n\x10WatchBarsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0f\n\x07symbols\x18\x02 \x03(\t\x12\x14\n\x0ctimeframes_s\x18\x03 \x03(\r\x12\x0f\n\x07history\x18\x04 \x01(\r\"5\n\x11WatchBarsResponse\x12 \n\x04\x62\x61rs\x18\x01 \x03(\x0b\x32\x12.dtms.v1.ClosedBar2\xd2\x03\n\x11MarketDataService\x12L\n\x0bStreamTicks\x12\x1b.dtms.v1.StreamTicksRequest\x1a\x1c.dtms.v1.StreamTicksResponse(\x01\x30\x01\x12I\n\nStreamBars\x12\x1a.dtms.v1.StreamBarsRequest\x1a\x1b.dtms.v1.StreamBarsResponse(\x01\x30\x01\x12H\n\x0bReportScore\x12\x1b.dtms.v1.ReportScoreRequest\x1a\x1c.dtms.v1.ReportScoreResponse\x12H\n\x0bReportIndex\x12\x1b.dtms.v1.ReportIndexRequest\x1a\x1c.dtms.v1.ReportIndexResponse\x12\x44\n\tWatchBars\x12\x19.dtms.v1.WatchBarsRequest\x1a\x1a.dtms.v1.WatchBarsResponse0\x01\x12J\n\x0bWatchQuotes\x12\x1b.dtms.v1.WatchQuotesRequest\x1a\x1c.dtms.v1.WatchQuotesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dtms.v1.market_data_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TICK']._serialized_start=67
-  _globals['_TICK']._serialized_end=133
-  _globals['_BAR']._serialized_start=135
-  _globals['_BAR']._serialized_end=228
-  _globals['_QUOTE']._serialized_start=231
-  _globals['_QUOTE']._serialized_end=609
-  _globals['_STREAMTICKSREQUEST']._serialized_start=611
-  _globals['_STREAMTICKSREQUEST']._serialized_end=697
-  _globals['_STREAMTICKSRESPONSE']._serialized_start=699
-  _globals['_STREAMTICKSRESPONSE']._serialized_end=758
-  _globals['_STREAMBARSREQUEST']._serialized_start=760
-  _globals['_STREAMBARSREQUEST']._serialized_end=864
-  _globals['_STREAMBARSRESPONSE']._serialized_start=866
-  _globals['_STREAMBARSRESPONSE']._serialized_end=928
-  _globals['_REPORTSCOREREQUEST']._serialized_start=930
-  _globals['_REPORTSCOREREQUEST']._serialized_end=1035
-  _globals['_REPORTSCORERESPONSE']._serialized_start=1037
-  _globals['_REPORTSCORERESPONSE']._serialized_end=1076
-  _globals['_WATCHQUOTESREQUEST']._serialized_start=1078
-  _globals['_WATCHQUOTESREQUEST']._serialized_end=1135
-  _globals['_WATCHQUOTESRESPONSE']._serialized_start=1137
-  _globals['_WATCHQUOTESRESPONSE']._serialized_end=1190
-  _globals['_MARKETDATASERVICE']._serialized_start=1193
-  _globals['_MARKETDATASERVICE']._serialized_end=1515
+  _globals['_TICK']._serialized_start=88
+  _globals['_TICK']._serialized_end=154
+  _globals['_BAR']._serialized_start=156
+  _globals['_BAR']._serialized_end=249
+  _globals['_QUOTE']._serialized_start=252
+  _globals['_QUOTE']._serialized_end=630
+  _globals['_STREAMTICKSREQUEST']._serialized_start=632
+  _globals['_STREAMTICKSREQUEST']._serialized_end=718
+  _globals['_STREAMTICKSRESPONSE']._serialized_start=720
+  _globals['_STREAMTICKSRESPONSE']._serialized_end=779
+  _globals['_STREAMBARSREQUEST']._serialized_start=781
+  _globals['_STREAMBARSREQUEST']._serialized_end=885
+  _globals['_STREAMBARSRESPONSE']._serialized_start=887
+  _globals['_STREAMBARSRESPONSE']._serialized_end=949
+  _globals['_REPORTSCOREREQUEST']._serialized_start=951
+  _globals['_REPORTSCOREREQUEST']._serialized_end=1056
+  _globals['_REPORTSCORERESPONSE']._serialized_start=1058
+  _globals['_REPORTSCORERESPONSE']._serialized_end=1097
+  _globals['_WATCHQUOTESREQUEST']._serialized_start=1099
+  _globals['_WATCHQUOTESREQUEST']._serialized_end=1156
+  _globals['_WATCHQUOTESRESPONSE']._serialized_start=1158
+  _globals['_WATCHQUOTESRESPONSE']._serialized_end=1244
+  _globals['_REPORTINDEXREQUEST']._serialized_start=1246
+  _globals['_REPORTINDEXREQUEST']._serialized_end=1313
+  _globals['_REPORTINDEXRESPONSE']._serialized_start=1315
+  _globals['_REPORTINDEXRESPONSE']._serialized_end=1354
+  _globals['_CLOSEDBAR']._serialized_start=1356
+  _globals['_CLOSEDBAR']._serialized_end=1451
+  _globals['_WATCHBARSREQUEST']._serialized_start=1453
+  _globals['_WATCHBARSREQUEST']._serialized_end=1547
+  _globals['_WATCHBARSRESPONSE']._serialized_start=1549
+  _globals['_WATCHBARSRESPONSE']._serialized_end=1602
+  _globals['_MARKETDATASERVICE']._serialized_start=1605
+  _globals['_MARKETDATASERVICE']._serialized_end=2071
 # @@protoc_insertion_point(module_scope)

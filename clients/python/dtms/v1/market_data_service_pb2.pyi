@@ -4,6 +4,7 @@ isort:skip_file
 Prices in, quotes out."""
 
 from collections import abc as _abc
+from dtms.v1 import event_pb2 as _event_pb2
 from dtms.v1 import score_pb2 as _score_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -405,19 +406,175 @@ class WatchQuotesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     QUOTES_FIELD_NUMBER: _builtins.int
+    INDICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def quotes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quote]:
         """What changed since the response before, the latest of each symbol."""
+
+    @_builtins.property
+    def indices(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Index]:
+        """Indices that were reported since the response before; in the first one all that are known."""
 
     def __init__(
         self,
         *,
         quotes: _abc.Iterable[Global___Quote] | None = ...,
+        indices: _abc.Iterable[_event_pb2.Index] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["quotes", b"quotes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["indices", b"indices", "quotes", b"quotes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchQuotesResponse: _TypeAlias = WatchQuotesResponse  # noqa: Y015
+
+@_typing.final
+class ReportIndexRequest(_message.Message):
+    """Request of ReportIndex."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    VALID_MS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. At most 32 characters."""
+    value: _builtins.float
+    """Required. Its value."""
+    valid_ms: _builtins.int
+    """Required. Afterwards it is unknown: 1 to 604800000 ms."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.float = ...,
+        valid_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "valid_ms", b"valid_ms", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportIndexRequest: _TypeAlias = ReportIndexRequest  # noqa: Y015
+
+@_typing.final
+class ReportIndexResponse(_message.Message):
+    """Response of ReportIndex."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision of the event."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportIndexResponse: _TypeAlias = ReportIndexResponse  # noqa: Y015
+
+@_typing.final
+class ClosedBar(_message.Message):
+    """A bar that has closed, with what it belongs to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    TIMEFRAME_S_FIELD_NUMBER: _builtins.int
+    BAR_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """login@server."""
+    symbol: _builtins.str
+    """Symbol."""
+    timeframe_s: _builtins.int
+    """Length, s."""
+    @_builtins.property
+    def bar(self) -> Global___Bar:
+        """The bar, of bid prices."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        symbol: _builtins.str = ...,
+        timeframe_s: _builtins.int = ...,
+        bar: Global___Bar | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "bar", b"bar", "symbol", b"symbol", "timeframe_s", b"timeframe_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClosedBar: _TypeAlias = ClosedBar  # noqa: Y015
+
+@_typing.final
+class WatchBarsRequest(_message.Message):
+    """Request of WatchBars."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    SYMBOLS_FIELD_NUMBER: _builtins.int
+    TIMEFRAMES_S_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """login@server; empty means all."""
+    history: _builtins.int
+    """So many of the last closed bars first, of each symbol and length; at most 500."""
+    @_builtins.property
+    def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Symbols; empty means all."""
+
+    @_builtins.property
+    def timeframes_s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Required. Lengths of bars wanted, s."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        symbols: _abc.Iterable[_builtins.str] | None = ...,
+        timeframes_s: _abc.Iterable[_builtins.int] | None = ...,
+        history: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "history", b"history", "symbols", b"symbols", "timeframes_s", b"timeframes_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchBarsRequest: _TypeAlias = WatchBarsRequest  # noqa: Y015
+
+@_typing.final
+class WatchBarsResponse(_message.Message):
+    """Response of WatchBars."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BARS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def bars(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClosedBar]:
+        """Bars in order of their end, then symbol and length; each one once."""
+
+    def __init__(
+        self,
+        *,
+        bars: _abc.Iterable[Global___ClosedBar] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchBarsResponse: _TypeAlias = WatchBarsResponse  # noqa: Y015

@@ -50,6 +50,16 @@ class MarketDataServiceStub:
                 request_serializer=dtms_dot_v1_dot_market__data__service__pb2.ReportScoreRequest.SerializeToString,
                 response_deserializer=dtms_dot_v1_dot_market__data__service__pb2.ReportScoreResponse.FromString,
                 _registered_method=True)
+        self.ReportIndex = channel.unary_unary(
+                '/dtms.v1.MarketDataService/ReportIndex',
+                request_serializer=dtms_dot_v1_dot_market__data__service__pb2.ReportIndexRequest.SerializeToString,
+                response_deserializer=dtms_dot_v1_dot_market__data__service__pb2.ReportIndexResponse.FromString,
+                _registered_method=True)
+        self.WatchBars = channel.unary_stream(
+                '/dtms.v1.MarketDataService/WatchBars',
+                request_serializer=dtms_dot_v1_dot_market__data__service__pb2.WatchBarsRequest.SerializeToString,
+                response_deserializer=dtms_dot_v1_dot_market__data__service__pb2.WatchBarsResponse.FromString,
+                _registered_method=True)
         self.WatchQuotes = channel.unary_stream(
                 '/dtms.v1.MarketDataService/WatchQuotes',
                 request_serializer=dtms_dot_v1_dot_market__data__service__pb2.WatchQuotesRequest.SerializeToString,
@@ -82,6 +92,20 @@ class MarketDataServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportIndex(self, request, context):
+        """A number of the market that is no price of a symbol here, such as VIX, for the managers that act on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchBars(self, request, context):
+        """Closed bars of 60, 300, 900, 3600 and 14400 s: the last ones first, then each one once, as it closes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchQuotes(self, request, context):
         """Latest quote per symbol, conflated: a slow reader misses ticks in between, never the last one. Not journaled.
         """
@@ -106,6 +130,16 @@ def add_MarketDataServiceServicer_to_server(servicer, server):
                     servicer.ReportScore,
                     request_deserializer=dtms_dot_v1_dot_market__data__service__pb2.ReportScoreRequest.FromString,
                     response_serializer=dtms_dot_v1_dot_market__data__service__pb2.ReportScoreResponse.SerializeToString,
+            ),
+            'ReportIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportIndex,
+                    request_deserializer=dtms_dot_v1_dot_market__data__service__pb2.ReportIndexRequest.FromString,
+                    response_serializer=dtms_dot_v1_dot_market__data__service__pb2.ReportIndexResponse.SerializeToString,
+            ),
+            'WatchBars': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchBars,
+                    request_deserializer=dtms_dot_v1_dot_market__data__service__pb2.WatchBarsRequest.FromString,
+                    response_serializer=dtms_dot_v1_dot_market__data__service__pb2.WatchBarsResponse.SerializeToString,
             ),
             'WatchQuotes': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchQuotes,
@@ -195,6 +229,60 @@ class MarketDataService:
             '/dtms.v1.MarketDataService/ReportScore',
             dtms_dot_v1_dot_market__data__service__pb2.ReportScoreRequest.SerializeToString,
             dtms_dot_v1_dot_market__data__service__pb2.ReportScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtms.v1.MarketDataService/ReportIndex',
+            dtms_dot_v1_dot_market__data__service__pb2.ReportIndexRequest.SerializeToString,
+            dtms_dot_v1_dot_market__data__service__pb2.ReportIndexResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchBars(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dtms.v1.MarketDataService/WatchBars',
+            dtms_dot_v1_dot_market__data__service__pb2.WatchBarsRequest.SerializeToString,
+            dtms_dot_v1_dot_market__data__service__pb2.WatchBarsResponse.FromString,
             options,
             channel_credentials,
             insecure,

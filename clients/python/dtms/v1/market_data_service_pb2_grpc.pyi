@@ -39,6 +39,10 @@ class MarketDataServiceStub:
     """Closed bars, to warm the indicators up or to correct them."""
     ReportScore: _grpc.UnaryUnaryMultiCallable[_market_data_service_pb2.ReportScoreRequest, _market_data_service_pb2.ReportScoreResponse]
     """An outside scorer speaks for a symbol."""
+    ReportIndex: _grpc.UnaryUnaryMultiCallable[_market_data_service_pb2.ReportIndexRequest, _market_data_service_pb2.ReportIndexResponse]
+    """A number of the market that is no price of a symbol here, such as VIX, for the managers that act on it."""
+    WatchBars: _grpc.UnaryStreamMultiCallable[_market_data_service_pb2.WatchBarsRequest, _market_data_service_pb2.WatchBarsResponse]
+    """Closed bars of 60, 300, 900, 3600 and 14400 s: the last ones first, then each one once, as it closes."""
     WatchQuotes: _grpc.UnaryStreamMultiCallable[_market_data_service_pb2.WatchQuotesRequest, _market_data_service_pb2.WatchQuotesResponse]
     """Latest quote per symbol, conflated: a slow reader misses ticks in between, never the last one. Not journaled."""
 
@@ -53,6 +57,10 @@ class MarketDataServiceAsyncStub(MarketDataServiceStub):
     """Closed bars, to warm the indicators up or to correct them."""
     ReportScore: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ReportScoreRequest, _market_data_service_pb2.ReportScoreResponse]  # type: ignore[assignment]
     """An outside scorer speaks for a symbol."""
+    ReportIndex: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ReportIndexRequest, _market_data_service_pb2.ReportIndexResponse]  # type: ignore[assignment]
+    """A number of the market that is no price of a symbol here, such as VIX, for the managers that act on it."""
+    WatchBars: _aio.UnaryStreamMultiCallable[_market_data_service_pb2.WatchBarsRequest, _market_data_service_pb2.WatchBarsResponse]  # type: ignore[assignment]
+    """Closed bars of 60, 300, 900, 3600 and 14400 s: the last ones first, then each one once, as it closes."""
     WatchQuotes: _aio.UnaryStreamMultiCallable[_market_data_service_pb2.WatchQuotesRequest, _market_data_service_pb2.WatchQuotesResponse]  # type: ignore[assignment]
     """Latest quote per symbol, conflated: a slow reader misses ticks in between, never the last one. Not journaled."""
 
@@ -82,6 +90,22 @@ class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_market_data_service_pb2.ReportScoreResponse, _abc.Awaitable[_market_data_service_pb2.ReportScoreResponse]]:
         """An outside scorer speaks for a symbol."""
+
+    @_abc_1.abstractmethod
+    def ReportIndex(
+        self,
+        request: _market_data_service_pb2.ReportIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_market_data_service_pb2.ReportIndexResponse, _abc.Awaitable[_market_data_service_pb2.ReportIndexResponse]]:
+        """A number of the market that is no price of a symbol here, such as VIX, for the managers that act on it."""
+
+    @_abc_1.abstractmethod
+    def WatchBars(
+        self,
+        request: _market_data_service_pb2.WatchBarsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_market_data_service_pb2.WatchBarsResponse], _abc.AsyncIterator[_market_data_service_pb2.WatchBarsResponse]]:
+        """Closed bars of 60, 300, 900, 3600 and 14400 s: the last ones first, then each one once, as it closes."""
 
     @_abc_1.abstractmethod
     def WatchQuotes(

@@ -87,7 +87,7 @@ class LiveExitManager:
             if isinstance(item, Interrupted):
                 logger.warning("quotes interrupted", extra={"facts": {"error": str(item.error)}})
             else:
-                self._touch(self._manager.take_quotes(item))
+                self._touch(self._manager.take_quotes(item.quotes))
 
     def _relist(self, trades: tuple[Trade, ...]) -> None:
         listed = {(trade.account_id, trade.ticket): trade for trade in trades if trade.state != TRADE_STATE_CLOSED}

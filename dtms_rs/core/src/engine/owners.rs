@@ -240,8 +240,12 @@ impl Engine {
 
     /// Whether a kill switch stops `manager` on this trade.
     pub(super) fn is_killed(&self, at: At, manager: &str) -> Result<bool> {
+        Ok(self.kill_on(at, manager)?.is_some())
+    }
+
+    fn kill_on(&self, at: At, manager: &str) -> Result<Option<(KillScope, Text)>> {
         if self.book.kills.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         let account = self.book.account_of(at.instrument)?.id.clone();
         let symbol = self.book.instrument(at.instrument)?.name().clone();
@@ -251,8 +255,23 @@ impl Engine {
             (KillScope::Manager, Text::from(manager)),
         ];
         Ok(switches
-            .iter()
-            .any(|switch| self.book.kills.contains(switch)))
+            .into_iter()
+            .find(|switch| self.book.kills.contains(switch)))
+    }
+
+    /// What stops `manager` on this trade, in words.
+    pub(super) fn halted_by(&self, at: At, manager: &Text) -> Result<Text> {
+        if self.book.trade(at)?.quarantined {
+            return Ok(Text::from("quarantined: not found at the broker"));
+        }
+        if let Some((scope, value)) = self.kill_on(at, manager.as_str())? {
+            let scope = format!("{scope:?}").to_lowercase();
+            return Ok(Text::from(
+                format!("kill switch {scope} {}", value.as_str()).as_str(),
+            ));
+        }
+        let state = format!("{:?}", self.book.trading).to_uppercase();
+        Ok(Text::from(format!("trading state {state}").as_str()))
     }
 
     /// Takes every trade that a thrown switch covers from its manager, and fences what he had in hand.

@@ -180,6 +180,7 @@ impl Engine {
             time_ns: now_ns,
             dry_run: asked.dry_run,
             revision: self.book.revision + 1,
+            halted_by: Text::default(),
         };
         if asked.dry_run {
             (decision.decision_id, decision.revision) = (0, 0);
@@ -241,6 +242,10 @@ impl Engine {
             time_ns: now_ns,
             dry_run: false,
             revision: self.book.revision + 1,
+            halted_by: match denial {
+                Some(DenialCode::Halted) => self.halted_by(at, manager)?,
+                Some(_) | None => Text::default(),
+            },
         })
     }
 

@@ -5,7 +5,7 @@ use super::Engine;
 use crate::book::{At, OpenIntent};
 use crate::enums::{KillScope, LegKind, TradeState, TradingState};
 use crate::error::Result;
-use crate::event::{ConfirmedLevels, Leg, Trade};
+use crate::event::{ConfirmedLevels, Index, Leg, Trade};
 use crate::message::{Maybe, Text};
 use crate::messages;
 use crate::symbol::{Points, Symbol};
@@ -95,6 +95,7 @@ impl Engine {
             quarantined: trade.quarantined,
             close_price: trade.close_price,
             revision: trade.revision,
+            risk_budget_r: trade.risk_budget_r,
         })
     }
 
@@ -123,6 +124,11 @@ impl Engine {
     /// Intents without a final outcome, oldest first.
     pub fn open_intents(&self) -> impl Iterator<Item = &OpenIntent> {
         self.book.intents.values()
+    }
+
+    /// The last report of each index, by name.
+    pub fn indices(&self) -> impl Iterator<Item = &Index> {
+        self.book.indices.values()
     }
 
     /// # Errors

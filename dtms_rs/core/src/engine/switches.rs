@@ -2,7 +2,10 @@
 use super::{About, Engine, Step};
 use crate::enums::{KillScope, Side, TradingState};
 use crate::error::{CoreError, Result};
-use crate::event::{KillSwitchChanged, Score, ScoreReported, TradingStateChanged};
+use crate::event::{
+    Index, IndexReported, KillSwitchChanged, MemoSet, RiskBudgetChanged, Score, ScoreReported,
+    TradingStateChanged,
+};
 use crate::guard;
 use crate::market::score::GREATEST_TOTAL;
 use crate::message::Text;
@@ -16,6 +19,14 @@ pub const PARTS: [&str; 6] = [
     "delta_pressure",
     "candle_conviction",
 ];
+
+/// A budget beyond it is a slip of the hand.
+const GREATEST_BUDGET_R: f64 = 10.0;
+/// A memo is stored with its trade and streamed with every change of it.
+const LONGEST_MEMO: usize = 2_048;
+const LONGEST_INDEX: usize = 32;
+/// Indices are few by nature; a feed that makes up names must not fill the book.
+const MOST_INDICES: usize = 64;
 
 impl Engine {
     /// # Errors
@@ -73,6 +84,98 @@ impl Engine {
                 self.disown(scope, &value, now_ns)?;
             }
         }
+        Ok(self.step(()))
+    }
+
+    /// Sets how much the stops of a trade and its legs may lose together, in R; no event when it is so already.
+    ///
+    /// # Errors
+    /// `TRADE_UNKNOWN`; `FIELD_INVALID` outside of 1 to 10.
+    pub fn set_risk_budget(
+        &mut self,
+        account_id: &str,
+        ticket: u64,
+        budget_r: f64,
+        by: &str,
+        reason: &str,
+        now_ns: i64,
+    ) -> Result<Step<()>> {
+        if !(1.0..=GREATEST_BUDGET_R).contains(&budget_r) {
+            return Err(CoreError::field("budget_r", "is not between 1 and 10"));
+        }
+        let at = self.book.locate(account_id, ticket)?;
+        if self.book.trade(at)?.risk_budget_r.to_bits() != budget_r.to_bits() {
+            let (by, reason) = (Text::from(by), Text::from(reason));
+            let changed = RiskBudgetChanged {
+                budget_r,
+                by,
+                reason,
+            };
+            self.emit(About::Trade(at), now_ns, changed)?;
+        }
+        Ok(self.step(()))
+    }
+
+    /// Keeps what `manager` wants to find again on a trade; no event when it stands there already.
+    ///
+    /// # Errors
+    /// `TRADE_UNKNOWN`; `FIELD_INVALID` for a manager that has no name, or a memo that is too long.
+    pub fn set_memo(
+        &mut self,
+        account_id: &str,
+        ticket: u64,
+        manager: &str,
+        memo: &str,
+        now_ns: i64,
+    ) -> Result<Step<()>> {
+        self.check_manager(manager)?;
+        if memo.chars().count() > LONGEST_MEMO {
+            return Err(CoreError::field("memo", "is longer than 2048 characters"));
+        }
+        let at = self.book.locate(account_id, ticket)?;
+        let record = self.book.trade(at)?.manager(manager);
+        if record.map_or("", |record| record.memo.as_str()) != memo {
+            let (manager, memo) = (Text::from(manager), Text::from(memo));
+            self.emit(About::Trade(at), now_ns, MemoSet { manager, memo })?;
+        }
+        Ok(self.step(()))
+    }
+
+    /// Takes a number of the market that is no price of a symbol here, valid until `valid_until_ns`.
+    ///
+    /// # Errors
+    /// `FIELD_INVALID` names what is empty, too long, no number or over already.
+    pub fn report_index(
+        &mut self,
+        name: &str,
+        value: f64,
+        by: &str,
+        valid_until_ns: i64,
+        now_ns: i64,
+    ) -> Result<Step<()>> {
+        if name.is_empty() || name.chars().count() > LONGEST_INDEX {
+            return Err(CoreError::field(
+                "name",
+                "is empty or longer than 32 characters",
+            ));
+        }
+        if !value.is_finite() {
+            return Err(CoreError::field("value", "is no number"));
+        }
+        if valid_until_ns <= now_ns {
+            return Err(CoreError::field("valid_until_ns", "is not in the future"));
+        }
+        if !self.book.indices.contains_key(name) && self.book.indices.len() >= MOST_INDICES {
+            return Err(CoreError::field("name", "is one index too many"));
+        }
+        let index = Index {
+            name: Text::from(name),
+            value,
+            time_ns: now_ns,
+            valid_until_ns,
+        };
+        let by = Text::from(by);
+        self.emit(About::Service, now_ns, IndexReported { index, by })?;
         Ok(self.step(()))
     }
 

@@ -135,6 +135,79 @@ func (x *KillSwitch) GetValue() string {
 	return ""
 }
 
+// A safety rail that is tripped.
+type EngagedRail struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// login@server.
+	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// Symbol, where the rail is about one.
+	Symbol string `protobuf:"bytes,2,opt,name=symbol,proto3" json:"symbol,omitempty"`
+	// Which.
+	Rail Rail `protobuf:"varint,3,opt,name=rail,proto3,enum=dtms.v1.Rail" json:"rail,omitempty"`
+	// In words.
+	Detail        string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EngagedRail) Reset() {
+	*x = EngagedRail{}
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EngagedRail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EngagedRail) ProtoMessage() {}
+
+func (x *EngagedRail) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EngagedRail.ProtoReflect.Descriptor instead.
+func (*EngagedRail) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *EngagedRail) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *EngagedRail) GetSymbol() string {
+	if x != nil {
+		return x.Symbol
+	}
+	return ""
+}
+
+func (x *EngagedRail) GetRail() Rail {
+	if x != nil {
+		return x.Rail
+	}
+	return Rail_RAIL_UNSPECIFIED
+}
+
+func (x *EngagedRail) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 // Latencies of one kind, microseconds.
 type Latency struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -152,7 +225,7 @@ type Latency struct {
 
 func (x *Latency) Reset() {
 	*x = Latency{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[1]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -164,7 +237,7 @@ func (x *Latency) String() string {
 func (*Latency) ProtoMessage() {}
 
 func (x *Latency) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[1]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -177,7 +250,7 @@ func (x *Latency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Latency.ProtoReflect.Descriptor instead.
 func (*Latency) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{1}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Latency) GetCount() uint64 {
@@ -221,7 +294,7 @@ type StateCount struct {
 
 func (x *StateCount) Reset() {
 	*x = StateCount{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[2]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -233,7 +306,7 @@ func (x *StateCount) String() string {
 func (*StateCount) ProtoMessage() {}
 
 func (x *StateCount) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[2]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -246,7 +319,7 @@ func (x *StateCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateCount.ProtoReflect.Descriptor instead.
 func (*StateCount) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{2}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *StateCount) GetState() string {
@@ -272,7 +345,7 @@ type GetSystemStatusRequest struct {
 
 func (x *GetSystemStatusRequest) Reset() {
 	*x = GetSystemStatusRequest{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[3]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -284,7 +357,7 @@ func (x *GetSystemStatusRequest) String() string {
 func (*GetSystemStatusRequest) ProtoMessage() {}
 
 func (x *GetSystemStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[3]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -297,7 +370,7 @@ func (x *GetSystemStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSystemStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetSystemStatusRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{3}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{4}
 }
 
 // Response of GetSystemStatus.
@@ -335,13 +408,17 @@ type GetSystemStatusResponse struct {
 	Lockstep bool `protobuf:"varint,15,opt,name=lockstep,proto3" json:"lockstep,omitempty"`
 	// Head of the journal's hash chain, hex.
 	JournalSha256 string `protobuf:"bytes,16,opt,name=journal_sha256,json=journalSha256,proto3" json:"journal_sha256,omitempty"`
+	// Safety rails that are tripped.
+	Rails []*EngagedRail `protobuf:"bytes,17,rep,name=rails,proto3" json:"rails,omitempty"`
+	// Decides and records, and sends nothing to the broker.
+	Shadow        bool `protobuf:"varint,18,opt,name=shadow,proto3" json:"shadow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetSystemStatusResponse) Reset() {
 	*x = GetSystemStatusResponse{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[4]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -353,7 +430,7 @@ func (x *GetSystemStatusResponse) String() string {
 func (*GetSystemStatusResponse) ProtoMessage() {}
 
 func (x *GetSystemStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[4]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -366,7 +443,7 @@ func (x *GetSystemStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSystemStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetSystemStatusResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetSystemStatusResponse) GetVersion() string {
@@ -481,6 +558,20 @@ func (x *GetSystemStatusResponse) GetJournalSha256() string {
 	return ""
 }
 
+func (x *GetSystemStatusResponse) GetRails() []*EngagedRail {
+	if x != nil {
+		return x.Rails
+	}
+	return nil
+}
+
+func (x *GetSystemStatusResponse) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
 // Request of SetTradingState.
 type SetTradingStateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -494,7 +585,7 @@ type SetTradingStateRequest struct {
 
 func (x *SetTradingStateRequest) Reset() {
 	*x = SetTradingStateRequest{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[5]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +597,7 @@ func (x *SetTradingStateRequest) String() string {
 func (*SetTradingStateRequest) ProtoMessage() {}
 
 func (x *SetTradingStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[5]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +610,7 @@ func (x *SetTradingStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTradingStateRequest.ProtoReflect.Descriptor instead.
 func (*SetTradingStateRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SetTradingStateRequest) GetTradingState() TradingState {
@@ -547,7 +638,7 @@ type SetTradingStateResponse struct {
 
 func (x *SetTradingStateResponse) Reset() {
 	*x = SetTradingStateResponse{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[6]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -559,7 +650,7 @@ func (x *SetTradingStateResponse) String() string {
 func (*SetTradingStateResponse) ProtoMessage() {}
 
 func (x *SetTradingStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[6]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -572,7 +663,7 @@ func (x *SetTradingStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTradingStateResponse.ProtoReflect.Descriptor instead.
 func (*SetTradingStateResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SetTradingStateResponse) GetRevision() uint64 {
@@ -592,14 +683,16 @@ type SetKillSwitchRequest struct {
 	// Throw or release.
 	Engaged bool `protobuf:"varint,3,opt,name=engaged,proto3" json:"engaged,omitempty"`
 	// Required. Why; recorded.
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Close the trades of the account or symbol at once; only together with engaged.
+	Flatten       bool `protobuf:"varint,5,opt,name=flatten,proto3" json:"flatten,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetKillSwitchRequest) Reset() {
 	*x = SetKillSwitchRequest{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[7]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +704,7 @@ func (x *SetKillSwitchRequest) String() string {
 func (*SetKillSwitchRequest) ProtoMessage() {}
 
 func (x *SetKillSwitchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[7]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +717,7 @@ func (x *SetKillSwitchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetKillSwitchRequest.ProtoReflect.Descriptor instead.
 func (*SetKillSwitchRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SetKillSwitchRequest) GetScope() KillScope {
@@ -655,6 +748,13 @@ func (x *SetKillSwitchRequest) GetReason() string {
 	return ""
 }
 
+func (x *SetKillSwitchRequest) GetFlatten() bool {
+	if x != nil {
+		return x.Flatten
+	}
+	return false
+}
+
 // Response of SetKillSwitch.
 type SetKillSwitchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -666,7 +766,7 @@ type SetKillSwitchResponse struct {
 
 func (x *SetKillSwitchResponse) Reset() {
 	*x = SetKillSwitchResponse{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[8]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -678,7 +778,7 @@ func (x *SetKillSwitchResponse) String() string {
 func (*SetKillSwitchResponse) ProtoMessage() {}
 
 func (x *SetKillSwitchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[8]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -691,10 +791,129 @@ func (x *SetKillSwitchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetKillSwitchResponse.ProtoReflect.Descriptor instead.
 func (*SetKillSwitchResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SetKillSwitchResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// Request of SetRiskBudget.
+type SetRiskBudgetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// login@server; may be empty where there is exactly one account.
+	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// Required. Position.
+	Ticket uint64 `protobuf:"varint,2,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	// Required. In R, 1 to 10.
+	BudgetR float64 `protobuf:"fixed64,3,opt,name=budget_r,json=budgetR,proto3" json:"budget_r,omitempty"`
+	// Required. Why; recorded.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRiskBudgetRequest) Reset() {
+	*x = SetRiskBudgetRequest{}
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRiskBudgetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRiskBudgetRequest) ProtoMessage() {}
+
+func (x *SetRiskBudgetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRiskBudgetRequest.ProtoReflect.Descriptor instead.
+func (*SetRiskBudgetRequest) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SetRiskBudgetRequest) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *SetRiskBudgetRequest) GetTicket() uint64 {
+	if x != nil {
+		return x.Ticket
+	}
+	return 0
+}
+
+func (x *SetRiskBudgetRequest) GetBudgetR() float64 {
+	if x != nil {
+		return x.BudgetR
+	}
+	return 0
+}
+
+func (x *SetRiskBudgetRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Response of SetRiskBudget.
+type SetRiskBudgetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Revision of the event; of the last one when nothing changed.
+	Revision      uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRiskBudgetResponse) Reset() {
+	*x = SetRiskBudgetResponse{}
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRiskBudgetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRiskBudgetResponse) ProtoMessage() {}
+
+func (x *SetRiskBudgetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRiskBudgetResponse.ProtoReflect.Descriptor instead.
+func (*SetRiskBudgetResponse) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SetRiskBudgetResponse) GetRevision() uint64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -712,7 +931,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[9]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +943,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[9]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +956,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DrainRequest) GetReason() string {
@@ -758,7 +977,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[10]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +989,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[10]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +1002,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DrainResponse) GetRevision() uint64 {
@@ -801,7 +1020,13 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"KillSwitch\x12(\n" +
 	"\x05scope\x18\x01 \x01(\x0e2\x12.dtms.v1.KillScopeR\x05scope\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"d\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x7f\n" +
+	"\vEngagedRail\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tR\taccountId\x12\x16\n" +
+	"\x06symbol\x18\x02 \x01(\tR\x06symbol\x12!\n" +
+	"\x04rail\x18\x03 \x01(\x0e2\r.dtms.v1.RailR\x04rail\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\"d\n" +
 	"\aLatency\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x15\n" +
 	"\x06p50_us\x18\x02 \x01(\x01R\x05p50Us\x12\x15\n" +
@@ -811,7 +1036,7 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"StateCount\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
 	"\x06trades\x18\x02 \x01(\x04R\x06trades\"\x18\n" +
-	"\x16GetSystemStatusRequest\"\xb9\x05\n" +
+	"\x16GetSystemStatusRequest\"\xfd\x05\n" +
 	"\x17GetSystemStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12+\n" +
 	"\x05stage\x18\x02 \x01(\x0e2\x15.dtms.v1.ServiceStageR\x05stage\x12'\n" +
@@ -832,18 +1057,29 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"\vbroker_call\x18\x0e \x01(\v2\x10.dtms.v1.LatencyR\n" +
 	"brokerCall\x12\x1a\n" +
 	"\blockstep\x18\x0f \x01(\bR\blockstep\x12%\n" +
-	"\x0ejournal_sha256\x18\x10 \x01(\tR\rjournalSha256\"l\n" +
+	"\x0ejournal_sha256\x18\x10 \x01(\tR\rjournalSha256\x12*\n" +
+	"\x05rails\x18\x11 \x03(\v2\x14.dtms.v1.EngagedRailR\x05rails\x12\x16\n" +
+	"\x06shadow\x18\x12 \x01(\bR\x06shadow\"l\n" +
 	"\x16SetTradingStateRequest\x12:\n" +
 	"\rtrading_state\x18\x01 \x01(\x0e2\x15.dtms.v1.TradingStateR\ftradingState\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"5\n" +
 	"\x17SetTradingStateResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\x88\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\xa2\x01\n" +
 	"\x14SetKillSwitchRequest\x12(\n" +
 	"\x05scope\x18\x01 \x01(\x0e2\x12.dtms.v1.KillScopeR\x05scope\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x18\n" +
 	"\aengaged\x18\x03 \x01(\bR\aengaged\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"3\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
+	"\aflatten\x18\x05 \x01(\bR\aflatten\"3\n" +
 	"\x15SetKillSwitchResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\x80\x01\n" +
+	"\x14SetRiskBudgetRequest\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tR\taccountId\x12\x16\n" +
+	"\x06ticket\x18\x02 \x01(\x04R\x06ticket\x12\x19\n" +
+	"\bbudget_r\x18\x03 \x01(\x01R\abudgetR\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"3\n" +
+	"\x15SetRiskBudgetResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\"&\n" +
 	"\fDrainRequest\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"+\n" +
@@ -853,11 +1089,12 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"\x19SERVICE_STAGE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18SERVICE_STAGE_RECOVERING\x10\x01\x12\x19\n" +
 	"\x15SERVICE_STAGE_SERVING\x10\x02\x12\x1a\n" +
-	"\x16SERVICE_STAGE_DRAINING\x10\x032\xc2\x02\n" +
+	"\x16SERVICE_STAGE_DRAINING\x10\x032\x92\x03\n" +
 	"\fAdminService\x12T\n" +
 	"\x0fGetSystemStatus\x12\x1f.dtms.v1.GetSystemStatusRequest\x1a .dtms.v1.GetSystemStatusResponse\x12T\n" +
 	"\x0fSetTradingState\x12\x1f.dtms.v1.SetTradingStateRequest\x1a .dtms.v1.SetTradingStateResponse\x12N\n" +
-	"\rSetKillSwitch\x12\x1d.dtms.v1.SetKillSwitchRequest\x1a\x1e.dtms.v1.SetKillSwitchResponse\x126\n" +
+	"\rSetKillSwitch\x12\x1d.dtms.v1.SetKillSwitchRequest\x1a\x1e.dtms.v1.SetKillSwitchResponse\x12N\n" +
+	"\rSetRiskBudget\x12\x1d.dtms.v1.SetRiskBudgetRequest\x1a\x1e.dtms.v1.SetRiskBudgetResponse\x126\n" +
 	"\x05Drain\x12\x15.dtms.v1.DrainRequest\x1a\x16.dtms.v1.DrainResponseB\x81\x01\n" +
 	"\vcom.dtms.v1B\x11AdminServiceProtoP\x01Z\"dtms/clients/go/gen/dtms/v1;dtmsv1\xa2\x02\x03DXX\xaa\x02\aDtms.V1\xca\x02\aDtms\\V1\xe2\x02\x13Dtms\\V1\\GPBMetadata\xea\x02\bDtms::V1b\x06proto3"
 
@@ -874,47 +1111,55 @@ func file_dtms_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_dtms_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_dtms_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_dtms_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_dtms_v1_admin_service_proto_goTypes = []any{
 	(ServiceStage)(0),               // 0: dtms.v1.ServiceStage
 	(*KillSwitch)(nil),              // 1: dtms.v1.KillSwitch
-	(*Latency)(nil),                 // 2: dtms.v1.Latency
-	(*StateCount)(nil),              // 3: dtms.v1.StateCount
-	(*GetSystemStatusRequest)(nil),  // 4: dtms.v1.GetSystemStatusRequest
-	(*GetSystemStatusResponse)(nil), // 5: dtms.v1.GetSystemStatusResponse
-	(*SetTradingStateRequest)(nil),  // 6: dtms.v1.SetTradingStateRequest
-	(*SetTradingStateResponse)(nil), // 7: dtms.v1.SetTradingStateResponse
-	(*SetKillSwitchRequest)(nil),    // 8: dtms.v1.SetKillSwitchRequest
-	(*SetKillSwitchResponse)(nil),   // 9: dtms.v1.SetKillSwitchResponse
-	(*DrainRequest)(nil),            // 10: dtms.v1.DrainRequest
-	(*DrainResponse)(nil),           // 11: dtms.v1.DrainResponse
-	(KillScope)(0),                  // 12: dtms.v1.KillScope
-	(TradingState)(0),               // 13: dtms.v1.TradingState
+	(*EngagedRail)(nil),             // 2: dtms.v1.EngagedRail
+	(*Latency)(nil),                 // 3: dtms.v1.Latency
+	(*StateCount)(nil),              // 4: dtms.v1.StateCount
+	(*GetSystemStatusRequest)(nil),  // 5: dtms.v1.GetSystemStatusRequest
+	(*GetSystemStatusResponse)(nil), // 6: dtms.v1.GetSystemStatusResponse
+	(*SetTradingStateRequest)(nil),  // 7: dtms.v1.SetTradingStateRequest
+	(*SetTradingStateResponse)(nil), // 8: dtms.v1.SetTradingStateResponse
+	(*SetKillSwitchRequest)(nil),    // 9: dtms.v1.SetKillSwitchRequest
+	(*SetKillSwitchResponse)(nil),   // 10: dtms.v1.SetKillSwitchResponse
+	(*SetRiskBudgetRequest)(nil),    // 11: dtms.v1.SetRiskBudgetRequest
+	(*SetRiskBudgetResponse)(nil),   // 12: dtms.v1.SetRiskBudgetResponse
+	(*DrainRequest)(nil),            // 13: dtms.v1.DrainRequest
+	(*DrainResponse)(nil),           // 14: dtms.v1.DrainResponse
+	(KillScope)(0),                  // 15: dtms.v1.KillScope
+	(Rail)(0),                       // 16: dtms.v1.Rail
+	(TradingState)(0),               // 17: dtms.v1.TradingState
 }
 var file_dtms_v1_admin_service_proto_depIdxs = []int32{
-	12, // 0: dtms.v1.KillSwitch.scope:type_name -> dtms.v1.KillScope
-	0,  // 1: dtms.v1.GetSystemStatusResponse.stage:type_name -> dtms.v1.ServiceStage
-	13, // 2: dtms.v1.GetSystemStatusResponse.trading_state:type_name -> dtms.v1.TradingState
-	1,  // 3: dtms.v1.GetSystemStatusResponse.kill_switches:type_name -> dtms.v1.KillSwitch
-	3,  // 4: dtms.v1.GetSystemStatusResponse.states:type_name -> dtms.v1.StateCount
-	2,  // 5: dtms.v1.GetSystemStatusResponse.tick_to_decision:type_name -> dtms.v1.Latency
-	2,  // 6: dtms.v1.GetSystemStatusResponse.tick_to_durable:type_name -> dtms.v1.Latency
-	2,  // 7: dtms.v1.GetSystemStatusResponse.broker_call:type_name -> dtms.v1.Latency
-	13, // 8: dtms.v1.SetTradingStateRequest.trading_state:type_name -> dtms.v1.TradingState
-	12, // 9: dtms.v1.SetKillSwitchRequest.scope:type_name -> dtms.v1.KillScope
-	4,  // 10: dtms.v1.AdminService.GetSystemStatus:input_type -> dtms.v1.GetSystemStatusRequest
-	6,  // 11: dtms.v1.AdminService.SetTradingState:input_type -> dtms.v1.SetTradingStateRequest
-	8,  // 12: dtms.v1.AdminService.SetKillSwitch:input_type -> dtms.v1.SetKillSwitchRequest
-	10, // 13: dtms.v1.AdminService.Drain:input_type -> dtms.v1.DrainRequest
-	5,  // 14: dtms.v1.AdminService.GetSystemStatus:output_type -> dtms.v1.GetSystemStatusResponse
-	7,  // 15: dtms.v1.AdminService.SetTradingState:output_type -> dtms.v1.SetTradingStateResponse
-	9,  // 16: dtms.v1.AdminService.SetKillSwitch:output_type -> dtms.v1.SetKillSwitchResponse
-	11, // 17: dtms.v1.AdminService.Drain:output_type -> dtms.v1.DrainResponse
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	15, // 0: dtms.v1.KillSwitch.scope:type_name -> dtms.v1.KillScope
+	16, // 1: dtms.v1.EngagedRail.rail:type_name -> dtms.v1.Rail
+	0,  // 2: dtms.v1.GetSystemStatusResponse.stage:type_name -> dtms.v1.ServiceStage
+	17, // 3: dtms.v1.GetSystemStatusResponse.trading_state:type_name -> dtms.v1.TradingState
+	1,  // 4: dtms.v1.GetSystemStatusResponse.kill_switches:type_name -> dtms.v1.KillSwitch
+	4,  // 5: dtms.v1.GetSystemStatusResponse.states:type_name -> dtms.v1.StateCount
+	3,  // 6: dtms.v1.GetSystemStatusResponse.tick_to_decision:type_name -> dtms.v1.Latency
+	3,  // 7: dtms.v1.GetSystemStatusResponse.tick_to_durable:type_name -> dtms.v1.Latency
+	3,  // 8: dtms.v1.GetSystemStatusResponse.broker_call:type_name -> dtms.v1.Latency
+	2,  // 9: dtms.v1.GetSystemStatusResponse.rails:type_name -> dtms.v1.EngagedRail
+	17, // 10: dtms.v1.SetTradingStateRequest.trading_state:type_name -> dtms.v1.TradingState
+	15, // 11: dtms.v1.SetKillSwitchRequest.scope:type_name -> dtms.v1.KillScope
+	5,  // 12: dtms.v1.AdminService.GetSystemStatus:input_type -> dtms.v1.GetSystemStatusRequest
+	7,  // 13: dtms.v1.AdminService.SetTradingState:input_type -> dtms.v1.SetTradingStateRequest
+	9,  // 14: dtms.v1.AdminService.SetKillSwitch:input_type -> dtms.v1.SetKillSwitchRequest
+	11, // 15: dtms.v1.AdminService.SetRiskBudget:input_type -> dtms.v1.SetRiskBudgetRequest
+	13, // 16: dtms.v1.AdminService.Drain:input_type -> dtms.v1.DrainRequest
+	6,  // 17: dtms.v1.AdminService.GetSystemStatus:output_type -> dtms.v1.GetSystemStatusResponse
+	8,  // 18: dtms.v1.AdminService.SetTradingState:output_type -> dtms.v1.SetTradingStateResponse
+	10, // 19: dtms.v1.AdminService.SetKillSwitch:output_type -> dtms.v1.SetKillSwitchResponse
+	12, // 20: dtms.v1.AdminService.SetRiskBudget:output_type -> dtms.v1.SetRiskBudgetResponse
+	14, // 21: dtms.v1.AdminService.Drain:output_type -> dtms.v1.DrainResponse
+	17, // [17:22] is the sub-list for method output_type
+	12, // [12:17] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_admin_service_proto_init() }
@@ -929,7 +1174,7 @@ func file_dtms_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dtms_v1_admin_service_proto_rawDesc), len(file_dtms_v1_admin_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

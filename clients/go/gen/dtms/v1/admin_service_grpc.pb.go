@@ -24,6 +24,7 @@ const (
 	AdminService_GetSystemStatus_FullMethodName = "/dtms.v1.AdminService/GetSystemStatus"
 	AdminService_SetTradingState_FullMethodName = "/dtms.v1.AdminService/SetTradingState"
 	AdminService_SetKillSwitch_FullMethodName   = "/dtms.v1.AdminService/SetKillSwitch"
+	AdminService_SetRiskBudget_FullMethodName   = "/dtms.v1.AdminService/SetRiskBudget"
 	AdminService_Drain_FullMethodName           = "/dtms.v1.AdminService/Drain"
 )
 
@@ -39,6 +40,8 @@ type AdminServiceClient interface {
 	SetTradingState(ctx context.Context, in *SetTradingStateRequest, opts ...grpc.CallOption) (*SetTradingStateResponse, error)
 	// Stops managers by account, symbol or name, or releases them.
 	SetKillSwitch(ctx context.Context, in *SetKillSwitchRequest, opts ...grpc.CallOption) (*SetKillSwitchResponse, error)
+	// Sets how much the stops of a trade and its legs may lose together, in R.
+	SetRiskBudget(ctx context.Context, in *SetRiskBudgetRequest, opts ...grpc.CallOption) (*SetRiskBudgetResponse, error)
 	// Ends the service in good order: streams are told where to resume, what is in flight is finished.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
 }
@@ -81,6 +84,16 @@ func (c *adminServiceClient) SetKillSwitch(ctx context.Context, in *SetKillSwitc
 	return out, nil
 }
 
+func (c *adminServiceClient) SetRiskBudget(ctx context.Context, in *SetRiskBudgetRequest, opts ...grpc.CallOption) (*SetRiskBudgetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetRiskBudgetResponse)
+	err := c.cc.Invoke(ctx, AdminService_SetRiskBudget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DrainResponse)
@@ -103,6 +116,8 @@ type AdminServiceServer interface {
 	SetTradingState(context.Context, *SetTradingStateRequest) (*SetTradingStateResponse, error)
 	// Stops managers by account, symbol or name, or releases them.
 	SetKillSwitch(context.Context, *SetKillSwitchRequest) (*SetKillSwitchResponse, error)
+	// Sets how much the stops of a trade and its legs may lose together, in R.
+	SetRiskBudget(context.Context, *SetRiskBudgetRequest) (*SetRiskBudgetResponse, error)
 	// Ends the service in good order: streams are told where to resume, what is in flight is finished.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
@@ -123,6 +138,9 @@ func (UnimplementedAdminServiceServer) SetTradingState(context.Context, *SetTrad
 }
 func (UnimplementedAdminServiceServer) SetKillSwitch(context.Context, *SetKillSwitchRequest) (*SetKillSwitchResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetKillSwitch not implemented")
+}
+func (UnimplementedAdminServiceServer) SetRiskBudget(context.Context, *SetRiskBudgetRequest) (*SetRiskBudgetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetRiskBudget not implemented")
 }
 func (UnimplementedAdminServiceServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
@@ -202,6 +220,24 @@ func _AdminService_SetKillSwitch_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_SetRiskBudget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetRiskBudgetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).SetRiskBudget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_SetRiskBudget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).SetRiskBudget(ctx, req.(*SetRiskBudgetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_Drain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DrainRequest)
 	if err := dec(in); err != nil {
@@ -238,6 +274,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetKillSwitch",
 			Handler:    _AdminService_SetKillSwitch_Handler,
+		},
+		{
+			MethodName: "SetRiskBudget",
+			Handler:    _AdminService_SetRiskBudget_Handler,
 		},
 		{
 			MethodName: "Drain",

@@ -545,6 +545,116 @@ func (x *ProposeResponse) GetOutcome() *Outcome {
 	return nil
 }
 
+// Request of SetMemo.
+type SetMemoRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// login@server; may be empty where there is exactly one account.
+	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// Required. Position.
+	Ticket uint64 `protobuf:"varint,2,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	// The memo, at most 2048 characters; empty takes it away.
+	Memo          string `protobuf:"bytes,3,opt,name=memo,proto3" json:"memo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetMemoRequest) Reset() {
+	*x = SetMemoRequest{}
+	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetMemoRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetMemoRequest) ProtoMessage() {}
+
+func (x *SetMemoRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetMemoRequest.ProtoReflect.Descriptor instead.
+func (*SetMemoRequest) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_arbitration_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SetMemoRequest) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *SetMemoRequest) GetTicket() uint64 {
+	if x != nil {
+		return x.Ticket
+	}
+	return 0
+}
+
+func (x *SetMemoRequest) GetMemo() string {
+	if x != nil {
+		return x.Memo
+	}
+	return ""
+}
+
+// Response of SetMemo.
+type SetMemoResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Revision of the event; of the last one when nothing changed.
+	Revision      uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetMemoResponse) Reset() {
+	*x = SetMemoResponse{}
+	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetMemoResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetMemoResponse) ProtoMessage() {}
+
+func (x *SetMemoResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetMemoResponse.ProtoReflect.Descriptor instead.
+func (*SetMemoResponse) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_arbitration_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SetMemoResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // Request of Explain: by one of the keys.
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -564,7 +674,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[9]
+	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +686,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[9]
+	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +699,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_arbitration_service_proto_rawDescGZIP(), []int{9}
+	return file_dtms_v1_arbitration_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExplainRequest) GetKey() isExplainRequest_Key {
@@ -668,14 +778,18 @@ type ExplainResponse struct {
 	// The decision, where one is behind it.
 	Decision *Decision `protobuf:"bytes,3,opt,name=decision,proto3" json:"decision,omitempty"`
 	// The event asked for, and those that belong to it: decision, intent, outcomes, in order.
-	Events        []*Event `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
+	Events []*Event `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
+	// Who prevailed: the manager of a grant, or the one that a denial gave way to; empty where nobody stood against it.
+	Winner string `protobuf:"bytes,5,opt,name=winner,proto3" json:"winner,omitempty"`
+	// Who lost by it: the manager that was denied, those denied while a grant was at the broker, a displaced owner.
+	Losers        []*Loser `protobuf:"bytes,6,rep,name=losers,proto3" json:"losers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[10]
+	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +801,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[10]
+	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +814,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_arbitration_service_proto_rawDescGZIP(), []int{10}
+	return file_dtms_v1_arbitration_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExplainResponse) GetSummary() string {
@@ -731,6 +845,84 @@ func (x *ExplainResponse) GetEvents() []*Event {
 	return nil
 }
 
+func (x *ExplainResponse) GetWinner() string {
+	if x != nil {
+		return x.Winner
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetLosers() []*Loser {
+	if x != nil {
+		return x.Losers
+	}
+	return nil
+}
+
+// A manager that did not get what it asked for, or lost what it had.
+type Loser struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The manager.
+	Manager string `protobuf:"bytes,1,opt,name=manager,proto3" json:"manager,omitempty"`
+	// Its decision; 0 where it lost the trade, not a decision.
+	DecisionId uint64 `protobuf:"varint,2,opt,name=decision_id,json=decisionId,proto3" json:"decision_id,omitempty"`
+	// Why, in words.
+	Why           string `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Loser) Reset() {
+	*x = Loser{}
+	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Loser) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Loser) ProtoMessage() {}
+
+func (x *Loser) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Loser.ProtoReflect.Descriptor instead.
+func (*Loser) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_arbitration_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Loser) GetManager() string {
+	if x != nil {
+		return x.Manager
+	}
+	return ""
+}
+
+func (x *Loser) GetDecisionId() uint64 {
+	if x != nil {
+		return x.DecisionId
+	}
+	return 0
+}
+
+func (x *Loser) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 // Request of ListDecisions.
 type ListDecisionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -754,7 +946,7 @@ type ListDecisionsRequest struct {
 
 func (x *ListDecisionsRequest) Reset() {
 	*x = ListDecisionsRequest{}
-	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[11]
+	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +958,7 @@ func (x *ListDecisionsRequest) String() string {
 func (*ListDecisionsRequest) ProtoMessage() {}
 
 func (x *ListDecisionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[11]
+	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +971,7 @@ func (x *ListDecisionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecisionsRequest.ProtoReflect.Descriptor instead.
 func (*ListDecisionsRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_arbitration_service_proto_rawDescGZIP(), []int{11}
+	return file_dtms_v1_arbitration_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListDecisionsRequest) GetAccountId() string {
@@ -844,7 +1036,7 @@ type ListDecisionsResponse struct {
 
 func (x *ListDecisionsResponse) Reset() {
 	*x = ListDecisionsResponse{}
-	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[12]
+	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +1048,7 @@ func (x *ListDecisionsResponse) String() string {
 func (*ListDecisionsResponse) ProtoMessage() {}
 
 func (x *ListDecisionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[12]
+	mi := &file_dtms_v1_arbitration_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +1061,7 @@ func (x *ListDecisionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecisionsResponse.ProtoReflect.Descriptor instead.
 func (*ListDecisionsResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_arbitration_service_proto_rawDescGZIP(), []int{12}
+	return file_dtms_v1_arbitration_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListDecisionsResponse) GetDecisions() []*Decision {
@@ -926,7 +1118,14 @@ const file_dtms_v1_arbitration_service_proto_rawDesc = "" +
 	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"l\n" +
 	"\x0fProposeResponse\x12-\n" +
 	"\bdecision\x18\x01 \x01(\v2\x11.dtms.v1.DecisionR\bdecision\x12*\n" +
-	"\aoutcome\x18\x02 \x01(\v2\x10.dtms.v1.OutcomeR\aoutcome\"\x93\x01\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x10.dtms.v1.OutcomeR\aoutcome\"[\n" +
+	"\x0eSetMemoRequest\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tR\taccountId\x12\x16\n" +
+	"\x06ticket\x18\x02 \x01(\x04R\x06ticket\x12\x12\n" +
+	"\x04memo\x18\x03 \x01(\tR\x04memo\"-\n" +
+	"\x0fSetMemoResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\x93\x01\n" +
 	"\x0eExplainRequest\x12!\n" +
 	"\vdecision_id\x18\x01 \x01(\x04H\x00R\n" +
 	"decisionId\x12\x1f\n" +
@@ -934,12 +1133,19 @@ const file_dtms_v1_arbitration_service_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tH\x00R\trequestId\x12\x1c\n" +
 	"\brevision\x18\x03 \x01(\x04H\x00R\brevision\x12\x18\n" +
 	"\amanager\x18\x04 \x01(\tR\amanagerB\x05\n" +
-	"\x03key\"\x96\x01\n" +
+	"\x03key\"\xd6\x01\n" +
 	"\x0fExplainResponse\x12\x18\n" +
 	"\asummary\x18\x01 \x01(\tR\asummary\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12-\n" +
 	"\bdecision\x18\x03 \x01(\v2\x11.dtms.v1.DecisionR\bdecision\x12&\n" +
-	"\x06events\x18\x04 \x03(\v2\x0e.dtms.v1.EventR\x06events\"\xf1\x01\n" +
+	"\x06events\x18\x04 \x03(\v2\x0e.dtms.v1.EventR\x06events\x12\x16\n" +
+	"\x06winner\x18\x05 \x01(\tR\x06winner\x12&\n" +
+	"\x06losers\x18\x06 \x03(\v2\x0e.dtms.v1.LoserR\x06losers\"T\n" +
+	"\x05Loser\x12\x18\n" +
+	"\amanager\x18\x01 \x01(\tR\amanager\x12\x1f\n" +
+	"\vdecision_id\x18\x02 \x01(\x04R\n" +
+	"decisionId\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"\xf1\x01\n" +
 	"\x14ListDecisionsRequest\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x16\n" +
@@ -953,13 +1159,14 @@ const file_dtms_v1_arbitration_service_proto_rawDesc = "" +
 	"page_token\x18\a \x01(\tR\tpageToken\"p\n" +
 	"\x15ListDecisionsResponse\x12/\n" +
 	"\tdecisions\x18\x01 \x03(\v2\x11.dtms.v1.DecisionR\tdecisions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xe5\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xa3\x04\n" +
 	"\x12ArbitrationService\x12W\n" +
 	"\x10AcquireOwnership\x12 .dtms.v1.AcquireOwnershipRequest\x1a!.dtms.v1.AcquireOwnershipResponse\x12Q\n" +
 	"\x0eRenewOwnership\x12\x1e.dtms.v1.RenewOwnershipRequest\x1a\x1f.dtms.v1.RenewOwnershipResponse\x12W\n" +
 	"\x10ReleaseOwnership\x12 .dtms.v1.ReleaseOwnershipRequest\x1a!.dtms.v1.ReleaseOwnershipResponse\x12<\n" +
 	"\aPropose\x12\x17.dtms.v1.ProposeRequest\x1a\x18.dtms.v1.ProposeResponse\x12<\n" +
-	"\aExplain\x12\x17.dtms.v1.ExplainRequest\x1a\x18.dtms.v1.ExplainResponse\x12N\n" +
+	"\aExplain\x12\x17.dtms.v1.ExplainRequest\x1a\x18.dtms.v1.ExplainResponse\x12<\n" +
+	"\aSetMemo\x12\x17.dtms.v1.SetMemoRequest\x1a\x18.dtms.v1.SetMemoResponse\x12N\n" +
 	"\rListDecisions\x12\x1d.dtms.v1.ListDecisionsRequest\x1a\x1e.dtms.v1.ListDecisionsResponseB\x87\x01\n" +
 	"\vcom.dtms.v1B\x17ArbitrationServiceProtoP\x01Z\"dtms/clients/go/gen/dtms/v1;dtmsv1\xa2\x02\x03DXX\xaa\x02\aDtms.V1\xca\x02\aDtms\\V1\xe2\x02\x13Dtms\\V1\\GPBMetadata\xea\x02\bDtms::V1b\x06proto3"
 
@@ -975,7 +1182,7 @@ func file_dtms_v1_arbitration_service_proto_rawDescGZIP() []byte {
 	return file_dtms_v1_arbitration_service_proto_rawDescData
 }
 
-var file_dtms_v1_arbitration_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_dtms_v1_arbitration_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_dtms_v1_arbitration_service_proto_goTypes = []any{
 	(*Grant)(nil),                    // 0: dtms.v1.Grant
 	(*AcquireOwnershipRequest)(nil),  // 1: dtms.v1.AcquireOwnershipRequest
@@ -986,49 +1193,55 @@ var file_dtms_v1_arbitration_service_proto_goTypes = []any{
 	(*ReleaseOwnershipResponse)(nil), // 6: dtms.v1.ReleaseOwnershipResponse
 	(*ProposeRequest)(nil),           // 7: dtms.v1.ProposeRequest
 	(*ProposeResponse)(nil),          // 8: dtms.v1.ProposeResponse
-	(*ExplainRequest)(nil),           // 9: dtms.v1.ExplainRequest
-	(*ExplainResponse)(nil),          // 10: dtms.v1.ExplainResponse
-	(*ListDecisionsRequest)(nil),     // 11: dtms.v1.ListDecisionsRequest
-	(*ListDecisionsResponse)(nil),    // 12: dtms.v1.ListDecisionsResponse
-	(DenialCode)(0),                  // 13: dtms.v1.DenialCode
-	(*Ownership)(nil),                // 14: dtms.v1.Ownership
-	(*Action)(nil),                   // 15: dtms.v1.Action
-	(*Decision)(nil),                 // 16: dtms.v1.Decision
-	(*Outcome)(nil),                  // 17: dtms.v1.Outcome
-	(*Event)(nil),                    // 18: dtms.v1.Event
+	(*SetMemoRequest)(nil),           // 9: dtms.v1.SetMemoRequest
+	(*SetMemoResponse)(nil),          // 10: dtms.v1.SetMemoResponse
+	(*ExplainRequest)(nil),           // 11: dtms.v1.ExplainRequest
+	(*ExplainResponse)(nil),          // 12: dtms.v1.ExplainResponse
+	(*Loser)(nil),                    // 13: dtms.v1.Loser
+	(*ListDecisionsRequest)(nil),     // 14: dtms.v1.ListDecisionsRequest
+	(*ListDecisionsResponse)(nil),    // 15: dtms.v1.ListDecisionsResponse
+	(DenialCode)(0),                  // 16: dtms.v1.DenialCode
+	(*Ownership)(nil),                // 17: dtms.v1.Ownership
+	(*Action)(nil),                   // 18: dtms.v1.Action
+	(*Decision)(nil),                 // 19: dtms.v1.Decision
+	(*Outcome)(nil),                  // 20: dtms.v1.Outcome
+	(*Event)(nil),                    // 21: dtms.v1.Event
 }
 var file_dtms_v1_arbitration_service_proto_depIdxs = []int32{
-	13, // 0: dtms.v1.AcquireOwnershipResponse.denial:type_name -> dtms.v1.DenialCode
-	14, // 1: dtms.v1.AcquireOwnershipResponse.ownership:type_name -> dtms.v1.Ownership
+	16, // 0: dtms.v1.AcquireOwnershipResponse.denial:type_name -> dtms.v1.DenialCode
+	17, // 1: dtms.v1.AcquireOwnershipResponse.ownership:type_name -> dtms.v1.Ownership
 	0,  // 2: dtms.v1.RenewOwnershipRequest.grants:type_name -> dtms.v1.Grant
-	14, // 3: dtms.v1.RenewOwnershipResponse.renewed:type_name -> dtms.v1.Ownership
+	17, // 3: dtms.v1.RenewOwnershipResponse.renewed:type_name -> dtms.v1.Ownership
 	0,  // 4: dtms.v1.RenewOwnershipResponse.lost:type_name -> dtms.v1.Grant
 	0,  // 5: dtms.v1.ReleaseOwnershipRequest.grant:type_name -> dtms.v1.Grant
-	14, // 6: dtms.v1.ReleaseOwnershipResponse.ownership:type_name -> dtms.v1.Ownership
-	15, // 7: dtms.v1.ProposeRequest.action:type_name -> dtms.v1.Action
-	16, // 8: dtms.v1.ProposeResponse.decision:type_name -> dtms.v1.Decision
-	17, // 9: dtms.v1.ProposeResponse.outcome:type_name -> dtms.v1.Outcome
-	16, // 10: dtms.v1.ExplainResponse.decision:type_name -> dtms.v1.Decision
-	18, // 11: dtms.v1.ExplainResponse.events:type_name -> dtms.v1.Event
-	13, // 12: dtms.v1.ListDecisionsRequest.denial:type_name -> dtms.v1.DenialCode
-	16, // 13: dtms.v1.ListDecisionsResponse.decisions:type_name -> dtms.v1.Decision
-	1,  // 14: dtms.v1.ArbitrationService.AcquireOwnership:input_type -> dtms.v1.AcquireOwnershipRequest
-	3,  // 15: dtms.v1.ArbitrationService.RenewOwnership:input_type -> dtms.v1.RenewOwnershipRequest
-	5,  // 16: dtms.v1.ArbitrationService.ReleaseOwnership:input_type -> dtms.v1.ReleaseOwnershipRequest
-	7,  // 17: dtms.v1.ArbitrationService.Propose:input_type -> dtms.v1.ProposeRequest
-	9,  // 18: dtms.v1.ArbitrationService.Explain:input_type -> dtms.v1.ExplainRequest
-	11, // 19: dtms.v1.ArbitrationService.ListDecisions:input_type -> dtms.v1.ListDecisionsRequest
-	2,  // 20: dtms.v1.ArbitrationService.AcquireOwnership:output_type -> dtms.v1.AcquireOwnershipResponse
-	4,  // 21: dtms.v1.ArbitrationService.RenewOwnership:output_type -> dtms.v1.RenewOwnershipResponse
-	6,  // 22: dtms.v1.ArbitrationService.ReleaseOwnership:output_type -> dtms.v1.ReleaseOwnershipResponse
-	8,  // 23: dtms.v1.ArbitrationService.Propose:output_type -> dtms.v1.ProposeResponse
-	10, // 24: dtms.v1.ArbitrationService.Explain:output_type -> dtms.v1.ExplainResponse
-	12, // 25: dtms.v1.ArbitrationService.ListDecisions:output_type -> dtms.v1.ListDecisionsResponse
-	20, // [20:26] is the sub-list for method output_type
-	14, // [14:20] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	17, // 6: dtms.v1.ReleaseOwnershipResponse.ownership:type_name -> dtms.v1.Ownership
+	18, // 7: dtms.v1.ProposeRequest.action:type_name -> dtms.v1.Action
+	19, // 8: dtms.v1.ProposeResponse.decision:type_name -> dtms.v1.Decision
+	20, // 9: dtms.v1.ProposeResponse.outcome:type_name -> dtms.v1.Outcome
+	19, // 10: dtms.v1.ExplainResponse.decision:type_name -> dtms.v1.Decision
+	21, // 11: dtms.v1.ExplainResponse.events:type_name -> dtms.v1.Event
+	13, // 12: dtms.v1.ExplainResponse.losers:type_name -> dtms.v1.Loser
+	16, // 13: dtms.v1.ListDecisionsRequest.denial:type_name -> dtms.v1.DenialCode
+	19, // 14: dtms.v1.ListDecisionsResponse.decisions:type_name -> dtms.v1.Decision
+	1,  // 15: dtms.v1.ArbitrationService.AcquireOwnership:input_type -> dtms.v1.AcquireOwnershipRequest
+	3,  // 16: dtms.v1.ArbitrationService.RenewOwnership:input_type -> dtms.v1.RenewOwnershipRequest
+	5,  // 17: dtms.v1.ArbitrationService.ReleaseOwnership:input_type -> dtms.v1.ReleaseOwnershipRequest
+	7,  // 18: dtms.v1.ArbitrationService.Propose:input_type -> dtms.v1.ProposeRequest
+	11, // 19: dtms.v1.ArbitrationService.Explain:input_type -> dtms.v1.ExplainRequest
+	9,  // 20: dtms.v1.ArbitrationService.SetMemo:input_type -> dtms.v1.SetMemoRequest
+	14, // 21: dtms.v1.ArbitrationService.ListDecisions:input_type -> dtms.v1.ListDecisionsRequest
+	2,  // 22: dtms.v1.ArbitrationService.AcquireOwnership:output_type -> dtms.v1.AcquireOwnershipResponse
+	4,  // 23: dtms.v1.ArbitrationService.RenewOwnership:output_type -> dtms.v1.RenewOwnershipResponse
+	6,  // 24: dtms.v1.ArbitrationService.ReleaseOwnership:output_type -> dtms.v1.ReleaseOwnershipResponse
+	8,  // 25: dtms.v1.ArbitrationService.Propose:output_type -> dtms.v1.ProposeResponse
+	12, // 26: dtms.v1.ArbitrationService.Explain:output_type -> dtms.v1.ExplainResponse
+	10, // 27: dtms.v1.ArbitrationService.SetMemo:output_type -> dtms.v1.SetMemoResponse
+	15, // 28: dtms.v1.ArbitrationService.ListDecisions:output_type -> dtms.v1.ListDecisionsResponse
+	22, // [22:29] is the sub-list for method output_type
+	15, // [15:22] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_arbitration_service_proto_init() }
@@ -1039,7 +1252,7 @@ func file_dtms_v1_arbitration_service_proto_init() {
 	file_dtms_v1_action_proto_init()
 	file_dtms_v1_event_proto_init()
 	file_dtms_v1_ownership_proto_init()
-	file_dtms_v1_arbitration_service_proto_msgTypes[9].OneofWrappers = []any{
+	file_dtms_v1_arbitration_service_proto_msgTypes[11].OneofWrappers = []any{
 		(*ExplainRequest_DecisionId)(nil),
 		(*ExplainRequest_RequestId)(nil),
 		(*ExplainRequest_Revision)(nil),
@@ -1050,7 +1263,7 @@ func file_dtms_v1_arbitration_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dtms_v1_arbitration_service_proto_rawDesc), len(file_dtms_v1_arbitration_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

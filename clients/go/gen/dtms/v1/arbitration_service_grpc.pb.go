@@ -26,6 +26,7 @@ const (
 	ArbitrationService_ReleaseOwnership_FullMethodName = "/dtms.v1.ArbitrationService/ReleaseOwnership"
 	ArbitrationService_Propose_FullMethodName          = "/dtms.v1.ArbitrationService/Propose"
 	ArbitrationService_Explain_FullMethodName          = "/dtms.v1.ArbitrationService/Explain"
+	ArbitrationService_SetMemo_FullMethodName          = "/dtms.v1.ArbitrationService/SetMemo"
 	ArbitrationService_ListDecisions_FullMethodName    = "/dtms.v1.ArbitrationService/ListDecisions"
 )
 
@@ -46,6 +47,8 @@ type ArbitrationServiceClient interface {
 	Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error)
 	// Why a proposal was decided as it was, or what led to an event.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// Leaves a memo on a trade, for the caller to find again: see ManagerRecord. The same memo again changes nothing.
+	SetMemo(ctx context.Context, in *SetMemoRequest, opts ...grpc.CallOption) (*SetMemoResponse, error)
 	// Decisions, newest first.
 	ListDecisions(ctx context.Context, in *ListDecisionsRequest, opts ...grpc.CallOption) (*ListDecisionsResponse, error)
 }
@@ -108,6 +111,16 @@ func (c *arbitrationServiceClient) Explain(ctx context.Context, in *ExplainReque
 	return out, nil
 }
 
+func (c *arbitrationServiceClient) SetMemo(ctx context.Context, in *SetMemoRequest, opts ...grpc.CallOption) (*SetMemoResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetMemoResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_SetMemo_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *arbitrationServiceClient) ListDecisions(ctx context.Context, in *ListDecisionsRequest, opts ...grpc.CallOption) (*ListDecisionsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListDecisionsResponse)
@@ -135,6 +148,8 @@ type ArbitrationServiceServer interface {
 	Propose(context.Context, *ProposeRequest) (*ProposeResponse, error)
 	// Why a proposal was decided as it was, or what led to an event.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// Leaves a memo on a trade, for the caller to find again: see ManagerRecord. The same memo again changes nothing.
+	SetMemo(context.Context, *SetMemoRequest) (*SetMemoResponse, error)
 	// Decisions, newest first.
 	ListDecisions(context.Context, *ListDecisionsRequest) (*ListDecisionsResponse, error)
 	mustEmbedUnimplementedArbitrationServiceServer()
@@ -161,6 +176,9 @@ func (UnimplementedArbitrationServiceServer) Propose(context.Context, *ProposeRe
 }
 func (UnimplementedArbitrationServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedArbitrationServiceServer) SetMemo(context.Context, *SetMemoRequest) (*SetMemoResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetMemo not implemented")
 }
 func (UnimplementedArbitrationServiceServer) ListDecisions(context.Context, *ListDecisionsRequest) (*ListDecisionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDecisions not implemented")
@@ -276,6 +294,24 @@ func _ArbitrationService_Explain_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ArbitrationService_SetMemo_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetMemoRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).SetMemo(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_SetMemo_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).SetMemo(ctx, req.(*SetMemoRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ArbitrationService_ListDecisions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListDecisionsRequest)
 	if err := dec(in); err != nil {
@@ -320,6 +356,10 @@ var ArbitrationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _ArbitrationService_Explain_Handler,
+		},
+		{
+			MethodName: "SetMemo",
+			Handler:    _ArbitrationService_SetMemo_Handler,
 		},
 		{
 			MethodName: "ListDecisions",

@@ -474,6 +474,128 @@ func (TradingState) EnumDescriptor() ([]byte, []int) {
 	return file_dtms_v1_event_proto_rawDescGZIP(), []int{6}
 }
 
+// A safety rail: while it is tripped, nothing that adds risk is allowed.
+type Rail int32
+
+const (
+	// Unknown.
+	Rail_RAIL_UNSPECIFIED Rail = 0
+	// Loss of the day against the equity at its start.
+	Rail_RAIL_DAILY_LOSS Rail = 1
+	// Loss of the hour against the equity at its start.
+	Rail_RAIL_HOURLY_LOSS Rail = 2
+	// Losing stops in a row.
+	Rail_RAIL_CONSECUTIVE_STOPS Rail = 3
+	// News about a currency of the symbol.
+	Rail_RAIL_NEWS Rail = 4
+	// Spread against its median.
+	Rail_RAIL_SPREAD Rail = 5
+	// No fresh price.
+	Rail_RAIL_STALE_DATA Rail = 6
+)
+
+// Enum value maps for Rail.
+var (
+	Rail_name = map[int32]string{
+		0: "RAIL_UNSPECIFIED",
+		1: "RAIL_DAILY_LOSS",
+		2: "RAIL_HOURLY_LOSS",
+		3: "RAIL_CONSECUTIVE_STOPS",
+		4: "RAIL_NEWS",
+		5: "RAIL_SPREAD",
+		6: "RAIL_STALE_DATA",
+	}
+	Rail_value = map[string]int32{
+		"RAIL_UNSPECIFIED":       0,
+		"RAIL_DAILY_LOSS":        1,
+		"RAIL_HOURLY_LOSS":       2,
+		"RAIL_CONSECUTIVE_STOPS": 3,
+		"RAIL_NEWS":              4,
+		"RAIL_SPREAD":            5,
+		"RAIL_STALE_DATA":        6,
+	}
+)
+
+func (x Rail) Enum() *Rail {
+	p := new(Rail)
+	*p = x
+	return p
+}
+
+func (x Rail) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Rail) Descriptor() protoreflect.EnumDescriptor {
+	return file_dtms_v1_event_proto_enumTypes[7].Descriptor()
+}
+
+func (Rail) Type() protoreflect.EnumType {
+	return &file_dtms_v1_event_proto_enumTypes[7]
+}
+
+func (x Rail) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Rail.Descriptor instead.
+func (Rail) EnumDescriptor() ([]byte, []int) {
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{7}
+}
+
+// Over which time a loss is counted.
+type Span int32
+
+const (
+	// Unknown.
+	Span_SPAN_UNSPECIFIED Span = 0
+	// A UTC day.
+	Span_SPAN_DAY Span = 1
+	// A UTC hour.
+	Span_SPAN_HOUR Span = 2
+)
+
+// Enum value maps for Span.
+var (
+	Span_name = map[int32]string{
+		0: "SPAN_UNSPECIFIED",
+		1: "SPAN_DAY",
+		2: "SPAN_HOUR",
+	}
+	Span_value = map[string]int32{
+		"SPAN_UNSPECIFIED": 0,
+		"SPAN_DAY":         1,
+		"SPAN_HOUR":        2,
+	}
+)
+
+func (x Span) Enum() *Span {
+	p := new(Span)
+	*p = x
+	return p
+}
+
+func (x Span) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Span) Descriptor() protoreflect.EnumDescriptor {
+	return file_dtms_v1_event_proto_enumTypes[8].Descriptor()
+}
+
+func (Span) Type() protoreflect.EnumType {
+	return &file_dtms_v1_event_proto_enumTypes[8]
+}
+
+func (x Span) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Span.Descriptor instead.
+func (Span) EnumDescriptor() ([]byte, []int) {
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{8}
+}
+
 // What a kill switch stops.
 type KillScope int32
 
@@ -515,11 +637,11 @@ func (x KillScope) String() string {
 }
 
 func (KillScope) Descriptor() protoreflect.EnumDescriptor {
-	return file_dtms_v1_event_proto_enumTypes[7].Descriptor()
+	return file_dtms_v1_event_proto_enumTypes[9].Descriptor()
 }
 
 func (KillScope) Type() protoreflect.EnumType {
-	return &file_dtms_v1_event_proto_enumTypes[7]
+	return &file_dtms_v1_event_proto_enumTypes[9]
 }
 
 func (x KillScope) Number() protoreflect.EnumNumber {
@@ -528,7 +650,7 @@ func (x KillScope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use KillScope.Descriptor instead.
 func (KillScope) EnumDescriptor() ([]byte, []int) {
-	return file_dtms_v1_event_proto_rawDescGZIP(), []int{7}
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{9}
 }
 
 // Trading rules of a symbol, as the broker gives them.
@@ -2238,6 +2360,399 @@ func (x *KillSwitchChanged) GetReason() string {
 	return ""
 }
 
+// A manager left a memo on a trade.
+type MemoSet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose.
+	Manager string `protobuf:"bytes,1,opt,name=manager,proto3" json:"manager,omitempty"`
+	// The memo; empty takes it away.
+	Memo          string `protobuf:"bytes,2,opt,name=memo,proto3" json:"memo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemoSet) Reset() {
+	*x = MemoSet{}
+	mi := &file_dtms_v1_event_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemoSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemoSet) ProtoMessage() {}
+
+func (x *MemoSet) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_event_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemoSet.ProtoReflect.Descriptor instead.
+func (*MemoSet) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *MemoSet) GetManager() string {
+	if x != nil {
+		return x.Manager
+	}
+	return ""
+}
+
+func (x *MemoSet) GetMemo() string {
+	if x != nil {
+		return x.Memo
+	}
+	return ""
+}
+
+// A number of the market that is no price of a symbol here, such as VIX.
+type Index struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its value.
+	Value float64 `protobuf:"fixed64,2,opt,name=value,proto3" json:"value,omitempty"`
+	// When it was reported, ns UTC.
+	TimeNs int64 `protobuf:"varint,3,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
+	// Afterwards it is unknown, ns UTC.
+	ValidUntilNs  int64 `protobuf:"varint,4,opt,name=valid_until_ns,json=validUntilNs,proto3" json:"valid_until_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Index) Reset() {
+	*x = Index{}
+	mi := &file_dtms_v1_event_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Index) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Index) ProtoMessage() {}
+
+func (x *Index) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_event_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Index.ProtoReflect.Descriptor instead.
+func (*Index) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Index) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Index) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *Index) GetTimeNs() int64 {
+	if x != nil {
+		return x.TimeNs
+	}
+	return 0
+}
+
+func (x *Index) GetValidUntilNs() int64 {
+	if x != nil {
+		return x.ValidUntilNs
+	}
+	return 0
+}
+
+// An index was reported.
+type IndexReported struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The index.
+	Index *Index `protobuf:"bytes,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Who reported it.
+	By            string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndexReported) Reset() {
+	*x = IndexReported{}
+	mi := &file_dtms_v1_event_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IndexReported) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IndexReported) ProtoMessage() {}
+
+func (x *IndexReported) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_event_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IndexReported.ProtoReflect.Descriptor instead.
+func (*IndexReported) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *IndexReported) GetIndex() *Index {
+	if x != nil {
+		return x.Index
+	}
+	return nil
+}
+
+func (x *IndexReported) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// An operator set the risk budget of a trade.
+type RiskBudgetChanged struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In R.
+	BudgetR float64 `protobuf:"fixed64,1,opt,name=budget_r,json=budgetR,proto3" json:"budget_r,omitempty"`
+	// Who.
+	By string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	// Why.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RiskBudgetChanged) Reset() {
+	*x = RiskBudgetChanged{}
+	mi := &file_dtms_v1_event_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RiskBudgetChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RiskBudgetChanged) ProtoMessage() {}
+
+func (x *RiskBudgetChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_event_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RiskBudgetChanged.ProtoReflect.Descriptor instead.
+func (*RiskBudgetChanged) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RiskBudgetChanged) GetBudgetR() float64 {
+	if x != nil {
+		return x.BudgetR
+	}
+	return 0
+}
+
+func (x *RiskBudgetChanged) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *RiskBudgetChanged) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// A rail was tripped or released; the envelope names the account, and the symbol where it is about one.
+type RailChanged struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which.
+	Rail Rail `protobuf:"varint,1,opt,name=rail,proto3,enum=dtms.v1.Rail" json:"rail,omitempty"`
+	// Tripped, or released.
+	Engaged bool `protobuf:"varint,2,opt,name=engaged,proto3" json:"engaged,omitempty"`
+	// What was measured: a share of equity, a count, points, seconds.
+	Value float64 `protobuf:"fixed64,3,opt,name=value,proto3" json:"value,omitempty"`
+	// What it was measured against, in the same unit.
+	Limit float64 `protobuf:"fixed64,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// In words.
+	Detail        string `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RailChanged) Reset() {
+	*x = RailChanged{}
+	mi := &file_dtms_v1_event_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RailChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RailChanged) ProtoMessage() {}
+
+func (x *RailChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_event_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RailChanged.ProtoReflect.Descriptor instead.
+func (*RailChanged) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RailChanged) GetRail() Rail {
+	if x != nil {
+		return x.Rail
+	}
+	return Rail_RAIL_UNSPECIFIED
+}
+
+func (x *RailChanged) GetEngaged() bool {
+	if x != nil {
+		return x.Engaged
+	}
+	return false
+}
+
+func (x *RailChanged) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *RailChanged) GetLimit() float64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *RailChanged) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+// A day or an hour began for an account: its losses count from here.
+type AccountMarked struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which of the two.
+	Span Span `protobuf:"varint,1,opt,name=span,proto3,enum=dtms.v1.Span" json:"span,omitempty"`
+	// Start of the day or hour, ns UTC.
+	StartNs int64 `protobuf:"varint,2,opt,name=start_ns,json=startNs,proto3" json:"start_ns,omitempty"`
+	// Equity then, account currency.
+	Equity        float64 `protobuf:"fixed64,3,opt,name=equity,proto3" json:"equity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountMarked) Reset() {
+	*x = AccountMarked{}
+	mi := &file_dtms_v1_event_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountMarked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountMarked) ProtoMessage() {}
+
+func (x *AccountMarked) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_event_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountMarked.ProtoReflect.Descriptor instead.
+func (*AccountMarked) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *AccountMarked) GetSpan() Span {
+	if x != nil {
+		return x.Span
+	}
+	return Span_SPAN_UNSPECIFIED
+}
+
+func (x *AccountMarked) GetStartNs() int64 {
+	if x != nil {
+		return x.StartNs
+	}
+	return 0
+}
+
+func (x *AccountMarked) GetEquity() float64 {
+	if x != nil {
+		return x.Equity
+	}
+	return 0
+}
+
 // One fact.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2280,6 +2795,11 @@ type Event struct {
 	//	*Event_AlarmRaised
 	//	*Event_TradingStateChanged
 	//	*Event_KillSwitchChanged
+	//	*Event_MemoSet
+	//	*Event_IndexReported
+	//	*Event_RiskBudgetChanged
+	//	*Event_RailChanged
+	//	*Event_AccountMarked
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2287,7 +2807,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_dtms_v1_event_proto_msgTypes[24]
+	mi := &file_dtms_v1_event_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2299,7 +2819,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_event_proto_msgTypes[24]
+	mi := &file_dtms_v1_event_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2312,7 +2832,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_event_proto_rawDescGZIP(), []int{24}
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Event) GetRevision() uint64 {
@@ -2571,6 +3091,51 @@ func (x *Event) GetKillSwitchChanged() *KillSwitchChanged {
 	return nil
 }
 
+func (x *Event) GetMemoSet() *MemoSet {
+	if x != nil {
+		if x, ok := x.Body.(*Event_MemoSet); ok {
+			return x.MemoSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetIndexReported() *IndexReported {
+	if x != nil {
+		if x, ok := x.Body.(*Event_IndexReported); ok {
+			return x.IndexReported
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetRiskBudgetChanged() *RiskBudgetChanged {
+	if x != nil {
+		if x, ok := x.Body.(*Event_RiskBudgetChanged); ok {
+			return x.RiskBudgetChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetRailChanged() *RailChanged {
+	if x != nil {
+		if x, ok := x.Body.(*Event_RailChanged); ok {
+			return x.RailChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetAccountMarked() *AccountMarked {
+	if x != nil {
+		if x, ok := x.Body.(*Event_AccountMarked); ok {
+			return x.AccountMarked
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -2690,6 +3255,31 @@ type Event_KillSwitchChanged struct {
 	KillSwitchChanged *KillSwitchChanged `protobuf:"bytes,32,opt,name=kill_switch_changed,json=killSwitchChanged,proto3,oneof"`
 }
 
+type Event_MemoSet struct {
+	// A manager's memo.
+	MemoSet *MemoSet `protobuf:"bytes,33,opt,name=memo_set,json=memoSet,proto3,oneof"`
+}
+
+type Event_IndexReported struct {
+	// An index.
+	IndexReported *IndexReported `protobuf:"bytes,34,opt,name=index_reported,json=indexReported,proto3,oneof"`
+}
+
+type Event_RiskBudgetChanged struct {
+	// Risk budget.
+	RiskBudgetChanged *RiskBudgetChanged `protobuf:"bytes,35,opt,name=risk_budget_changed,json=riskBudgetChanged,proto3,oneof"`
+}
+
+type Event_RailChanged struct {
+	// A safety rail.
+	RailChanged *RailChanged `protobuf:"bytes,36,opt,name=rail_changed,json=railChanged,proto3,oneof"`
+}
+
+type Event_AccountMarked struct {
+	// A new day or hour.
+	AccountMarked *AccountMarked `protobuf:"bytes,37,opt,name=account_marked,json=accountMarked,proto3,oneof"`
+}
+
 func (*Event_AccountDefined) isEvent_Body() {}
 
 func (*Event_SymbolDefined) isEvent_Body() {}
@@ -2735,6 +3325,16 @@ func (*Event_AlarmRaised) isEvent_Body() {}
 func (*Event_TradingStateChanged) isEvent_Body() {}
 
 func (*Event_KillSwitchChanged) isEvent_Body() {}
+
+func (*Event_MemoSet) isEvent_Body() {}
+
+func (*Event_IndexReported) isEvent_Body() {}
+
+func (*Event_RiskBudgetChanged) isEvent_Body() {}
+
+func (*Event_RailChanged) isEvent_Body() {}
+
+func (*Event_AccountMarked) isEvent_Body() {}
 
 var File_dtms_v1_event_proto protoreflect.FileDescriptor
 
@@ -2886,7 +3486,32 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x18\n" +
 	"\aengaged\x18\x03 \x01(\bR\aengaged\x12\x0e\n" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xca\r\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"7\n" +
+	"\aMemoSet\x12\x18\n" +
+	"\amanager\x18\x01 \x01(\tR\amanager\x12\x12\n" +
+	"\x04memo\x18\x02 \x01(\tR\x04memo\"p\n" +
+	"\x05Index\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value\x12\x17\n" +
+	"\atime_ns\x18\x03 \x01(\x03R\x06timeNs\x12$\n" +
+	"\x0evalid_until_ns\x18\x04 \x01(\x03R\fvalidUntilNs\"E\n" +
+	"\rIndexReported\x12$\n" +
+	"\x05index\x18\x01 \x01(\v2\x0e.dtms.v1.IndexR\x05index\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"V\n" +
+	"\x11RiskBudgetChanged\x12\x19\n" +
+	"\bbudget_r\x18\x01 \x01(\x01R\abudgetR\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x8e\x01\n" +
+	"\vRailChanged\x12!\n" +
+	"\x04rail\x18\x01 \x01(\x0e2\r.dtms.v1.RailR\x04rail\x12\x18\n" +
+	"\aengaged\x18\x02 \x01(\bR\aengaged\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\x01R\x05value\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\x01R\x05limit\x12\x16\n" +
+	"\x06detail\x18\x05 \x01(\tR\x06detail\"e\n" +
+	"\rAccountMarked\x12!\n" +
+	"\x04span\x18\x01 \x01(\x0e2\r.dtms.v1.SpanR\x04span\x12\x19\n" +
+	"\bstart_ns\x18\x02 \x01(\x03R\astartNs\x12\x16\n" +
+	"\x06equity\x18\x03 \x01(\x01R\x06equity\"\x84\x10\n" +
 	"\x05Event\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x12\x1d\n" +
@@ -2921,7 +3546,12 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x0escore_reported\x18\x1d \x01(\v2\x16.dtms.v1.ScoreReportedH\x00R\rscoreReported\x129\n" +
 	"\falarm_raised\x18\x1e \x01(\v2\x14.dtms.v1.AlarmRaisedH\x00R\valarmRaised\x12R\n" +
 	"\x15trading_state_changed\x18\x1f \x01(\v2\x1c.dtms.v1.TradingStateChangedH\x00R\x13tradingStateChanged\x12L\n" +
-	"\x13kill_switch_changed\x18  \x01(\v2\x1a.dtms.v1.KillSwitchChangedH\x00R\x11killSwitchChangedB\x06\n" +
+	"\x13kill_switch_changed\x18  \x01(\v2\x1a.dtms.v1.KillSwitchChangedH\x00R\x11killSwitchChanged\x12-\n" +
+	"\bmemo_set\x18! \x01(\v2\x10.dtms.v1.MemoSetH\x00R\amemoSet\x12?\n" +
+	"\x0eindex_reported\x18\" \x01(\v2\x16.dtms.v1.IndexReportedH\x00R\rindexReported\x12L\n" +
+	"\x13risk_budget_changed\x18# \x01(\v2\x1a.dtms.v1.RiskBudgetChangedH\x00R\x11riskBudgetChanged\x129\n" +
+	"\frail_changed\x18$ \x01(\v2\x14.dtms.v1.RailChangedH\x00R\vrailChanged\x12?\n" +
+	"\x0eaccount_marked\x18% \x01(\v2\x16.dtms.v1.AccountMarkedH\x00R\raccountMarkedB\x06\n" +
 	"\x04body*\xfa\x03\n" +
 	"\x0fTransitionCause\x12 \n" +
 	"\x1cTRANSITION_CAUSE_UNSPECIFIED\x10\x00\x12 \n" +
@@ -2972,7 +3602,19 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x19TRADING_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14TRADING_STATE_ACTIVE\x10\x01\x12\x1a\n" +
 	"\x16TRADING_STATE_REDUCING\x10\x02\x12\x18\n" +
-	"\x14TRADING_STATE_HALTED\x10\x03*n\n" +
+	"\x14TRADING_STATE_HALTED\x10\x03*\x98\x01\n" +
+	"\x04Rail\x12\x14\n" +
+	"\x10RAIL_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fRAIL_DAILY_LOSS\x10\x01\x12\x14\n" +
+	"\x10RAIL_HOURLY_LOSS\x10\x02\x12\x1a\n" +
+	"\x16RAIL_CONSECUTIVE_STOPS\x10\x03\x12\r\n" +
+	"\tRAIL_NEWS\x10\x04\x12\x0f\n" +
+	"\vRAIL_SPREAD\x10\x05\x12\x13\n" +
+	"\x0fRAIL_STALE_DATA\x10\x06*9\n" +
+	"\x04Span\x12\x14\n" +
+	"\x10SPAN_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bSPAN_DAY\x10\x01\x12\r\n" +
+	"\tSPAN_HOUR\x10\x02*n\n" +
 	"\tKillScope\x12\x1a\n" +
 	"\x16KILL_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12KILL_SCOPE_ACCOUNT\x10\x01\x12\x15\n" +
@@ -2993,8 +3635,8 @@ func file_dtms_v1_event_proto_rawDescGZIP() []byte {
 	return file_dtms_v1_event_proto_rawDescData
 }
 
-var file_dtms_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_dtms_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_dtms_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_dtms_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_dtms_v1_event_proto_goTypes = []any{
 	(TransitionCause)(0),        // 0: dtms.v1.TransitionCause
 	(ArmCause)(0),               // 1: dtms.v1.ArmCause
@@ -3003,109 +3645,125 @@ var file_dtms_v1_event_proto_goTypes = []any{
 	(LegKind)(0),                // 4: dtms.v1.LegKind
 	(AlarmCode)(0),              // 5: dtms.v1.AlarmCode
 	(TradingState)(0),           // 6: dtms.v1.TradingState
-	(KillScope)(0),              // 7: dtms.v1.KillScope
-	(*SymbolSpec)(nil),          // 8: dtms.v1.SymbolSpec
-	(*AccountDefined)(nil),      // 9: dtms.v1.AccountDefined
-	(*SymbolDefined)(nil),       // 10: dtms.v1.SymbolDefined
-	(*TradeRegistered)(nil),     // 11: dtms.v1.TradeRegistered
-	(*TradeUnregistered)(nil),   // 12: dtms.v1.TradeUnregistered
-	(*RiskDefined)(nil),         // 13: dtms.v1.RiskDefined
-	(*TradeArmed)(nil),          // 14: dtms.v1.TradeArmed
-	(*StateChanged)(nil),        // 15: dtms.v1.StateChanged
-	(*StateConfirmed)(nil),      // 16: dtms.v1.StateConfirmed
-	(*HoldChanged)(nil),         // 17: dtms.v1.HoldChanged
-	(*TimerEnded)(nil),          // 18: dtms.v1.TimerEnded
-	(*DecisionMade)(nil),        // 19: dtms.v1.DecisionMade
-	(*IntentRecorded)(nil),      // 20: dtms.v1.IntentRecorded
-	(*OutcomeRecorded)(nil),     // 21: dtms.v1.OutcomeRecorded
-	(*ActionSkipped)(nil),       // 22: dtms.v1.ActionSkipped
-	(*OwnershipGranted)(nil),    // 23: dtms.v1.OwnershipGranted
-	(*BreakevenTriggered)(nil),  // 24: dtms.v1.BreakevenTriggered
-	(*PositionChanged)(nil),     // 25: dtms.v1.PositionChanged
-	(*LegClosed)(nil),           // 26: dtms.v1.LegClosed
-	(*QuarantineChanged)(nil),   // 27: dtms.v1.QuarantineChanged
-	(*ScoreReported)(nil),       // 28: dtms.v1.ScoreReported
-	(*AlarmRaised)(nil),         // 29: dtms.v1.AlarmRaised
-	(*TradingStateChanged)(nil), // 30: dtms.v1.TradingStateChanged
-	(*KillSwitchChanged)(nil),   // 31: dtms.v1.KillSwitchChanged
-	(*Event)(nil),               // 32: dtms.v1.Event
-	(Side)(0),                   // 33: dtms.v1.Side
-	(RiskSource)(0),             // 34: dtms.v1.RiskSource
-	(Origin)(0),                 // 35: dtms.v1.Origin
-	(TradeState)(0),             // 36: dtms.v1.TradeState
-	(StatePhase)(0),             // 37: dtms.v1.StatePhase
-	(*Score)(nil),               // 38: dtms.v1.Score
-	(*PlannedAction)(nil),       // 39: dtms.v1.PlannedAction
-	(*Decision)(nil),            // 40: dtms.v1.Decision
-	(Rank)(0),                   // 41: dtms.v1.Rank
-	(ActionKind)(0),             // 42: dtms.v1.ActionKind
-	(Purpose)(0),                // 43: dtms.v1.Purpose
-	(*Outcome)(nil),             // 44: dtms.v1.Outcome
-	(SkipReason)(0),             // 45: dtms.v1.SkipReason
-	(GrantCause)(0),             // 46: dtms.v1.GrantCause
+	(Rail)(0),                   // 7: dtms.v1.Rail
+	(Span)(0),                   // 8: dtms.v1.Span
+	(KillScope)(0),              // 9: dtms.v1.KillScope
+	(*SymbolSpec)(nil),          // 10: dtms.v1.SymbolSpec
+	(*AccountDefined)(nil),      // 11: dtms.v1.AccountDefined
+	(*SymbolDefined)(nil),       // 12: dtms.v1.SymbolDefined
+	(*TradeRegistered)(nil),     // 13: dtms.v1.TradeRegistered
+	(*TradeUnregistered)(nil),   // 14: dtms.v1.TradeUnregistered
+	(*RiskDefined)(nil),         // 15: dtms.v1.RiskDefined
+	(*TradeArmed)(nil),          // 16: dtms.v1.TradeArmed
+	(*StateChanged)(nil),        // 17: dtms.v1.StateChanged
+	(*StateConfirmed)(nil),      // 18: dtms.v1.StateConfirmed
+	(*HoldChanged)(nil),         // 19: dtms.v1.HoldChanged
+	(*TimerEnded)(nil),          // 20: dtms.v1.TimerEnded
+	(*DecisionMade)(nil),        // 21: dtms.v1.DecisionMade
+	(*IntentRecorded)(nil),      // 22: dtms.v1.IntentRecorded
+	(*OutcomeRecorded)(nil),     // 23: dtms.v1.OutcomeRecorded
+	(*ActionSkipped)(nil),       // 24: dtms.v1.ActionSkipped
+	(*OwnershipGranted)(nil),    // 25: dtms.v1.OwnershipGranted
+	(*BreakevenTriggered)(nil),  // 26: dtms.v1.BreakevenTriggered
+	(*PositionChanged)(nil),     // 27: dtms.v1.PositionChanged
+	(*LegClosed)(nil),           // 28: dtms.v1.LegClosed
+	(*QuarantineChanged)(nil),   // 29: dtms.v1.QuarantineChanged
+	(*ScoreReported)(nil),       // 30: dtms.v1.ScoreReported
+	(*AlarmRaised)(nil),         // 31: dtms.v1.AlarmRaised
+	(*TradingStateChanged)(nil), // 32: dtms.v1.TradingStateChanged
+	(*KillSwitchChanged)(nil),   // 33: dtms.v1.KillSwitchChanged
+	(*MemoSet)(nil),             // 34: dtms.v1.MemoSet
+	(*Index)(nil),               // 35: dtms.v1.Index
+	(*IndexReported)(nil),       // 36: dtms.v1.IndexReported
+	(*RiskBudgetChanged)(nil),   // 37: dtms.v1.RiskBudgetChanged
+	(*RailChanged)(nil),         // 38: dtms.v1.RailChanged
+	(*AccountMarked)(nil),       // 39: dtms.v1.AccountMarked
+	(*Event)(nil),               // 40: dtms.v1.Event
+	(Side)(0),                   // 41: dtms.v1.Side
+	(RiskSource)(0),             // 42: dtms.v1.RiskSource
+	(Origin)(0),                 // 43: dtms.v1.Origin
+	(TradeState)(0),             // 44: dtms.v1.TradeState
+	(StatePhase)(0),             // 45: dtms.v1.StatePhase
+	(*Score)(nil),               // 46: dtms.v1.Score
+	(*PlannedAction)(nil),       // 47: dtms.v1.PlannedAction
+	(*Decision)(nil),            // 48: dtms.v1.Decision
+	(Rank)(0),                   // 49: dtms.v1.Rank
+	(ActionKind)(0),             // 50: dtms.v1.ActionKind
+	(Purpose)(0),                // 51: dtms.v1.Purpose
+	(*Outcome)(nil),             // 52: dtms.v1.Outcome
+	(SkipReason)(0),             // 53: dtms.v1.SkipReason
+	(GrantCause)(0),             // 54: dtms.v1.GrantCause
 }
 var file_dtms_v1_event_proto_depIdxs = []int32{
-	8,  // 0: dtms.v1.SymbolDefined.spec:type_name -> dtms.v1.SymbolSpec
-	33, // 1: dtms.v1.TradeRegistered.side:type_name -> dtms.v1.Side
-	34, // 2: dtms.v1.TradeRegistered.risk_source:type_name -> dtms.v1.RiskSource
-	35, // 3: dtms.v1.TradeRegistered.origin:type_name -> dtms.v1.Origin
-	34, // 4: dtms.v1.RiskDefined.risk_source:type_name -> dtms.v1.RiskSource
+	10, // 0: dtms.v1.SymbolDefined.spec:type_name -> dtms.v1.SymbolSpec
+	41, // 1: dtms.v1.TradeRegistered.side:type_name -> dtms.v1.Side
+	42, // 2: dtms.v1.TradeRegistered.risk_source:type_name -> dtms.v1.RiskSource
+	43, // 3: dtms.v1.TradeRegistered.origin:type_name -> dtms.v1.Origin
+	42, // 4: dtms.v1.RiskDefined.risk_source:type_name -> dtms.v1.RiskSource
 	1,  // 5: dtms.v1.TradeArmed.cause:type_name -> dtms.v1.ArmCause
-	36, // 6: dtms.v1.StateChanged.from:type_name -> dtms.v1.TradeState
-	36, // 7: dtms.v1.StateChanged.to:type_name -> dtms.v1.TradeState
+	44, // 6: dtms.v1.StateChanged.from:type_name -> dtms.v1.TradeState
+	44, // 7: dtms.v1.StateChanged.to:type_name -> dtms.v1.TradeState
 	0,  // 8: dtms.v1.StateChanged.cause:type_name -> dtms.v1.TransitionCause
-	37, // 9: dtms.v1.StateChanged.phase:type_name -> dtms.v1.StatePhase
-	38, // 10: dtms.v1.StateChanged.score:type_name -> dtms.v1.Score
-	39, // 11: dtms.v1.StateChanged.actions:type_name -> dtms.v1.PlannedAction
-	36, // 12: dtms.v1.StateConfirmed.confirmed_state:type_name -> dtms.v1.TradeState
+	45, // 9: dtms.v1.StateChanged.phase:type_name -> dtms.v1.StatePhase
+	46, // 10: dtms.v1.StateChanged.score:type_name -> dtms.v1.Score
+	47, // 11: dtms.v1.StateChanged.actions:type_name -> dtms.v1.PlannedAction
+	44, // 12: dtms.v1.StateConfirmed.confirmed_state:type_name -> dtms.v1.TradeState
 	3,  // 13: dtms.v1.TimerEnded.timer:type_name -> dtms.v1.Timer
-	40, // 14: dtms.v1.DecisionMade.decision:type_name -> dtms.v1.Decision
-	41, // 15: dtms.v1.IntentRecorded.rank:type_name -> dtms.v1.Rank
-	42, // 16: dtms.v1.IntentRecorded.kind:type_name -> dtms.v1.ActionKind
-	43, // 17: dtms.v1.IntentRecorded.purpose:type_name -> dtms.v1.Purpose
+	48, // 14: dtms.v1.DecisionMade.decision:type_name -> dtms.v1.Decision
+	49, // 15: dtms.v1.IntentRecorded.rank:type_name -> dtms.v1.Rank
+	50, // 16: dtms.v1.IntentRecorded.kind:type_name -> dtms.v1.ActionKind
+	51, // 17: dtms.v1.IntentRecorded.purpose:type_name -> dtms.v1.Purpose
 	4,  // 18: dtms.v1.IntentRecorded.leg:type_name -> dtms.v1.LegKind
-	33, // 19: dtms.v1.IntentRecorded.side:type_name -> dtms.v1.Side
-	44, // 20: dtms.v1.OutcomeRecorded.outcome:type_name -> dtms.v1.Outcome
-	39, // 21: dtms.v1.ActionSkipped.action:type_name -> dtms.v1.PlannedAction
-	45, // 22: dtms.v1.ActionSkipped.reason:type_name -> dtms.v1.SkipReason
-	41, // 23: dtms.v1.OwnershipGranted.rank:type_name -> dtms.v1.Rank
-	46, // 24: dtms.v1.OwnershipGranted.cause:type_name -> dtms.v1.GrantCause
+	41, // 19: dtms.v1.IntentRecorded.side:type_name -> dtms.v1.Side
+	52, // 20: dtms.v1.OutcomeRecorded.outcome:type_name -> dtms.v1.Outcome
+	47, // 21: dtms.v1.ActionSkipped.action:type_name -> dtms.v1.PlannedAction
+	53, // 22: dtms.v1.ActionSkipped.reason:type_name -> dtms.v1.SkipReason
+	49, // 23: dtms.v1.OwnershipGranted.rank:type_name -> dtms.v1.Rank
+	54, // 24: dtms.v1.OwnershipGranted.cause:type_name -> dtms.v1.GrantCause
 	4,  // 25: dtms.v1.PositionChanged.leg:type_name -> dtms.v1.LegKind
 	4,  // 26: dtms.v1.LegClosed.leg:type_name -> dtms.v1.LegKind
 	2,  // 27: dtms.v1.LegClosed.reason:type_name -> dtms.v1.CloseReason
-	38, // 28: dtms.v1.ScoreReported.score:type_name -> dtms.v1.Score
+	46, // 28: dtms.v1.ScoreReported.score:type_name -> dtms.v1.Score
 	5,  // 29: dtms.v1.AlarmRaised.code:type_name -> dtms.v1.AlarmCode
 	6,  // 30: dtms.v1.TradingStateChanged.trading_state:type_name -> dtms.v1.TradingState
-	7,  // 31: dtms.v1.KillSwitchChanged.scope:type_name -> dtms.v1.KillScope
-	36, // 32: dtms.v1.Event.state:type_name -> dtms.v1.TradeState
-	9,  // 33: dtms.v1.Event.account_defined:type_name -> dtms.v1.AccountDefined
-	10, // 34: dtms.v1.Event.symbol_defined:type_name -> dtms.v1.SymbolDefined
-	11, // 35: dtms.v1.Event.trade_registered:type_name -> dtms.v1.TradeRegistered
-	12, // 36: dtms.v1.Event.trade_unregistered:type_name -> dtms.v1.TradeUnregistered
-	13, // 37: dtms.v1.Event.risk_defined:type_name -> dtms.v1.RiskDefined
-	14, // 38: dtms.v1.Event.trade_armed:type_name -> dtms.v1.TradeArmed
-	15, // 39: dtms.v1.Event.state_changed:type_name -> dtms.v1.StateChanged
-	16, // 40: dtms.v1.Event.state_confirmed:type_name -> dtms.v1.StateConfirmed
-	17, // 41: dtms.v1.Event.hold_changed:type_name -> dtms.v1.HoldChanged
-	18, // 42: dtms.v1.Event.timer_ended:type_name -> dtms.v1.TimerEnded
-	19, // 43: dtms.v1.Event.decision_made:type_name -> dtms.v1.DecisionMade
-	20, // 44: dtms.v1.Event.intent_recorded:type_name -> dtms.v1.IntentRecorded
-	21, // 45: dtms.v1.Event.outcome_recorded:type_name -> dtms.v1.OutcomeRecorded
-	22, // 46: dtms.v1.Event.action_skipped:type_name -> dtms.v1.ActionSkipped
-	23, // 47: dtms.v1.Event.ownership_granted:type_name -> dtms.v1.OwnershipGranted
-	24, // 48: dtms.v1.Event.breakeven_triggered:type_name -> dtms.v1.BreakevenTriggered
-	25, // 49: dtms.v1.Event.position_changed:type_name -> dtms.v1.PositionChanged
-	26, // 50: dtms.v1.Event.leg_closed:type_name -> dtms.v1.LegClosed
-	27, // 51: dtms.v1.Event.quarantine_changed:type_name -> dtms.v1.QuarantineChanged
-	28, // 52: dtms.v1.Event.score_reported:type_name -> dtms.v1.ScoreReported
-	29, // 53: dtms.v1.Event.alarm_raised:type_name -> dtms.v1.AlarmRaised
-	30, // 54: dtms.v1.Event.trading_state_changed:type_name -> dtms.v1.TradingStateChanged
-	31, // 55: dtms.v1.Event.kill_switch_changed:type_name -> dtms.v1.KillSwitchChanged
-	56, // [56:56] is the sub-list for method output_type
-	56, // [56:56] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	9,  // 31: dtms.v1.KillSwitchChanged.scope:type_name -> dtms.v1.KillScope
+	35, // 32: dtms.v1.IndexReported.index:type_name -> dtms.v1.Index
+	7,  // 33: dtms.v1.RailChanged.rail:type_name -> dtms.v1.Rail
+	8,  // 34: dtms.v1.AccountMarked.span:type_name -> dtms.v1.Span
+	44, // 35: dtms.v1.Event.state:type_name -> dtms.v1.TradeState
+	11, // 36: dtms.v1.Event.account_defined:type_name -> dtms.v1.AccountDefined
+	12, // 37: dtms.v1.Event.symbol_defined:type_name -> dtms.v1.SymbolDefined
+	13, // 38: dtms.v1.Event.trade_registered:type_name -> dtms.v1.TradeRegistered
+	14, // 39: dtms.v1.Event.trade_unregistered:type_name -> dtms.v1.TradeUnregistered
+	15, // 40: dtms.v1.Event.risk_defined:type_name -> dtms.v1.RiskDefined
+	16, // 41: dtms.v1.Event.trade_armed:type_name -> dtms.v1.TradeArmed
+	17, // 42: dtms.v1.Event.state_changed:type_name -> dtms.v1.StateChanged
+	18, // 43: dtms.v1.Event.state_confirmed:type_name -> dtms.v1.StateConfirmed
+	19, // 44: dtms.v1.Event.hold_changed:type_name -> dtms.v1.HoldChanged
+	20, // 45: dtms.v1.Event.timer_ended:type_name -> dtms.v1.TimerEnded
+	21, // 46: dtms.v1.Event.decision_made:type_name -> dtms.v1.DecisionMade
+	22, // 47: dtms.v1.Event.intent_recorded:type_name -> dtms.v1.IntentRecorded
+	23, // 48: dtms.v1.Event.outcome_recorded:type_name -> dtms.v1.OutcomeRecorded
+	24, // 49: dtms.v1.Event.action_skipped:type_name -> dtms.v1.ActionSkipped
+	25, // 50: dtms.v1.Event.ownership_granted:type_name -> dtms.v1.OwnershipGranted
+	26, // 51: dtms.v1.Event.breakeven_triggered:type_name -> dtms.v1.BreakevenTriggered
+	27, // 52: dtms.v1.Event.position_changed:type_name -> dtms.v1.PositionChanged
+	28, // 53: dtms.v1.Event.leg_closed:type_name -> dtms.v1.LegClosed
+	29, // 54: dtms.v1.Event.quarantine_changed:type_name -> dtms.v1.QuarantineChanged
+	30, // 55: dtms.v1.Event.score_reported:type_name -> dtms.v1.ScoreReported
+	31, // 56: dtms.v1.Event.alarm_raised:type_name -> dtms.v1.AlarmRaised
+	32, // 57: dtms.v1.Event.trading_state_changed:type_name -> dtms.v1.TradingStateChanged
+	33, // 58: dtms.v1.Event.kill_switch_changed:type_name -> dtms.v1.KillSwitchChanged
+	34, // 59: dtms.v1.Event.memo_set:type_name -> dtms.v1.MemoSet
+	36, // 60: dtms.v1.Event.index_reported:type_name -> dtms.v1.IndexReported
+	37, // 61: dtms.v1.Event.risk_budget_changed:type_name -> dtms.v1.RiskBudgetChanged
+	38, // 62: dtms.v1.Event.rail_changed:type_name -> dtms.v1.RailChanged
+	39, // 63: dtms.v1.Event.account_marked:type_name -> dtms.v1.AccountMarked
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_event_proto_init() }
@@ -3123,7 +3781,7 @@ func file_dtms_v1_event_proto_init() {
 	file_dtms_v1_event_proto_msgTypes[12].OneofWrappers = []any{}
 	file_dtms_v1_event_proto_msgTypes[13].OneofWrappers = []any{}
 	file_dtms_v1_event_proto_msgTypes[17].OneofWrappers = []any{}
-	file_dtms_v1_event_proto_msgTypes[24].OneofWrappers = []any{
+	file_dtms_v1_event_proto_msgTypes[30].OneofWrappers = []any{
 		(*Event_AccountDefined)(nil),
 		(*Event_SymbolDefined)(nil),
 		(*Event_TradeRegistered)(nil),
@@ -3147,14 +3805,19 @@ func file_dtms_v1_event_proto_init() {
 		(*Event_AlarmRaised)(nil),
 		(*Event_TradingStateChanged)(nil),
 		(*Event_KillSwitchChanged)(nil),
+		(*Event_MemoSet)(nil),
+		(*Event_IndexReported)(nil),
+		(*Event_RiskBudgetChanged)(nil),
+		(*Event_RailChanged)(nil),
+		(*Event_AccountMarked)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dtms_v1_event_proto_rawDesc), len(file_dtms_v1_event_proto_rawDesc)),
-			NumEnums:      8,
-			NumMessages:   25,
+			NumEnums:      10,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

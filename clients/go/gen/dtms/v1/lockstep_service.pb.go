@@ -29,7 +29,11 @@ type JoinRequest struct {
 	// The step that it answers.
 	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
 	// What it proposes. All proposals of a step are decided in a fixed order: manager, account, ticket, request_id.
-	Proposals     []*ProposeRequest `protobuf:"bytes,2,rep,name=proposals,proto3" json:"proposals,omitempty"`
+	Proposals []*ProposeRequest `protobuf:"bytes,2,rep,name=proposals,proto3" json:"proposals,omitempty"`
+	// Memos that it leaves, before its proposals.
+	Memos []*SetMemoRequest `protobuf:"bytes,3,rep,name=memos,proto3" json:"memos,omitempty"`
+	// In the first message: lengths of bars that it wants, s.
+	TimeframesS   []uint32 `protobuf:"varint,4,rep,packed,name=timeframes_s,json=timeframesS,proto3" json:"timeframes_s,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -74,6 +78,20 @@ func (x *JoinRequest) GetSeq() uint64 {
 func (x *JoinRequest) GetProposals() []*ProposeRequest {
 	if x != nil {
 		return x.Proposals
+	}
+	return nil
+}
+
+func (x *JoinRequest) GetMemos() []*SetMemoRequest {
+	if x != nil {
+		return x.Memos
+	}
+	return nil
+}
+
+func (x *JoinRequest) GetTimeframesS() []uint32 {
+	if x != nil {
+		return x.TimeframesS
 	}
 	return nil
 }
@@ -165,7 +183,11 @@ type JoinResponse struct {
 	// Revision that this step is decided on.
 	Revision uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The history has ended; the stream ends after this.
-	Last          bool `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`
+	Last bool `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`
+	// Bars that closed since the step before, of the lengths asked for; in the first step all that are kept.
+	Bars []*ClosedBar `protobuf:"bytes,7,rep,name=bars,proto3" json:"bars,omitempty"`
+	// Indices that were reported since the step before; in the first step all that are known.
+	Indices       []*Index `protobuf:"bytes,8,rep,name=indices,proto3" json:"indices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,27 +264,45 @@ func (x *JoinResponse) GetLast() bool {
 	return false
 }
 
+func (x *JoinResponse) GetBars() []*ClosedBar {
+	if x != nil {
+		return x.Bars
+	}
+	return nil
+}
+
+func (x *JoinResponse) GetIndices() []*Index {
+	if x != nil {
+		return x.Indices
+	}
+	return nil
+}
+
 var File_dtms_v1_lockstep_service_proto protoreflect.FileDescriptor
 
 const file_dtms_v1_lockstep_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1edtms/v1/lockstep_service.proto\x12\adtms.v1\x1a\x14dtms/v1/action.proto\x1a!dtms/v1/arbitration_service.proto\x1a!dtms/v1/market_data_service.proto\"V\n" +
+	"\x1edtms/v1/lockstep_service.proto\x12\adtms.v1\x1a\x14dtms/v1/action.proto\x1a!dtms/v1/arbitration_service.proto\x1a\x13dtms/v1/event.proto\x1a!dtms/v1/market_data_service.proto\"\xa8\x01\n" +
 	"\vJoinRequest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x125\n" +
-	"\tproposals\x18\x02 \x03(\v2\x17.dtms.v1.ProposeRequestR\tproposals\"\xad\x01\n" +
+	"\tproposals\x18\x02 \x03(\v2\x17.dtms.v1.ProposeRequestR\tproposals\x12-\n" +
+	"\x05memos\x18\x03 \x03(\v2\x17.dtms.v1.SetMemoRequestR\x05memos\x12!\n" +
+	"\ftimeframes_s\x18\x04 \x03(\rR\vtimeframesS\"\xad\x01\n" +
 	"\x0eProposalResult\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12-\n" +
 	"\bdecision\x18\x02 \x01(\v2\x11.dtms.v1.DecisionR\bdecision\x12*\n" +
 	"\aoutcome\x18\x03 \x01(\v2\x10.dtms.v1.OutcomeR\aoutcome\x12!\n" +
-	"\ferror_reason\x18\x04 \x01(\tR\verrorReason\"\xc4\x01\n" +
+	"\ferror_reason\x18\x04 \x01(\tR\verrorReason\"\x96\x02\n" +
 	"\fJoinResponse\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x12&\n" +
 	"\x06quotes\x18\x03 \x03(\v2\x0e.dtms.v1.QuoteR\x06quotes\x121\n" +
 	"\aresults\x18\x04 \x03(\v2\x17.dtms.v1.ProposalResultR\aresults\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x12\n" +
-	"\x04last\x18\x06 \x01(\bR\x04last2J\n" +
+	"\x04last\x18\x06 \x01(\bR\x04last\x12&\n" +
+	"\x04bars\x18\a \x03(\v2\x12.dtms.v1.ClosedBarR\x04bars\x12(\n" +
+	"\aindices\x18\b \x03(\v2\x0e.dtms.v1.IndexR\aindices2J\n" +
 	"\x0fLockstepService\x127\n" +
 	"\x04Join\x12\x14.dtms.v1.JoinRequest\x1a\x15.dtms.v1.JoinResponse(\x010\x01B\x84\x01\n" +
 	"\vcom.dtms.v1B\x14LockstepServiceProtoP\x01Z\"dtms/clients/go/gen/dtms/v1;dtmsv1\xa2\x02\x03DXX\xaa\x02\aDtms.V1\xca\x02\aDtms\\V1\xe2\x02\x13Dtms\\V1\\GPBMetadata\xea\x02\bDtms::V1b\x06proto3"
@@ -285,23 +325,29 @@ var file_dtms_v1_lockstep_service_proto_goTypes = []any{
 	(*ProposalResult)(nil), // 1: dtms.v1.ProposalResult
 	(*JoinResponse)(nil),   // 2: dtms.v1.JoinResponse
 	(*ProposeRequest)(nil), // 3: dtms.v1.ProposeRequest
-	(*Decision)(nil),       // 4: dtms.v1.Decision
-	(*Outcome)(nil),        // 5: dtms.v1.Outcome
-	(*Quote)(nil),          // 6: dtms.v1.Quote
+	(*SetMemoRequest)(nil), // 4: dtms.v1.SetMemoRequest
+	(*Decision)(nil),       // 5: dtms.v1.Decision
+	(*Outcome)(nil),        // 6: dtms.v1.Outcome
+	(*Quote)(nil),          // 7: dtms.v1.Quote
+	(*ClosedBar)(nil),      // 8: dtms.v1.ClosedBar
+	(*Index)(nil),          // 9: dtms.v1.Index
 }
 var file_dtms_v1_lockstep_service_proto_depIdxs = []int32{
 	3, // 0: dtms.v1.JoinRequest.proposals:type_name -> dtms.v1.ProposeRequest
-	4, // 1: dtms.v1.ProposalResult.decision:type_name -> dtms.v1.Decision
-	5, // 2: dtms.v1.ProposalResult.outcome:type_name -> dtms.v1.Outcome
-	6, // 3: dtms.v1.JoinResponse.quotes:type_name -> dtms.v1.Quote
-	1, // 4: dtms.v1.JoinResponse.results:type_name -> dtms.v1.ProposalResult
-	0, // 5: dtms.v1.LockstepService.Join:input_type -> dtms.v1.JoinRequest
-	2, // 6: dtms.v1.LockstepService.Join:output_type -> dtms.v1.JoinResponse
-	6, // [6:7] is the sub-list for method output_type
-	5, // [5:6] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	4, // 1: dtms.v1.JoinRequest.memos:type_name -> dtms.v1.SetMemoRequest
+	5, // 2: dtms.v1.ProposalResult.decision:type_name -> dtms.v1.Decision
+	6, // 3: dtms.v1.ProposalResult.outcome:type_name -> dtms.v1.Outcome
+	7, // 4: dtms.v1.JoinResponse.quotes:type_name -> dtms.v1.Quote
+	1, // 5: dtms.v1.JoinResponse.results:type_name -> dtms.v1.ProposalResult
+	8, // 6: dtms.v1.JoinResponse.bars:type_name -> dtms.v1.ClosedBar
+	9, // 7: dtms.v1.JoinResponse.indices:type_name -> dtms.v1.Index
+	0, // 8: dtms.v1.LockstepService.Join:input_type -> dtms.v1.JoinRequest
+	2, // 9: dtms.v1.LockstepService.Join:output_type -> dtms.v1.JoinResponse
+	9, // [9:10] is the sub-list for method output_type
+	8, // [8:9] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_lockstep_service_proto_init() }
@@ -311,6 +357,7 @@ func file_dtms_v1_lockstep_service_proto_init() {
 	}
 	file_dtms_v1_action_proto_init()
 	file_dtms_v1_arbitration_service_proto_init()
+	file_dtms_v1_event_proto_init()
 	file_dtms_v1_market_data_service_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

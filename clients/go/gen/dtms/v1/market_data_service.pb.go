@@ -793,7 +793,9 @@ func (x *WatchQuotesRequest) GetSymbols() []string {
 type WatchQuotesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What changed since the response before, the latest of each symbol.
-	Quotes        []*Quote `protobuf:"bytes,1,rep,name=quotes,proto3" json:"quotes,omitempty"`
+	Quotes []*Quote `protobuf:"bytes,1,rep,name=quotes,proto3" json:"quotes,omitempty"`
+	// Indices that were reported since the response before; in the first one all that are known.
+	Indices       []*Index `protobuf:"bytes,2,rep,name=indices,proto3" json:"indices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -835,11 +837,320 @@ func (x *WatchQuotesResponse) GetQuotes() []*Quote {
 	return nil
 }
 
+func (x *WatchQuotesResponse) GetIndices() []*Index {
+	if x != nil {
+		return x.Indices
+	}
+	return nil
+}
+
+// Request of ReportIndex.
+type ReportIndexRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. At most 32 characters.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Required. Its value.
+	Value float64 `protobuf:"fixed64,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Required. Afterwards it is unknown: 1 to 604800000 ms.
+	ValidMs       uint32 `protobuf:"varint,3,opt,name=valid_ms,json=validMs,proto3" json:"valid_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportIndexRequest) Reset() {
+	*x = ReportIndexRequest{}
+	mi := &file_dtms_v1_market_data_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportIndexRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportIndexRequest) ProtoMessage() {}
+
+func (x *ReportIndexRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_market_data_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportIndexRequest.ProtoReflect.Descriptor instead.
+func (*ReportIndexRequest) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_market_data_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ReportIndexRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReportIndexRequest) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *ReportIndexRequest) GetValidMs() uint32 {
+	if x != nil {
+		return x.ValidMs
+	}
+	return 0
+}
+
+// Response of ReportIndex.
+type ReportIndexResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Revision of the event.
+	Revision      uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportIndexResponse) Reset() {
+	*x = ReportIndexResponse{}
+	mi := &file_dtms_v1_market_data_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportIndexResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportIndexResponse) ProtoMessage() {}
+
+func (x *ReportIndexResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_market_data_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportIndexResponse.ProtoReflect.Descriptor instead.
+func (*ReportIndexResponse) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_market_data_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ReportIndexResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// A bar that has closed, with what it belongs to.
+type ClosedBar struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// login@server.
+	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// Symbol.
+	Symbol string `protobuf:"bytes,2,opt,name=symbol,proto3" json:"symbol,omitempty"`
+	// Length, s.
+	TimeframeS uint32 `protobuf:"varint,3,opt,name=timeframe_s,json=timeframeS,proto3" json:"timeframe_s,omitempty"`
+	// The bar, of bid prices.
+	Bar           *Bar `protobuf:"bytes,4,opt,name=bar,proto3" json:"bar,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClosedBar) Reset() {
+	*x = ClosedBar{}
+	mi := &file_dtms_v1_market_data_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClosedBar) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClosedBar) ProtoMessage() {}
+
+func (x *ClosedBar) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_market_data_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClosedBar.ProtoReflect.Descriptor instead.
+func (*ClosedBar) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_market_data_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ClosedBar) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *ClosedBar) GetSymbol() string {
+	if x != nil {
+		return x.Symbol
+	}
+	return ""
+}
+
+func (x *ClosedBar) GetTimeframeS() uint32 {
+	if x != nil {
+		return x.TimeframeS
+	}
+	return 0
+}
+
+func (x *ClosedBar) GetBar() *Bar {
+	if x != nil {
+		return x.Bar
+	}
+	return nil
+}
+
+// Request of WatchBars.
+type WatchBarsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// login@server; empty means all.
+	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// Symbols; empty means all.
+	Symbols []string `protobuf:"bytes,2,rep,name=symbols,proto3" json:"symbols,omitempty"`
+	// Required. Lengths of bars wanted, s.
+	TimeframesS []uint32 `protobuf:"varint,3,rep,packed,name=timeframes_s,json=timeframesS,proto3" json:"timeframes_s,omitempty"`
+	// So many of the last closed bars first, of each symbol and length; at most 500.
+	History       uint32 `protobuf:"varint,4,opt,name=history,proto3" json:"history,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchBarsRequest) Reset() {
+	*x = WatchBarsRequest{}
+	mi := &file_dtms_v1_market_data_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchBarsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchBarsRequest) ProtoMessage() {}
+
+func (x *WatchBarsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_market_data_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchBarsRequest.ProtoReflect.Descriptor instead.
+func (*WatchBarsRequest) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_market_data_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WatchBarsRequest) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *WatchBarsRequest) GetSymbols() []string {
+	if x != nil {
+		return x.Symbols
+	}
+	return nil
+}
+
+func (x *WatchBarsRequest) GetTimeframesS() []uint32 {
+	if x != nil {
+		return x.TimeframesS
+	}
+	return nil
+}
+
+func (x *WatchBarsRequest) GetHistory() uint32 {
+	if x != nil {
+		return x.History
+	}
+	return 0
+}
+
+// Response of WatchBars.
+type WatchBarsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bars in order of their end, then symbol and length; each one once.
+	Bars          []*ClosedBar `protobuf:"bytes,1,rep,name=bars,proto3" json:"bars,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchBarsResponse) Reset() {
+	*x = WatchBarsResponse{}
+	mi := &file_dtms_v1_market_data_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchBarsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchBarsResponse) ProtoMessage() {}
+
+func (x *WatchBarsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_market_data_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchBarsResponse.ProtoReflect.Descriptor instead.
+func (*WatchBarsResponse) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_market_data_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WatchBarsResponse) GetBars() []*ClosedBar {
+	if x != nil {
+		return x.Bars
+	}
+	return nil
+}
+
 var File_dtms_v1_market_data_service_proto protoreflect.FileDescriptor
 
 const file_dtms_v1_market_data_service_proto_rawDesc = "" +
 	"\n" +
-	"!dtms/v1/market_data_service.proto\x12\adtms.v1\x1a\x13dtms/v1/score.proto\"]\n" +
+	"!dtms/v1/market_data_service.proto\x12\adtms.v1\x1a\x13dtms/v1/event.proto\x1a\x13dtms/v1/score.proto\"]\n" +
 	"\x04Tick\x12\x19\n" +
 	"\btime_msc\x18\x01 \x01(\x03R\atimeMsc\x12\x10\n" +
 	"\x03bid\x18\x02 \x01(\x01R\x03bid\x12\x10\n" +
@@ -911,14 +1222,38 @@ const file_dtms_v1_market_data_service_proto_rawDesc = "" +
 	"\x12WatchQuotesRequest\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x18\n" +
-	"\asymbols\x18\x02 \x03(\tR\asymbols\"=\n" +
+	"\asymbols\x18\x02 \x03(\tR\asymbols\"g\n" +
 	"\x13WatchQuotesResponse\x12&\n" +
-	"\x06quotes\x18\x01 \x03(\v2\x0e.dtms.v1.QuoteR\x06quotes2\xc2\x02\n" +
+	"\x06quotes\x18\x01 \x03(\v2\x0e.dtms.v1.QuoteR\x06quotes\x12(\n" +
+	"\aindices\x18\x02 \x03(\v2\x0e.dtms.v1.IndexR\aindices\"Y\n" +
+	"\x12ReportIndexRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value\x12\x19\n" +
+	"\bvalid_ms\x18\x03 \x01(\rR\avalidMs\"1\n" +
+	"\x13ReportIndexResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\x83\x01\n" +
+	"\tClosedBar\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tR\taccountId\x12\x16\n" +
+	"\x06symbol\x18\x02 \x01(\tR\x06symbol\x12\x1f\n" +
+	"\vtimeframe_s\x18\x03 \x01(\rR\n" +
+	"timeframeS\x12\x1e\n" +
+	"\x03bar\x18\x04 \x01(\v2\f.dtms.v1.BarR\x03bar\"\x88\x01\n" +
+	"\x10WatchBarsRequest\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tR\taccountId\x12\x18\n" +
+	"\asymbols\x18\x02 \x03(\tR\asymbols\x12!\n" +
+	"\ftimeframes_s\x18\x03 \x03(\rR\vtimeframesS\x12\x18\n" +
+	"\ahistory\x18\x04 \x01(\rR\ahistory\";\n" +
+	"\x11WatchBarsResponse\x12&\n" +
+	"\x04bars\x18\x01 \x03(\v2\x12.dtms.v1.ClosedBarR\x04bars2\xd2\x03\n" +
 	"\x11MarketDataService\x12L\n" +
 	"\vStreamTicks\x12\x1b.dtms.v1.StreamTicksRequest\x1a\x1c.dtms.v1.StreamTicksResponse(\x010\x01\x12I\n" +
 	"\n" +
 	"StreamBars\x12\x1a.dtms.v1.StreamBarsRequest\x1a\x1b.dtms.v1.StreamBarsResponse(\x010\x01\x12H\n" +
-	"\vReportScore\x12\x1b.dtms.v1.ReportScoreRequest\x1a\x1c.dtms.v1.ReportScoreResponse\x12J\n" +
+	"\vReportScore\x12\x1b.dtms.v1.ReportScoreRequest\x1a\x1c.dtms.v1.ReportScoreResponse\x12H\n" +
+	"\vReportIndex\x12\x1b.dtms.v1.ReportIndexRequest\x1a\x1c.dtms.v1.ReportIndexResponse\x12D\n" +
+	"\tWatchBars\x12\x19.dtms.v1.WatchBarsRequest\x1a\x1a.dtms.v1.WatchBarsResponse0\x01\x12J\n" +
 	"\vWatchQuotes\x12\x1b.dtms.v1.WatchQuotesRequest\x1a\x1c.dtms.v1.WatchQuotesResponse0\x01B\x86\x01\n" +
 	"\vcom.dtms.v1B\x16MarketDataServiceProtoP\x01Z\"dtms/clients/go/gen/dtms/v1;dtmsv1\xa2\x02\x03DXX\xaa\x02\aDtms.V1\xca\x02\aDtms\\V1\xe2\x02\x13Dtms\\V1\\GPBMetadata\xea\x02\bDtms::V1b\x06proto3"
 
@@ -934,7 +1269,7 @@ func file_dtms_v1_market_data_service_proto_rawDescGZIP() []byte {
 	return file_dtms_v1_market_data_service_proto_rawDescData
 }
 
-var file_dtms_v1_market_data_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_dtms_v1_market_data_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_dtms_v1_market_data_service_proto_goTypes = []any{
 	(*Tick)(nil),                // 0: dtms.v1.Tick
 	(*Bar)(nil),                 // 1: dtms.v1.Bar
@@ -947,26 +1282,39 @@ var file_dtms_v1_market_data_service_proto_goTypes = []any{
 	(*ReportScoreResponse)(nil), // 8: dtms.v1.ReportScoreResponse
 	(*WatchQuotesRequest)(nil),  // 9: dtms.v1.WatchQuotesRequest
 	(*WatchQuotesResponse)(nil), // 10: dtms.v1.WatchQuotesResponse
-	(*Score)(nil),               // 11: dtms.v1.Score
+	(*ReportIndexRequest)(nil),  // 11: dtms.v1.ReportIndexRequest
+	(*ReportIndexResponse)(nil), // 12: dtms.v1.ReportIndexResponse
+	(*ClosedBar)(nil),           // 13: dtms.v1.ClosedBar
+	(*WatchBarsRequest)(nil),    // 14: dtms.v1.WatchBarsRequest
+	(*WatchBarsResponse)(nil),   // 15: dtms.v1.WatchBarsResponse
+	(*Score)(nil),               // 16: dtms.v1.Score
+	(*Index)(nil),               // 17: dtms.v1.Index
 }
 var file_dtms_v1_market_data_service_proto_depIdxs = []int32{
 	0,  // 0: dtms.v1.StreamTicksRequest.ticks:type_name -> dtms.v1.Tick
 	1,  // 1: dtms.v1.StreamBarsRequest.bars:type_name -> dtms.v1.Bar
-	11, // 2: dtms.v1.ReportScoreRequest.score:type_name -> dtms.v1.Score
+	16, // 2: dtms.v1.ReportScoreRequest.score:type_name -> dtms.v1.Score
 	2,  // 3: dtms.v1.WatchQuotesResponse.quotes:type_name -> dtms.v1.Quote
-	3,  // 4: dtms.v1.MarketDataService.StreamTicks:input_type -> dtms.v1.StreamTicksRequest
-	5,  // 5: dtms.v1.MarketDataService.StreamBars:input_type -> dtms.v1.StreamBarsRequest
-	7,  // 6: dtms.v1.MarketDataService.ReportScore:input_type -> dtms.v1.ReportScoreRequest
-	9,  // 7: dtms.v1.MarketDataService.WatchQuotes:input_type -> dtms.v1.WatchQuotesRequest
-	4,  // 8: dtms.v1.MarketDataService.StreamTicks:output_type -> dtms.v1.StreamTicksResponse
-	6,  // 9: dtms.v1.MarketDataService.StreamBars:output_type -> dtms.v1.StreamBarsResponse
-	8,  // 10: dtms.v1.MarketDataService.ReportScore:output_type -> dtms.v1.ReportScoreResponse
-	10, // 11: dtms.v1.MarketDataService.WatchQuotes:output_type -> dtms.v1.WatchQuotesResponse
-	8,  // [8:12] is the sub-list for method output_type
-	4,  // [4:8] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	17, // 4: dtms.v1.WatchQuotesResponse.indices:type_name -> dtms.v1.Index
+	1,  // 5: dtms.v1.ClosedBar.bar:type_name -> dtms.v1.Bar
+	13, // 6: dtms.v1.WatchBarsResponse.bars:type_name -> dtms.v1.ClosedBar
+	3,  // 7: dtms.v1.MarketDataService.StreamTicks:input_type -> dtms.v1.StreamTicksRequest
+	5,  // 8: dtms.v1.MarketDataService.StreamBars:input_type -> dtms.v1.StreamBarsRequest
+	7,  // 9: dtms.v1.MarketDataService.ReportScore:input_type -> dtms.v1.ReportScoreRequest
+	11, // 10: dtms.v1.MarketDataService.ReportIndex:input_type -> dtms.v1.ReportIndexRequest
+	14, // 11: dtms.v1.MarketDataService.WatchBars:input_type -> dtms.v1.WatchBarsRequest
+	9,  // 12: dtms.v1.MarketDataService.WatchQuotes:input_type -> dtms.v1.WatchQuotesRequest
+	4,  // 13: dtms.v1.MarketDataService.StreamTicks:output_type -> dtms.v1.StreamTicksResponse
+	6,  // 14: dtms.v1.MarketDataService.StreamBars:output_type -> dtms.v1.StreamBarsResponse
+	8,  // 15: dtms.v1.MarketDataService.ReportScore:output_type -> dtms.v1.ReportScoreResponse
+	12, // 16: dtms.v1.MarketDataService.ReportIndex:output_type -> dtms.v1.ReportIndexResponse
+	15, // 17: dtms.v1.MarketDataService.WatchBars:output_type -> dtms.v1.WatchBarsResponse
+	10, // 18: dtms.v1.MarketDataService.WatchQuotes:output_type -> dtms.v1.WatchQuotesResponse
+	13, // [13:19] is the sub-list for method output_type
+	7,  // [7:13] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_market_data_service_proto_init() }
@@ -974,6 +1322,7 @@ func file_dtms_v1_market_data_service_proto_init() {
 	if File_dtms_v1_market_data_service_proto != nil {
 		return
 	}
+	file_dtms_v1_event_proto_init()
 	file_dtms_v1_score_proto_init()
 	file_dtms_v1_market_data_service_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
@@ -982,7 +1331,7 @@ func file_dtms_v1_market_data_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dtms_v1_market_data_service_proto_rawDesc), len(file_dtms_v1_market_data_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,8 @@ const (
 	MarketDataService_StreamTicks_FullMethodName = "/dtms.v1.MarketDataService/StreamTicks"
 	MarketDataService_StreamBars_FullMethodName  = "/dtms.v1.MarketDataService/StreamBars"
 	MarketDataService_ReportScore_FullMethodName = "/dtms.v1.MarketDataService/ReportScore"
+	MarketDataService_ReportIndex_FullMethodName = "/dtms.v1.MarketDataService/ReportIndex"
+	MarketDataService_WatchBars_FullMethodName   = "/dtms.v1.MarketDataService/WatchBars"
 	MarketDataService_WatchQuotes_FullMethodName = "/dtms.v1.MarketDataService/WatchQuotes"
 )
 
@@ -39,6 +41,10 @@ type MarketDataServiceClient interface {
 	StreamBars(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamBarsRequest, StreamBarsResponse], error)
 	// An outside scorer speaks for a symbol.
 	ReportScore(ctx context.Context, in *ReportScoreRequest, opts ...grpc.CallOption) (*ReportScoreResponse, error)
+	// A number of the market that is no price of a symbol here, such as VIX, for the managers that act on it.
+	ReportIndex(ctx context.Context, in *ReportIndexRequest, opts ...grpc.CallOption) (*ReportIndexResponse, error)
+	// Closed bars of 60, 300, 900, 3600 and 14400 s: the last ones first, then each one once, as it closes.
+	WatchBars(ctx context.Context, in *WatchBarsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBarsResponse], error)
 	// Latest quote per symbol, conflated: a slow reader misses ticks in between, never the last one. Not journaled.
 	WatchQuotes(ctx context.Context, in *WatchQuotesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchQuotesResponse], error)
 }
@@ -87,9 +93,38 @@ func (c *marketDataServiceClient) ReportScore(ctx context.Context, in *ReportSco
 	return out, nil
 }
 
+func (c *marketDataServiceClient) ReportIndex(ctx context.Context, in *ReportIndexRequest, opts ...grpc.CallOption) (*ReportIndexResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReportIndexResponse)
+	err := c.cc.Invoke(ctx, MarketDataService_ReportIndex_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *marketDataServiceClient) WatchBars(ctx context.Context, in *WatchBarsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBarsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &MarketDataService_ServiceDesc.Streams[2], MarketDataService_WatchBars_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchBarsRequest, WatchBarsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type MarketDataService_WatchBarsClient = grpc.ServerStreamingClient[WatchBarsResponse]
+
 func (c *marketDataServiceClient) WatchQuotes(ctx context.Context, in *WatchQuotesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchQuotesResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &MarketDataService_ServiceDesc.Streams[2], MarketDataService_WatchQuotes_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &MarketDataService_ServiceDesc.Streams[3], MarketDataService_WatchQuotes_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +153,10 @@ type MarketDataServiceServer interface {
 	StreamBars(grpc.BidiStreamingServer[StreamBarsRequest, StreamBarsResponse]) error
 	// An outside scorer speaks for a symbol.
 	ReportScore(context.Context, *ReportScoreRequest) (*ReportScoreResponse, error)
+	// A number of the market that is no price of a symbol here, such as VIX, for the managers that act on it.
+	ReportIndex(context.Context, *ReportIndexRequest) (*ReportIndexResponse, error)
+	// Closed bars of 60, 300, 900, 3600 and 14400 s: the last ones first, then each one once, as it closes.
+	WatchBars(*WatchBarsRequest, grpc.ServerStreamingServer[WatchBarsResponse]) error
 	// Latest quote per symbol, conflated: a slow reader misses ticks in between, never the last one. Not journaled.
 	WatchQuotes(*WatchQuotesRequest, grpc.ServerStreamingServer[WatchQuotesResponse]) error
 	mustEmbedUnimplementedMarketDataServiceServer()
@@ -138,6 +177,12 @@ func (UnimplementedMarketDataServiceServer) StreamBars(grpc.BidiStreamingServer[
 }
 func (UnimplementedMarketDataServiceServer) ReportScore(context.Context, *ReportScoreRequest) (*ReportScoreResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReportScore not implemented")
+}
+func (UnimplementedMarketDataServiceServer) ReportIndex(context.Context, *ReportIndexRequest) (*ReportIndexResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReportIndex not implemented")
+}
+func (UnimplementedMarketDataServiceServer) WatchBars(*WatchBarsRequest, grpc.ServerStreamingServer[WatchBarsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchBars not implemented")
 }
 func (UnimplementedMarketDataServiceServer) WatchQuotes(*WatchQuotesRequest, grpc.ServerStreamingServer[WatchQuotesResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchQuotes not implemented")
@@ -195,6 +240,35 @@ func _MarketDataService_ReportScore_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MarketDataService_ReportIndex_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReportIndexRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MarketDataServiceServer).ReportIndex(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MarketDataService_ReportIndex_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MarketDataServiceServer).ReportIndex(ctx, req.(*ReportIndexRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MarketDataService_WatchBars_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchBarsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(MarketDataServiceServer).WatchBars(m, &grpc.GenericServerStream[WatchBarsRequest, WatchBarsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type MarketDataService_WatchBarsServer = grpc.ServerStreamingServer[WatchBarsResponse]
+
 func _MarketDataService_WatchQuotes_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchQuotesRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -217,6 +291,10 @@ var MarketDataService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ReportScore",
 			Handler:    _MarketDataService_ReportScore_Handler,
 		},
+		{
+			MethodName: "ReportIndex",
+			Handler:    _MarketDataService_ReportIndex_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -230,6 +308,11 @@ var MarketDataService_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _MarketDataService_StreamBars_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "WatchBars",
+			Handler:       _MarketDataService_WatchBars_Handler,
+			ServerStreams: true,
 		},
 		{
 			StreamName:    "WatchQuotes",

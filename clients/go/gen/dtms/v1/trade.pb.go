@@ -462,7 +462,9 @@ type ManagerRecord struct {
 	// It has taken its partial.
 	PartialTaken bool `protobuf:"varint,2,opt,name=partial_taken,json=partialTaken,proto3" json:"partial_taken,omitempty"`
 	// Its last confirmed change, ns UTC; 0 for none.
-	LastChangeNs  int64 `protobuf:"varint,3,opt,name=last_change_ns,json=lastChangeNs,proto3" json:"last_change_ns,omitempty"`
+	LastChangeNs int64 `protobuf:"varint,3,opt,name=last_change_ns,json=lastChangeNs,proto3" json:"last_change_ns,omitempty"`
+	// What it wants to find again after a restart, in a form of its own; at most 2048 characters.
+	Memo          string `protobuf:"bytes,4,opt,name=memo,proto3" json:"memo,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -516,6 +518,13 @@ func (x *ManagerRecord) GetLastChangeNs() int64 {
 		return x.LastChangeNs
 	}
 	return 0
+}
+
+func (x *ManagerRecord) GetMemo() string {
+	if x != nil {
+		return x.Memo
+	}
+	return ""
 }
 
 // A registered position and its defensive state.
@@ -596,7 +605,9 @@ type Trade struct {
 	// Price of the closing deal, when closed.
 	ClosePrice *float64 `protobuf:"fixed64,37,opt,name=close_price,json=closePrice,proto3,oneof" json:"close_price,omitempty"`
 	// Revision of the last event about this trade.
-	Revision      uint64 `protobuf:"varint,38,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,38,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The loss at the stops of trade and legs may reach so many R; 1 unless an operator raised it.
+	RiskBudgetR   float64 `protobuf:"fixed64,39,opt,name=risk_budget_r,json=riskBudgetR,proto3" json:"risk_budget_r,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -897,6 +908,13 @@ func (x *Trade) GetRevision() uint64 {
 	return 0
 }
 
+func (x *Trade) GetRiskBudgetR() float64 {
+	if x != nil {
+		return x.RiskBudgetR
+	}
+	return 0
+}
+
 var File_dtms_v1_trade_proto protoreflect.FileDescriptor
 
 const file_dtms_v1_trade_proto_rawDesc = "" +
@@ -915,11 +933,12 @@ const file_dtms_v1_trade_proto_rawDesc = "" +
 	"\x0fconfirmed_at_ns\x18\x03 \x01(\x03R\rconfirmedAtNs\x12-\n" +
 	"\vset_by_rank\x18\x04 \x01(\x0e2\r.dtms.v1.RankR\tsetByRankB\x05\n" +
 	"\x03_slB\x05\n" +
-	"\x03_tp\"t\n" +
+	"\x03_tp\"\x88\x01\n" +
 	"\rManagerRecord\x12\x18\n" +
 	"\amanager\x18\x01 \x01(\tR\amanager\x12#\n" +
 	"\rpartial_taken\x18\x02 \x01(\bR\fpartialTaken\x12$\n" +
-	"\x0elast_change_ns\x18\x03 \x01(\x03R\flastChangeNs\"\xdc\f\n" +
+	"\x0elast_change_ns\x18\x03 \x01(\x03R\flastChangeNs\x12\x12\n" +
+	"\x04memo\x18\x04 \x01(\tR\x04memo\"\x80\r\n" +
 	"\x05Trade\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x16\n" +
@@ -969,7 +988,8 @@ const file_dtms_v1_trade_proto_rawDesc = "" +
 	"\vquarantined\x18$ \x01(\bR\vquarantined\x12$\n" +
 	"\vclose_price\x18% \x01(\x01H\x06R\n" +
 	"closePrice\x88\x01\x01\x12\x1a\n" +
-	"\brevision\x18& \x01(\x04R\brevisionB\r\n" +
+	"\brevision\x18& \x01(\x04R\brevision\x12\"\n" +
+	"\rrisk_budget_r\x18' \x01(\x01R\vriskBudgetRB\r\n" +
 	"\v_initial_slB\r\n" +
 	"\v_initial_tpB\x10\n" +
 	"\x0e_risk_distanceB\x15\n" +
