@@ -19,7 +19,7 @@ from dtms.v1.action_pb2 import (
     PlannedAction,
 )
 from dtms.v1.market_data_service_pb2 import Quote
-from dtms.v1.ownership_pb2 import RANK_DTMS_NORMAL, RANK_PROFIT_PROTECTION, RANK_STRATEGY
+from dtms.v1.ownership_pb2 import RANK_PROFIT_PROTECTION, RANK_STRATEGY
 from dtms.v1.trade_pb2 import (
     SIDE_SELL,
     STATE_PHASE_CONFIRMED,
@@ -36,53 +36,14 @@ from dtms.v1.trade_pb2 import (
     Trade,
 )
 from dtms_client.exit_manager.rule_book import RuleBook
-from dtms_client.exit_manager.rules import (
-    ExitRules,
-    MoveStop,
-    QuoteView,
-    TakePartial,
-    TradeView,
-    Wish,
-    decide,
-    deferral,
-)
+from dtms_client.exit_manager.rules import ExitRules, decide, deferral
+from dtms_client.managing.testing import BUY, mirrored_quote, mirrored_stop, mirrored_trade, quote
+from dtms_client.managing.views import QuoteView, TradeView
+from dtms_client.managing.wishes import MoveStop, TakePartial, Wish
 
 RULES = ExitRules()
 
-# BUY 0.10 at 1.10000, stop 1.09000 (R = 1000 points), target 1.13000; spread 10 points.
-BUY = TradeView(
-    account_id="1@Demo",
-    ticket=7,
-    symbol="EURUSD",
-    sign=1,
-    entry=1.1,
-    volume=0.1,
-    stop=1.09,
-    target=1.13,
-    risk=0.01,
-    state=TRADE_STATE_HEALTHY,
-    pending=False,
-    quarantined=False,
-    breakeven_triggered=False,
-    owner_rank=RANK_DTMS_NORMAL,
-    owner_epoch=3,
-    partial_taken=False,
-)
 SAFE = replace(BUY, breakeven_triggered=True, stop=1.10021)
-
-
-def quote(bid: float, **changes: Any) -> QuoteView:
-    """EURUSD at this bid, ask 10 points above, ATR 200 points."""
-    base = QuoteView(
-        bid=bid,
-        ask=round(bid + 0.0001, 5),
-        atr=0.002,
-        point=0.00001,
-        volume_min=0.01,
-        volume_step=0.01,
-        stops_level=0,
-    )
-    return replace(base, **changes)
 
 
 def breakeven(stop: float) -> MoveStop:
@@ -153,20 +114,11 @@ VECTORS = [
 
 
 def mirrored(vector: Vector) -> Vector:
-    """The same around the entry, so that 0.01 % of it stays the same."""
-    axis = 2 * vector.trade.entry
-
-    def flip(price: float | None) -> float | None:
-        return None if price is None else round(axis - price, 8)
-
-    trade = replace(vector.trade, sign=-1, stop=flip(vector.trade.stop), target=flip(vector.trade.target))
-    bid, ask = flip(vector.quote.ask), flip(vector.quote.bid)
-    assert bid is not None
-    assert ask is not None
+    """The same for a SELL."""
     wishes: list[Wish] = [
-        replace(wish, stop=round(axis - wish.stop, 5)) if isinstance(wish, MoveStop) else wish for wish in vector.wishes
+        mirrored_stop(vector.trade, wish) if isinstance(wish, MoveStop) else wish for wish in vector.wishes
     ]
-    return Vector(vector.fact, trade, replace(vector.quote, bid=bid, ask=ask), wishes)
+    return Vector(vector.fact, mirrored_trade(vector.trade), mirrored_quote(vector.trade, vector.quote), wishes)
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector.fact for vector in VECTORS])

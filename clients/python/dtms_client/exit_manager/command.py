@@ -3,111 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import logging
-import signal
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Final
 
-from dtms_client.aio import AsyncClient
-from dtms_client.errors import DtmsError, PermissionDenied, Unauthenticated
-from dtms_client.exit_manager import log
-from dtms_client.exit_manager.live import LiveExitManager
-from dtms_client.exit_manager.lockstep import LockstepExitManager
-from dtms_client.exit_manager.manager import MANAGER, ExitManager
+from dtms_client.exit_manager.brain import MANAGER, ExitManager
 from dtms_client.exit_manager.rule_book import RuleBook
 from dtms_client.exit_manager.rules import ExitRules
-from dtms_client.exit_manager.state_source import Limits
-
-DONE: Final = 0
-FAILED: Final = 1
-MISUSED: Final = 2
-REFUSED: Final = 3
-
-# In lockstep both ends are started together; a recovery of the service may come first.
-CONNECT_S: Final = 30.0
-
-logger = logging.getLogger("dtms_client.exit_manager")
+from dtms_client.managing import command
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    command = argparse.ArgumentParser(
-        prog="python -m dtms_client.exit_manager",
+    options = command.parser(
+        program="python -m dtms_client.exit_manager",
         description="Intelligent Exit Manager: breakeven, partial and trailing, proposed to DTMS.",
-        epilog="Logs JSON lines to stderr. Ends with 0 on SIGTERM or at the end of a replay, 1 after an error, "
-        "2 when called wrongly, 3 when the credential is refused.",
+        name=MANAGER,
     )
-    command.add_argument("--address", required=True, metavar="HOST:PORT", help="where DTMS serves")
-    command.add_argument("--token-file", required=True, type=Path, metavar="FILE", help="the manager's token")
-    command.add_argument("--root-certificates", type=Path, metavar="FILE", help="PEM; needed off this machine (TLS)")
-    command.add_argument("--rules", type=Path, metavar="FILE.toml", help="rules other than the documented ones")
-    command.add_argument("--lockstep", action="store_true", help="take part in a replay in virtual time")
-    command.add_argument("--name", default=MANAGER, help="name of the manager that the token is for (%(default)s)")
-    command.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
-    return command
+    options.add_argument("--rules", type=Path, metavar="FILE.toml", help="rules other than the documented ones")
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs until SIGTERM, SIGINT or the end of the replay; returns the exit code."""
-    arguments = parser().parse_args(argv)
-    with log.to_stderr(arguments.log_level):
-        return _start(arguments)
+    return command.run(parser().parse_args(argv), _manager)
 
 
-def _start(arguments: argparse.Namespace) -> int:
-    try:
-        book = RuleBook.read(arguments.rules) if arguments.rules else RuleBook(default=ExitRules())
-        roots = arguments.root_certificates.read_bytes() if arguments.root_certificates else None
-        client = AsyncClient(arguments.address, token_file=arguments.token_file, root_certificates=roots)
-    except (OSError, ValueError) as error:
-        logger.critical("cannot start: %s", error)
-        return MISUSED
-    manager = ExitManager(book, name=arguments.name)
-    try:
-        return asyncio.run(_run(client, manager, lockstep=arguments.lockstep))
-    except (Unauthenticated, PermissionDenied) as refused:
-        logger.critical("the service refuses the credential in %s: %s", arguments.token_file, refused)
-        return REFUSED
-    except DtmsError as failed:
-        logger.critical("the service cannot be used: %s", failed)
-        return FAILED
-
-
-async def _run(client: AsyncClient, manager: ExitManager, *, lockstep: bool) -> int:
-    """Races the manager against a signal."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        logger.info("asked to stop", extra={"facts": {"signal": signal.Signals(number).name}})
-        loop.call_soon_threadsafe(stop.set)
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        async with client:
-            logger.info("started", extra={"facts": {"manager": manager.name, "lockstep": lockstep}})
-            work = asyncio.create_task(_work(client, manager, lockstep=lockstep))
-            stopped = asyncio.create_task(stop.wait())
-            await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
-            work.cancel()
-            await asyncio.wait((work,))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    logger.info("stopped", extra={"facts": manager.tally.facts()})
-    if not work.cancelled():
-        work.result()
-    return DONE
-
-
-async def _work(client: AsyncClient, manager: ExitManager, *, lockstep: bool) -> None:
-    if lockstep:
-        await LockstepExitManager(client, manager).run(connect_s=CONNECT_S)
-    else:
-        live = LiveExitManager(client, manager, monotonic=time.monotonic, now_ns=time.time_ns, limits=Limits())
-        await live.run()
+def _manager(arguments: argparse.Namespace) -> ExitManager:
+    book = RuleBook.read(arguments.rules) if arguments.rules else RuleBook(default=ExitRules())
+    return ExitManager(book, name=arguments.name)

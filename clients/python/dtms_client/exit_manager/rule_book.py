@@ -19,7 +19,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Self
 
-from dtms_client.exit_manager.rules import ExitRules, TradeView
+from dtms_client.exit_manager.rules import ExitRules
+from dtms_client.managing.views import TradeView
 
 NAMES = frozenset(each.name for each in fields(ExitRules))
 

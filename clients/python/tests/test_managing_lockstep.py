@@ -1,4 +1,4 @@
-"""The exit manager in virtual time, against a real gRPC server that plays the steps."""
+"""Managers in virtual time, against a real gRPC server that plays the steps."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from dtms.v1.trade_pb2 import (
 )
 from dtms.v1.trade_status_service_pb2 import ListTradesResponse
 from dtms_client import AsyncClient, errors
-from dtms_client.exit_manager.lockstep import LockstepExitManager
-from dtms_client.exit_manager.manager import NANOS, ExitManager
+from dtms_client.exit_manager.brain import ExitManager
 from dtms_client.exit_manager.rule_book import RuleBook
 from dtms_client.exit_manager.rules import ExitRules
+from dtms_client.managing.brain import NANOS
+from dtms_client.managing.lockstep import Lockstep
 from dtms_client.testing import Context, ScriptedService, refuse
 
 ACCOUNT = "1@Demo"
@@ -107,7 +108,7 @@ async def play(
         replay = Replay(service, steps, open_trades=open_trades, respond=respond)
         manager = ExitManager(RuleBook(default=ExitRules()), name="intelligent_exit_manager")
         async with AsyncClient(service.address, token="secret") as client:
-            await LockstepExitManager(client, manager).run(connect_s=1.0)
+            await Lockstep(client, manager).run(connect_s=1.0)
     return replay, service, manager
 
 
@@ -180,7 +181,7 @@ async def test_a_service_that_is_still_starting_is_waited_for() -> None:
         service.on("Join", starting)
         manager = ExitManager(RuleBook(default=ExitRules()), name="m")
         async with AsyncClient(service.address, token="t") as client:
-            lockstep = LockstepExitManager(client, manager)
+            lockstep = Lockstep(client, manager)
             await lockstep.run(connect_s=1.0)
     assert (attempts, lockstep.steps) == (3, 2)
 
@@ -190,7 +191,7 @@ async def test_nobody_there_is_waited_for_no_longer_than_allowed() -> None:
     async with ScriptedService() as service:
         address = service.address
     async with AsyncClient(address, token="t") as client:
-        lockstep = LockstepExitManager(client, ExitManager(RuleBook(default=ExitRules()), name="m"))
+        lockstep = Lockstep(client, ExitManager(RuleBook(default=ExitRules()), name="m"))
         with pytest.raises(errors.Unavailable):
             await lockstep.run(connect_s=0.2)
 
@@ -208,7 +209,7 @@ async def test_a_break_in_the_middle_ends_the_replay() -> None:
         Replay(service, [], open_trades=0, respond=cooling_down)
         service.on("Join", breaking)
         async with AsyncClient(service.address, token="t") as client:
-            lockstep = LockstepExitManager(client, ExitManager(RuleBook(default=ExitRules()), name="m"))
+            lockstep = Lockstep(client, ExitManager(RuleBook(default=ExitRules()), name="m"))
             with pytest.raises(errors.Unavailable) as caught:
                 await lockstep.run(connect_s=30.0)
     assert (caught.value.reason, lockstep.steps) == ("DRAINING", 1)
@@ -225,7 +226,7 @@ async def test_a_live_service_says_that_it_has_no_lockstep() -> None:
     async with ScriptedService() as service:
         service.on("Join", live)
         async with AsyncClient(service.address, token="t") as client:
-            lockstep = LockstepExitManager(client, ExitManager(RuleBook(default=ExitRules()), name="m"))
+            lockstep = Lockstep(client, ExitManager(RuleBook(default=ExitRules()), name="m"))
             with pytest.raises(errors.FailedPrecondition) as caught:
                 await lockstep.run(connect_s=30.0)
     assert caught.value.reason == "MODE_UNSUPPORTED"
@@ -237,12 +238,12 @@ async def test_a_quiet_step_is_cheap(record_property: Callable[[str, object], No
     async with ScriptedService() as service:
         replay = Replay(service, [(1.1, 5)] * 500, open_trades=10, respond=cooling_down)
         async with AsyncClient(service.address, token="t") as client:
-            lockstep = LockstepExitManager(client, manager)
+            lockstep = Lockstep(client, manager)
             await lockstep.run(connect_s=1.0)
             step = JoinResponse(seq=9, time_ns=START_NS, quotes=[quote(1.1)], revision=5)
             started_s = time.process_time()
             for _ in range(200):
-                assert await lockstep.answer(step) == []
+                assert not (await lockstep.answer(step)).proposals
             own_s = (time.process_time() - started_s) / 200
     round_trip_s = sorted(replay.step_s)[len(replay.step_s) // 2]
     record_property("own_work_us", own_s * 1e6)

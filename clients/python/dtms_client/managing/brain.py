@@ -1,12 +1,12 @@
-"""One cycle of the exit manager: quotes and trades in, proposals out, results in. No clock, no I/O."""
+"""One cycle of a manager: prices and trades in, proposals and memos out, results in. No clock, no I/O."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from dtms.v1.action_pb2 import (
     OUTCOME_STATUS_CONFIRMED,
@@ -17,23 +17,18 @@ from dtms.v1.action_pb2 import (
     OutcomeStatus,
     Purpose,
 )
-from dtms.v1.arbitration_service_pb2 import ProposeRequest
-from dtms.v1.market_data_service_pb2 import Quote
-from dtms_client.exit_manager.rule_book import RuleBook
-from dtms_client.exit_manager.rules import QuoteView, TradeView, Wish, decide
-
-MANAGER: Final = "intelligent_exit_manager"
+from dtms.v1.arbitration_service_pb2 import ProposeRequest, SetMemoRequest
+from dtms.v1.event_pb2 import Index
+from dtms.v1.market_data_service_pb2 import ClosedBar, Quote
+from dtms_client.managing.tally import Tally
+from dtms_client.managing.views import Instrument, Key, QuoteView, TradeView
+from dtms_client.managing.wishes import Wish
 
 NANOS: Final = 1_000_000_000
 # After a "no" the same question comes again in a moment: each one is an event in the journal of DTMS.
 PAUSE_NS: Final = 5 * NANOS
 # The very same wish, where DTMS said that asking again will not help.
 FINAL_PAUSE_NS: Final = 300 * NANOS
-
-Instrument: TypeAlias = tuple[str, str]
-"""(account_id, symbol)"""
-Key: TypeAlias = tuple[str, int]
-"""(account_id, ticket)"""
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +43,7 @@ class Proposal:
     @property
     def key(self) -> Key:
         """The trade."""
-        return (self.trade.account_id, self.trade.ticket)
+        return self.trade.key
 
     def request(self, request_id: str) -> ProposeRequest:
         """As the wire wants it."""
@@ -68,39 +63,21 @@ class Proposal:
             "symbol": self.trade.symbol,
             "purpose": Purpose.Name(self.wish.purpose).removeprefix("PURPOSE_"),
             "stop": getattr(self.wish, "stop", None),
+            "target": getattr(self.wish, "target", None),
             "volume": getattr(self.wish, "volume", None),
         }
 
 
-@dataclass(slots=True)
-class Tally:
-    """What the manager has done."""
+@dataclass(frozen=True, slots=True)
+class Memo:
+    """What DTMS is to keep for this manager on a trade; replaces what it keeps now."""
 
-    proposals: int = 0
-    granted: int = 0
-    confirmed: int = 0
-    rejected: int = 0
-    unknown: int = 0
-    """Granted, and how it ended at the broker is left to the stream."""
-    expired: int = 0
-    """Waited for DTMS too long, to be decided anew."""
-    denied: Counter[str] = field(default_factory=Counter)
-    """By denial code, without prefix."""
-    undecided: Counter[str] = field(default_factory=Counter)
-    """By error reason."""
+    trade: TradeView
+    text: str
 
-    def facts(self) -> dict[str, Any]:
-        """For the log."""
-        return {
-            "proposals": self.proposals,
-            "granted": self.granted,
-            "confirmed": self.confirmed,
-            "rejected": self.rejected,
-            "unknown": self.unknown,
-            "expired": self.expired,
-            "denied": dict(self.denied),
-            "undecided": dict(self.undecided),
-        }
+    def request(self) -> SetMemoRequest:
+        """As the wire wants it."""
+        return SetMemoRequest(account_id=self.trade.account_id, ticket=self.trade.ticket, memo=self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +95,37 @@ class _Pause:
         return now_ns < until_ns and trade == self.trade
 
 
-class ExitManager:
-    """Holds the latest quotes and what was refused; the trades are passed in."""
+class Brain(ABC):
+    """What a manager wishes, and what every manager keeps: the latest quotes, and what was refused.
 
-    def __init__(self, book: RuleBook, *, name: str) -> None:
-        """`name` is the manager of the credential: its own partials are found in the trade under it."""
+    Trades are passed in. What must survive a restart is either a fact of the trade or the memo: DTMS keeps both.
+    """
+
+    timeframes_s: Sequence[int] = ()
+    """Lengths of the closed bars that it wants, s; none unless it says so."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is the manager of the credential: its partials and memos are found in the trade under it."""
         self.name = name
         self.tally = Tally()
-        self._book = book
         self._quotes: dict[Instrument, QuoteView] = {}
         self._pauses: dict[tuple[Key, Purpose.ValueType], _Pause] = {}
+
+    # ---- what a manager says
+
+    @abstractmethod
+    def wishes(self, trade: TradeView, quote: QuoteView, *, now_ns: int) -> Iterable[Wish]:
+        """What it wants of the trade now, the most urgent first."""
+
+    def memo(self, trade: TradeView, *, now_ns: int) -> str | None:  # noqa: ARG002  for those that have one
+        """What DTMS is to keep of the trade from now on, at most 2048 characters; None leaves it as it is."""
+        return None
+
+    def claims(self, trade: TradeView) -> bool:  # noqa: ARG002  for those that own trades
+        """The trade should be owned by this manager: its lease is kept alive, and it is acquired where it is lost."""
+        return False
+
+    # ---- what comes in
 
     def take_quotes(self, quotes: Iterable[Quote]) -> list[Instrument]:
         """Remembers quotes; returns whose they are."""
@@ -138,20 +136,37 @@ class ExitManager:
             touched.append(instrument)
         return touched
 
+    def take_bars(self, bars: Iterable[ClosedBar]) -> list[Instrument]:  # noqa: ARG002  for those that want some
+        """Takes closed bars, oldest first, each once; returns whose trades are to be looked at."""
+        return []
+
+    def take_indices(self, indices: Iterable[Index]) -> bool:  # noqa: ARG002  for those that use some
+        """Takes indices; true when all trades are to be looked at."""
+        return False
+
+    # ---- what goes out
+
     def propose(self, trades: Iterable[TradeView], *, now_ns: int) -> list[Proposal]:
         """What to propose now: one wish a trade, because a trade takes one change at a time and the next wish is
         decided on what the first one has changed."""
         proposals: list[Proposal] = []
         for trade in trades:
-            quote = self._quotes.get((trade.account_id, trade.symbol))
-            if quote is None:
+            quote = self._quotes.get(trade.instrument)
+            if quote is None or not quote.usable:
                 continue
-            for wish in decide(trade, quote, self._book.rules(trade)):
+            for wish in self.wishes(trade, quote, now_ns=now_ns):
                 if not self._paused(trade, wish, now_ns):
                     proposals.append(Proposal(trade=trade, wish=wish))
                     break
         self.tally.proposals += len(proposals)
         return proposals
+
+    def memos(self, trades: Iterable[TradeView], *, now_ns: int) -> list[Memo]:
+        """Memos that differ from what DTMS keeps."""
+        wanted = ((trade, self.memo(trade, now_ns=now_ns)) for trade in trades)
+        return [Memo(trade, text) for trade, text in wanted if text is not None and text != trade.memo]
+
+    # ---- what became of it
 
     def decided(self, proposal: Proposal, decision: Decision, outcome: Outcome | None, *, now_ns: int) -> None:
         """DTMS has answered."""
@@ -202,5 +217,5 @@ class ExitManager:
         )
 
     def _paused(self, trade: TradeView, wish: Wish, now_ns: int) -> bool:
-        pause = self._pauses.get(((trade.account_id, trade.ticket), wish.purpose))
+        pause = self._pauses.get((trade.key, wish.purpose))
         return pause is not None and pause.holds(trade, wish, now_ns)

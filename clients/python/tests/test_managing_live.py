@@ -1,4 +1,4 @@
-"""The exit manager on a live service: a real gRPC server with scripted answers, and a clock that the test moves."""
+"""Managers on a live service: a real gRPC server with scripted answers, and a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from dtms.v1.trade_pb2 import (
 )
 from dtms.v1.trade_status_service_pb2 import BatchGetTradesResponse, SnapshotChunk, WatchResponse
 from dtms_client import AsyncClient, errors
-from dtms_client.exit_manager.live import LiveExitManager
-from dtms_client.exit_manager.manager import NANOS, ExitManager
+from dtms_client.exit_manager.brain import ExitManager
 from dtms_client.exit_manager.rule_book import RuleBook
 from dtms_client.exit_manager.rules import ExitRules
-from dtms_client.exit_manager.state_source import Limits
+from dtms_client.managing.brain import NANOS
+from dtms_client.managing.live import Live
+from dtms_client.managing.state_source import Limits
 from dtms_client.testing import Context, ScriptedService, refuse
 
 ACCOUNT = "1@Demo"
@@ -117,7 +118,7 @@ class Running:
         self.dtms = dtms
         self.now_s = 1_000.0
         self.manager = ExitManager(RuleBook(default=ExitRules()), name="intelligent_exit_manager")
-        live = LiveExitManager(
+        live = Live(
             client,
             self.manager,
             monotonic=lambda: self.now_s,

@@ -11,7 +11,7 @@ import pytest
 from dtms.v1.trade_pb2 import TRADE_STATE_HEALTHY, TRADE_STATE_HEDGED, TRADE_STATE_WARNING_L2, Trade
 from dtms.v1.trade_status_service_pb2 import BatchGetTradesResponse
 from dtms_client import AsyncClient, errors
-from dtms_client.exit_manager.state_source import BATCH, Limits, Source, StateSource
+from dtms_client.managing.state_source import BATCH, Limits, Source, StateSource
 from dtms_client.testing import ScriptedService, never
 
 KEY = ("1@Demo", 7)

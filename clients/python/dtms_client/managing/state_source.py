@@ -11,15 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from dtms.v1.trade_pb2 import Trade
 from dtms.v1.trade_status_service_pb2 import BatchGetTradesResponse
 from dtms_client.errors import OUTAGE
-from dtms_client.exit_manager.rules import DEFENSIVE
-
-Key: TypeAlias = tuple[str, int]
-"""(account_id, ticket)"""
+from dtms_client.managing.views import DEFENSIVE, Key
 
 # The service takes at most so many tickets in one call.
 BATCH: Final = 500

@@ -1,4 +1,4 @@
-"""The exit manager on a running service: follows quotes and events, proposes, and stays alive through outages."""
+"""A manager on a running service: follows prices and events, proposes, and stays alive through outages."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from dtms.v1.trade_status_service_pb2 import Progress
 from dtms_client._channel import Backoff
 from dtms_client.aio import AsyncClient
 from dtms_client.errors import OUTAGE, DtmsError, PermissionDenied, Unauthenticated
-from dtms_client.exit_manager.manager import ExitManager, Instrument, Key, Proposal
-from dtms_client.exit_manager.rules import TradeView
-from dtms_client.exit_manager.state_source import Answer, Limits, Source, StateSource
+from dtms_client.managing.brain import Brain, Memo, Proposal
+from dtms_client.managing.state_source import Answer, Limits, Source, StateSource
+from dtms_client.managing.views import Instrument, Key, TradeView
 from dtms_client.requests import new_request_id
 from dtms_client.watch import Interrupted, Listed, Relisted
 
 logger = logging.getLogger(__name__)
 
 
-class LiveExitManager:
-    """Runs one ExitManager on one client, in one event loop.
+class Live:
+    """Runs one Brain on one client, in one event loop.
 
     `monotonic` gives seconds that never go back, `now_ns` event time (ns UTC).
     """
@@ -32,14 +32,14 @@ class LiveExitManager:
     def __init__(
         self,
         client: AsyncClient,
-        manager: ExitManager,
+        brain: Brain,
         *,
         monotonic: Callable[[], float],
         now_ns: Callable[[], int],
         limits: Limits,
     ) -> None:
         self._client = client
-        self._manager = manager
+        self._brain = brain
         self._monotonic = monotonic
         self._now_ns = now_ns
         self._limits = limits
@@ -51,6 +51,8 @@ class LiveExitManager:
         self._work = asyncio.Event()
         self._busy: set[Key] = set()
         """Trades with a proposal of ours under way."""
+        self._noting: set[Key] = set()
+        """Trades with a memo of ours under way."""
         self._assuming = False
 
     async def run(self) -> None:
@@ -59,6 +61,8 @@ class LiveExitManager:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow_events(), name="events")
                 tasks.create_task(self._follow_quotes(), name="quotes")
+                if self._brain.timeframes_s:
+                    tasks.create_task(self._follow_bars(), name="bars")
                 tasks.create_task(self._propose_all(tasks), name="proposals")
         except BaseExceptionGroup as group:
             failed, others = group.split(DtmsError)
@@ -87,7 +91,16 @@ class LiveExitManager:
             if isinstance(item, Interrupted):
                 logger.warning("quotes interrupted", extra={"facts": {"error": str(item.error)}})
             else:
-                self._touch(self._manager.take_quotes(item.quotes))
+                self._touch(self._brain.take_quotes(item.quotes))
+                if self._brain.take_indices(item.indices):
+                    self._touch(self._open)
+
+    async def _follow_bars(self) -> None:
+        async for item in self._client.watch_bars(timeframes_s=self._brain.timeframes_s):
+            if isinstance(item, Interrupted):
+                logger.warning("bars interrupted", extra={"facts": {"error": str(item.error)}})
+            else:
+                self._touch(self._brain.take_bars(item))
 
     def _relist(self, trades: tuple[Trade, ...]) -> None:
         listed = {(trade.account_id, trade.ticket): trade for trade in trades if trade.state != TRADE_STATE_CLOSED}
@@ -120,7 +133,7 @@ class LiveExitManager:
         if symbol is not None:
             self._open[key[0], symbol].discard(key)
         self._states.forget(key)
-        self._manager.forget(key)
+        self._brain.forget(key)
 
     def _touch(self, instruments: list[Instrument] | defaultdict[Instrument, set[Key]]) -> None:
         self._touched.update(instruments)
@@ -137,13 +150,17 @@ class LiveExitManager:
             answers = await self._states.read(keys, max_age_s=self._limits.ownership_s)
             self._tell_of(answers.values())
             views = [
-                TradeView.of(answer.trade, manager=self._manager.name)
+                TradeView.of(answer.trade, manager=self._brain.name)
                 for answer in answers.values()
                 if answer.trade is not None and not answer.doubted
             ]
-            for proposal in self._manager.propose(views, now_ns=self._now_ns()):
+            now_ns = self._now_ns()
+            for proposal in self._brain.propose(views, now_ns=now_ns):
                 self._busy.add(proposal.key)
                 tasks.create_task(self._carry_out(proposal), name=f"propose {proposal.trade.ticket}")
+            for memo in self._brain.memos((view for view in views if view.key not in self._noting), now_ns=now_ns):
+                self._noting.add(memo.trade.key)
+                tasks.create_task(self._leave(memo), name=f"memo {memo.trade.ticket}")
 
     def _tell_of(self, answers: Iterable[Answer]) -> None:
         """Says it once when states are no longer known, and once when they are again."""
@@ -162,18 +179,34 @@ class LiveExitManager:
             raise
         except DtmsError as error:
             # Whatever it was, the trade is not what it seemed: read it again, decide anew.
-            self._manager.undecided(proposal, error.reason or type(error).__name__, now_ns=self._now_ns())
+            self._brain.undecided(proposal, error.reason or type(error).__name__, now_ns=self._now_ns())
         else:
             if response is None:
-                self._manager.expired(proposal)
+                self._brain.expired(proposal)
             else:
                 outcome = response.outcome if response.HasField("outcome") else None
-                self._manager.decided(proposal, response.decision, outcome, now_ns=self._now_ns())
+                self._brain.decided(proposal, response.decision, outcome, now_ns=self._now_ns())
         finally:
             self._busy.discard(proposal.key)
         if proposal.key in self._symbols:
             self._states.doubt(proposal.key)
-            self._touch([(proposal.trade.account_id, proposal.trade.symbol)])
+            self._touch([proposal.trade.instrument])
+
+    async def _leave(self, memo: Memo) -> None:
+        """Sends a memo once; what is lost is decided anew, after a pause."""
+        request = memo.request()
+        try:
+            await self._client.set_memo(request.ticket, request.memo, account_id=request.account_id)
+        except (Unauthenticated, PermissionDenied):
+            raise
+        except DtmsError as error:
+            logger.warning("memo lost", extra={"facts": {"ticket": request.ticket, "error": str(error)}})
+            await asyncio.sleep(Backoff.LONGEST_S if error.retry_after_s is None else error.retry_after_s)
+        finally:
+            self._noting.discard(memo.trade.key)
+        if memo.trade.key in self._symbols:
+            self._states.doubt(memo.trade.key)
+            self._touch([memo.trade.instrument])
 
     async def _send(self, proposal: Proposal) -> ProposeResponse | None:
         """The answer, or None when DTMS did not answer for too long. Repeats carry the same request_id."""

@@ -1,4 +1,4 @@
-"""The exit manager in virtual time: answers each step of a replay, always the same way."""
+"""A manager in virtual time: answers each step of a replay, always the same way."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from dtms.v1.arbitration_service_pb2 import ProposeRequest
 from dtms.v1.lockstep_service_pb2 import JoinRequest, JoinResponse
 from dtms.v1.lockstep_service_pb2_grpc import LockstepServiceStub
 from dtms_client._channel import Backoff
 from dtms_client.aio import AsyncClient
 from dtms_client.errors import Unavailable, Unexpected, from_rpc
-from dtms_client.exit_manager.manager import ExitManager, Instrument, Proposal
-from dtms_client.exit_manager.rules import TradeView
+from dtms_client.managing.brain import Brain, Proposal
+from dtms_client.managing.views import Instrument, TradeView
 from dtms_client.watch import ended
 
 METHOD: Final = "dtms.v1.LockstepService/Join"
@@ -25,12 +24,12 @@ METHOD: Final = "dtms.v1.LockstepService/Join"
 NAMESPACE: Final = uuid.UUID("6f0c5f9e-3f0e-5c55-9d3b-0d7a5a1c4e21")
 
 
-class LockstepExitManager:
-    """Runs one ExitManager through one replay."""
+class Lockstep:
+    """Runs one Brain through one replay."""
 
-    def __init__(self, client: AsyncClient, manager: ExitManager) -> None:
+    def __init__(self, client: AsyncClient, brain: Brain) -> None:
         self._client = client
-        self._manager = manager
+        self._brain = brain
         self._trades: defaultdict[Instrument, list[TradeView]] = defaultdict(list)
         self._revision: int | None = None
         self._sent: dict[str, Proposal] = {}
@@ -65,38 +64,40 @@ class LockstepExitManager:
             call.cancel()
 
     async def _answer_all(self, call: grpc.aio.StreamStreamCall[JoinRequest, JoinResponse]) -> None:
-        await _write(call, JoinRequest(seq=0))
+        await _write(call, JoinRequest(seq=0, timeframes_s=self._brain.timeframes_s))
         while True:
             step = await call.read()
             if not isinstance(step, JoinResponse):
                 raise ended(METHOD)
             self.steps += 1
-            proposals = await self.answer(step)
+            answer = await self.answer(step)
             if step.last:
                 await call.done_writing()
                 if isinstance(await call.read(), JoinResponse):
                     raise Unexpected("a step after the last", method=METHOD, reason="STEP_AFTER_LAST")
                 return
-            await _write(call, JoinRequest(seq=step.seq, proposals=proposals))
+            await _write(call, answer)
 
-    async def answer(self, step: JoinResponse) -> list[ProposeRequest]:
+    async def answer(self, step: JoinResponse) -> JoinRequest:
         """What to propose in a step, after taking note of what became of the proposals of the step before."""
         self._settle(step)
-        touched = self._manager.take_quotes(step.quotes)
+        touched = dict.fromkeys(self._brain.take_bars(step.bars) + self._brain.take_quotes(step.quotes))
+        everywhere = self._brain.take_indices(step.indices)
         if step.last:
-            return []
+            return JoinRequest(seq=step.seq)
         if step.revision != self._revision:
             await self._refetch()
             self._revision = step.revision
-            views = [view for trades in self._trades.values() for view in trades]
-        else:
-            views = [view for instrument in touched for view in self._trades[instrument]]
-        proposals = self._manager.propose(views, now_ns=step.time_ns)
+            everywhere = True
+        instruments = self._trades if everywhere else touched
+        views = [view for instrument in instruments for view in self._trades.get(instrument, ())]
+        proposals = self._brain.propose(views, now_ns=step.time_ns)
+        memos = self._brain.memos(views, now_ns=step.time_ns)
         requests = [
             proposal.request(self._request_id(step.seq, proposal, index)) for index, proposal in enumerate(proposals)
         ]
         self._sent = {request.request_id: proposal for request, proposal in zip(requests, proposals, strict=True)}
-        return requests
+        return JoinRequest(seq=step.seq, proposals=requests, memos=[memo.request() for memo in memos])
 
     def _settle(self, step: JoinResponse) -> None:
         """What became of the proposals of the step before."""
@@ -107,19 +108,20 @@ class LockstepExitManager:
                     f"a result for {result.request_id}, which was not proposed", method=METHOD, reason="RESULT_UNKNOWN"
                 )
             if result.error_reason:
-                self._manager.undecided(proposal, result.error_reason, now_ns=step.time_ns)
+                self._brain.undecided(proposal, result.error_reason, now_ns=step.time_ns)
             else:
                 outcome = result.outcome if result.HasField("outcome") else None
-                self._manager.decided(proposal, result.decision, outcome, now_ns=step.time_ns)
+                self._brain.decided(proposal, result.decision, outcome, now_ns=step.time_ns)
 
     async def _refetch(self) -> None:
         self._trades.clear()
         async for trade in self._client.list_trades():
-            self._trades[trade.account_id, trade.symbol].append(TradeView.of(trade, manager=self._manager.name))
+            view = TradeView.of(trade, manager=self._brain.name)
+            self._trades[view.instrument].append(view)
 
     def _request_id(self, seq: int, proposal: Proposal, index: int) -> str:
         account_id, ticket = proposal.key
-        return str(uuid.uuid5(NAMESPACE, f"{self._manager.name}/{seq}/{account_id}/{ticket}/{index}"))
+        return str(uuid.uuid5(NAMESPACE, f"{self._brain.name}/{seq}/{account_id}/{ticket}/{index}"))
 
 
 async def _write(call: grpc.aio.StreamStreamCall[JoinRequest, JoinResponse], answer: JoinRequest) -> None:

@@ -1,4 +1,4 @@
-"""One cycle of the exit manager: when it proposes, when it waits, what it counts."""
+"""One cycle of a manager, here the exit manager: when it proposes, when it waits, what it counts."""
 
 from __future__ import annotations
 
@@ -16,31 +16,13 @@ from dtms.v1.action_pb2 import (
     Outcome,
 )
 from dtms.v1.market_data_service_pb2 import Quote
-from dtms.v1.ownership_pb2 import RANK_DTMS_NORMAL
-from dtms.v1.trade_pb2 import TRADE_STATE_HEALTHY
-from dtms_client.exit_manager.manager import FINAL_PAUSE_NS, NANOS, PAUSE_NS, ExitManager, Proposal
+from dtms_client.exit_manager.brain import ExitManager
 from dtms_client.exit_manager.rule_book import RuleBook
-from dtms_client.exit_manager.rules import ExitRules, MoveStop, TakePartial, TradeView
-
-TRADE = TradeView(
-    account_id="1@Demo",
-    ticket=7,
-    symbol="EURUSD",
-    sign=1,
-    entry=1.1,
-    volume=0.1,
-    stop=1.09,
-    target=1.13,
-    risk=0.01,
-    state=TRADE_STATE_HEALTHY,
-    pending=False,
-    quarantined=False,
-    breakeven_triggered=False,
-    owner_rank=RANK_DTMS_NORMAL,
-    owner_epoch=3,
-    partial_taken=False,
-)
-NOW_NS = 1_700_000_000 * NANOS
+from dtms_client.exit_manager.rules import ExitRules
+from dtms_client.managing.brain import FINAL_PAUSE_NS, PAUSE_NS, Proposal
+from dtms_client.managing.testing import BUY as TRADE
+from dtms_client.managing.testing import NOW_NS
+from dtms_client.managing.wishes import MoveStop, TakePartial
 
 
 def quote(bid: float, *, account_id: str = "1@Demo") -> Quote:
