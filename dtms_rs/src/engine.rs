@@ -519,6 +519,18 @@ impl Engine {
             .transpose()
     }
 
+    fn decision_on<'py>(
+        &self,
+        py: Python<'py>,
+        manager: &str,
+        request_id: &str,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let decision = self.ask(|core| Ok(core.decision_on(manager, request_id).cloned()))?;
+        decision
+            .map(|decision| message_to_dict(py, &decision))
+            .transpose()
+    }
+
     fn open_intents<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let open: Vec<_> = self.ask(|core| Ok(core.open_intents().cloned().collect()))?;
         let dict = |open: &dtms_core::book::OpenIntent| {

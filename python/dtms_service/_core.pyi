@@ -203,6 +203,8 @@ class Engine:
     def open_positions(self, account_id: str) -> list[tuple[int, int]]:
         """(ticket, position) of every position believed to be open, legs included. ACCOUNT_UNKNOWN."""
     def ownership(self, account_id: str, ticket: int, mono_ns: int) -> dict[str, Any] | None: ...
+    def decision_on(self, manager: str, request_id: str) -> dict[str, Any] | None:
+        """The ``Decision`` on a proposal; None once it is forgotten (``request_ids_kept``)."""
     def open_intents(self) -> list[dict[str, Any]]:
         """``IntentRecorded`` with account_id, ticket and symbol, without a final outcome, oldest first."""
     def score(self, account_id: str, symbol: str, side: int) -> dict[str, Any] | None:

@@ -265,6 +265,10 @@ class Desk:
         """The durable decisions kept in memory, newest first, each with its revision."""
         yield from reversed(self._decisions)
 
+    def decision_on(self, manager: str, request_id: str) -> dict[str, Any] | None:
+        """The decision on a proposal; None once it is forgotten."""
+        return self.engine.decision_on(manager, request_id)
+
     async def settled(self) -> None:
         """Everything that was handed over so far is durable and published."""
         await self.commits.durable(self.engine.revision)

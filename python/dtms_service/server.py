@@ -133,7 +133,9 @@ def _services(system: System) -> list[tuple[Any, object]]:
         trade_status_service_pb2: TradeStatusServicer(
             desk, doors, limits, watches, system.config.server.progress_interval_ms
         ),
-        arbitration_service_pb2: ArbitrationServicer(desk, doors, limits, Explainer(desk)),
+        arbitration_service_pb2: ArbitrationServicer(
+            desk, doors, limits, Explainer(desk, lambda: system.oldest_revision)
+        ),
         market_data_service_pb2: MarketDataServicer(desk, doors, system.monitor, system.quotes, system.paper),
         lockstep_service_pb2: LockstepServicer(system.lockstep),
         gateway_service_pb2: GatewayServicer(system),

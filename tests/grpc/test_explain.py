@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from dtms.v1 import action_pb2, arbitration_service_pb2
 from dtms.v1.arbitration_service_pb2 import ExplainRequest, ListDecisionsRequest
 from dtms.v1.trade_status_service_pb2 import WatchRequest
 from dtms_client import errors
+from dtms_service.broker.faults import Gate, Leg
 from dtms_service.describe import RULES
 from tests.grpc.watching import events_until
-from tests.stack import EXIT_MANAGER, UNIVERSAL, Stack, running, stop_at
+from tests.stack import DTMS, EXIT_MANAGER, UNIVERSAL, Stack, running, stop_at
 
 
 def bodies(answer: arbitration_service_pb2.ExplainResponse) -> list[str | None]:
@@ -145,16 +147,15 @@ async def test_pages_stand_still_while_decisions_are_made(stack: Stack) -> None:
     assert found == asked[::-1]
 
 
-async def test_only_so_many_decisions_are_kept_and_the_limit_is_named(tmp_path: Path) -> None:
-    """Older ones leave the list; Explain says how many are kept and that the revision still works."""
+async def test_any_decision_of_the_journal_is_explained(tmp_path: Path) -> None:
+    """The list ends with the decisions kept in memory; an older one is found in the journal by its number."""
     async with running(tmp_path / "data", {"engine.decisions_kept": 3}) as stack:
         trade = await stack.trade()
-        asked = [(await stack.propose(trade, stop_at(1.0941))).decision for _ in range(5)]
-        assert await listed(stack, ListDecisionsRequest()) == [d.decision_id for d in asked[:1:-1]]
-        with pytest.raises(errors.Compacted) as gone:
-            await stack.call("viewer", ExplainRequest(decision_id=asked[0].decision_id))
-        assert gone.value.metadata["decisions_kept"] == "3"
-        told = await stack.call("viewer", ExplainRequest(revision=asked[0].revision))
+        asked = [(await stack.propose(trade, stop_at(1.0941), request_id=f"key {n}")).decision for n in range(9)]
+        assert await listed(stack, ListDecisionsRequest()) == [d.decision_id for d in asked[:5:-1]]
+        for decision in asked:
+            assert (await stack.call("viewer", ExplainRequest(decision_id=decision.decision_id))).decision == decision
+        told = await stack.call(EXIT_MANAGER, ExplainRequest(request_id="key 0"))
         assert told.decision == asked[0]
 
 
@@ -171,3 +172,46 @@ async def test_decisions_survive_a_restart(tmp_path: Path) -> None:
         assert list(page.decisions) == before[::-1]
         told = await stack.call(EXIT_MANAGER, ExplainRequest(request_id="the key"))
         assert told.decision == before[1]
+
+
+async def test_a_denial_names_whom_it_gave_way_to(stack: Stack) -> None:
+    """While DTMS defends a trade the owner's proposal loses against it, and both are named."""
+    trade = await stack.trade(strategy_type="default_standard")
+    await stack.tick(1.1021)
+    await stack.report_score(-5.0)
+    defended = await stack.get_trade(trade.ticket)
+    refused = (await stack.propose(defended, stop_at(1.0961), manager=UNIVERSAL)).decision
+    assert refused.denial == action_pb2.DENIAL_CODE_DTMS_DEFENSIVE
+    told = await stack.call("viewer", ExplainRequest(decision_id=refused.decision_id))
+    assert told.winner == DTMS
+    assert [(loser.manager, loser.decision_id) for loser in told.losers] == [(UNIVERSAL, refused.decision_id)]
+    assert "DTMS_DEFENSIVE" in told.losers[0].why
+
+
+async def test_a_grant_names_those_denied_while_it_was_at_the_broker(stack: Stack) -> None:
+    """Both sides of a race can be asked for: the winner lists the loser, the loser names the winner."""
+    trade = await stack.trade(strategy_type="default_standard")
+    gate = stack.faults.latency = Gate("execute", Leg.REQUEST)
+    first = asyncio.create_task(stack.propose(trade, stop_at(1.0961), manager=UNIVERSAL))
+    await gate.arrived.wait()
+    second = (await stack.propose(trade, stop_at(1.0971))).decision
+    assert second.denial == action_pb2.DENIAL_CODE_IN_FLIGHT
+    gate.open()
+    granted = (await first).decision
+    told = await stack.call("viewer", ExplainRequest(decision_id=granted.decision_id))
+    assert told.winner == UNIVERSAL
+    assert [(loser.manager, loser.decision_id) for loser in told.losers] == [(EXIT_MANAGER, second.decision_id)]
+    assert (await stack.call("viewer", ExplainRequest(decision_id=second.decision_id))).winner == UNIVERSAL
+
+
+async def test_a_preemption_names_who_was_displaced(stack: Stack) -> None:
+    """The event of a grant tells who took the trade from whom."""
+    trade = await stack.trade(strategy_type="default_standard")
+    watch = await stack.stream("viewer", WatchRequest(start_revision=trade.revision + 1))
+    await stack.tick(1.1021)
+    await stack.report_score(-5.0)
+    granted = (await events_until(watch, lambda event: event.HasField("ownership_granted")))[-1]
+    told = await stack.call("viewer", ExplainRequest(revision=granted.revision))
+    assert told.winner == DTMS
+    assert [loser.manager for loser in told.losers] == [UNIVERSAL]
+    assert "DEFENSIVE" in told.losers[0].why

@@ -48,7 +48,7 @@ messages! {
         rank: Maybe<Rank>, action: Action, granted: bool, denial: Maybe<DenialCode>, retryable: bool,
         owner: Text, owner_rank: Maybe<Rank>, owner_epoch: u64, asked_epoch: u64, defensive: bool,
         bid: Option<f64>, ask: Option<f64>, confirmed_sl: Option<f64>, time_ns: i64, dry_run: bool,
-        revision: u64, halted_by: Text,
+        revision: u64, halted_by: Text, gave_way_to: Text,
     }
 
     /// What the broker said.

@@ -389,6 +389,7 @@ class Decision(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     HALTED_BY_FIELD_NUMBER: _builtins.int
+    GAVE_WAY_TO_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.int
     """Unique in the service, rising."""
     request_id: _builtins.str
@@ -431,6 +432,8 @@ class Decision(_message.Message):
     """Revision of the event that holds the decision; 0 for a dry run."""
     halted_by: _builtins.str
     """What stands behind DENIAL_CODE_HALTED: trading state, kill switch, rail or quarantine, in words; else empty."""
+    gave_way_to: _builtins.str
+    """The manager that a denial gave way to: the owner, or whose change is at the broker; empty where it is nobody."""
     @_builtins.property
     def action(self) -> Global___Action:
         """What was asked."""
@@ -460,10 +463,11 @@ class Decision(_message.Message):
         dry_run: _builtins.bool = ...,
         revision: _builtins.int = ...,
         halted_by: _builtins.str = ...,
+        gave_way_to: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ask", b"_ask", "_bid", b"_bid", "_confirmed_sl", b"_confirmed_sl", "action", b"action", "ask", b"ask", "bid", b"bid", "confirmed_sl", b"confirmed_sl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ask", b"_ask", "_bid", b"_bid", "_confirmed_sl", b"_confirmed_sl", "account_id", b"account_id", "action", b"action", "ask", b"ask", "asked_epoch", b"asked_epoch", "bid", b"bid", "confirmed_sl", b"confirmed_sl", "decision_id", b"decision_id", "defensive", b"defensive", "denial", b"denial", "dry_run", b"dry_run", "granted", b"granted", "halted_by", b"halted_by", "manager", b"manager", "owner", b"owner", "owner_epoch", b"owner_epoch", "owner_rank", b"owner_rank", "rank", b"rank", "request_id", b"request_id", "retryable", b"retryable", "revision", b"revision", "ticket", b"ticket", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ask", b"_ask", "_bid", b"_bid", "_confirmed_sl", b"_confirmed_sl", "account_id", b"account_id", "action", b"action", "ask", b"ask", "asked_epoch", b"asked_epoch", "bid", b"bid", "confirmed_sl", b"confirmed_sl", "decision_id", b"decision_id", "defensive", b"defensive", "denial", b"denial", "dry_run", b"dry_run", "gave_way_to", b"gave_way_to", "granted", b"granted", "halted_by", b"halted_by", "manager", b"manager", "owner", b"owner", "owner_epoch", b"owner_epoch", "owner_rank", b"owner_rank", "rank", b"rank", "request_id", b"request_id", "retryable", b"retryable", "revision", b"revision", "ticket", b"ticket", "time_ns", b"time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ask: _TypeAlias = _typing.Literal["ask"]  # noqa: Y015
     _WhichOneofArgType__ask: _TypeAlias = _typing.Literal["_ask", b"_ask"]  # noqa: Y015

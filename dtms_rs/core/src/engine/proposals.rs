@@ -181,6 +181,7 @@ impl Engine {
             dry_run: asked.dry_run,
             revision: self.book.revision + 1,
             halted_by: Text::default(),
+            gave_way_to: Text::default(),
         };
         if asked.dry_run {
             (decision.decision_id, decision.revision) = (0, 0);
@@ -246,7 +247,35 @@ impl Engine {
                 Some(DenialCode::Halted) => self.halted_by(at, manager)?,
                 Some(_) | None => Text::default(),
             },
+            gave_way_to: self.prevailing(at, manager, denial)?,
         })
+    }
+
+    /// Whom a denial gives way to.
+    fn prevailing(&self, at: At, manager: &Text, denial: Option<DenialCode>) -> Result<Text> {
+        let trade = self.book.trade(at)?;
+        let in_flight = || trade.in_flight.and_then(|id| self.book.intents.get(&id));
+        let other = match denial {
+            Some(DenialCode::DtmsDefensive) => self.dtms.clone(),
+            Some(DenialCode::OwnedByOther | DenialCode::StaleEpoch) => trade.managed_by.clone(),
+            Some(DenialCode::InFlight) => {
+                in_flight().map_or_else(Text::default, |open| open.intent.manager.clone())
+            }
+            Some(_) | None => Text::default(),
+        };
+        Ok(if other == *manager {
+            Text::default()
+        } else {
+            other
+        })
+    }
+
+    /// The decision on a proposal, by its key, if it is still remembered.
+    #[must_use]
+    pub fn decision_on(&self, manager: &str, request_id: &str) -> Option<&Decision> {
+        let key = (Text::from(manager), Text::from(request_id));
+        let answer = self.book.answers.get(&key.0, &key.1);
+        answer.map(|answer| &answer.decision)
     }
 
     /// The action in integers.

@@ -629,7 +629,9 @@ type Decision struct {
 	// Revision of the event that holds the decision; 0 for a dry run.
 	Revision uint64 `protobuf:"varint,21,opt,name=revision,proto3" json:"revision,omitempty"`
 	// What stands behind DENIAL_CODE_HALTED: trading state, kill switch, rail or quarantine, in words; else empty.
-	HaltedBy      string `protobuf:"bytes,22,opt,name=halted_by,json=haltedBy,proto3" json:"halted_by,omitempty"`
+	HaltedBy string `protobuf:"bytes,22,opt,name=halted_by,json=haltedBy,proto3" json:"halted_by,omitempty"`
+	// The manager that a denial gave way to: the owner, or whose change is at the broker; empty where it is nobody.
+	GaveWayTo     string `protobuf:"bytes,23,opt,name=gave_way_to,json=gaveWayTo,proto3" json:"gave_way_to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -818,6 +820,13 @@ func (x *Decision) GetHaltedBy() string {
 	return ""
 }
 
+func (x *Decision) GetGaveWayTo() string {
+	if x != nil {
+		return x.GaveWayTo
+	}
+	return ""
+}
+
 // What the broker said.
 type Outcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -963,7 +972,7 @@ const file_dtms_v1_action_proto_rawDesc = "" +
 	"\rPlannedAction\x12\x1b\n" +
 	"\taction_id\x18\x01 \x01(\x04R\bactionId\x12'\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x13.dtms.v1.ActionKindR\x04kind\x12*\n" +
-	"\apurpose\x18\x03 \x01(\x0e2\x10.dtms.v1.PurposeR\apurpose\"\xd2\x05\n" +
+	"\apurpose\x18\x03 \x01(\x0e2\x10.dtms.v1.PurposeR\apurpose\"\xf2\x05\n" +
 	"\bDecision\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\x04R\n" +
 	"decisionId\x12\x1d\n" +
@@ -993,7 +1002,8 @@ const file_dtms_v1_action_proto_rawDesc = "" +
 	"\atime_ns\x18\x13 \x01(\x03R\x06timeNs\x12\x17\n" +
 	"\adry_run\x18\x14 \x01(\bR\x06dryRun\x12\x1a\n" +
 	"\brevision\x18\x15 \x01(\x04R\brevision\x12\x1b\n" +
-	"\thalted_by\x18\x16 \x01(\tR\bhaltedByB\x06\n" +
+	"\thalted_by\x18\x16 \x01(\tR\bhaltedBy\x12\x1e\n" +
+	"\vgave_way_to\x18\x17 \x01(\tR\tgaveWayToB\x06\n" +
 	"\x04_bidB\x06\n" +
 	"\x04_askB\x0f\n" +
 	"\r_confirmed_sl\"\xce\x02\n" +
