@@ -68,6 +68,7 @@ def serve(
     port: Annotated[int | None, Parameter(help="TCP port; 0 takes a free one")] = None,
     profile: Annotated[Profile | None, Parameter(help="intraday: M5 and M15; swing: H1 and H4")] = None,
     paper: Annotated[bool, Parameter(help="run the shipped play-money account, fed by StreamTicks")] = False,
+    broker_log: Annotated[Path | None, Parameter(help="append every order at the paper account to this file")] = None,
     lockstep: Annotated[
         list[str] | None,
         Parameter(help="run in virtual time with these managers (demo and tests)", consume_multiple=True),
@@ -77,7 +78,8 @@ def serve(
 ) -> None:
     """Run the service until SIGTERM. Says `serving at HOST:PORT` on stdout; logs are JSON lines on stderr."""
     logs.configure(log_level)
-    settings = configuration(config, paper=paper, given={"data_dir": data_dir, "server.port": port, "profile": profile})
+    given = {"data_dir": data_dir, "server.port": port, "profile": profile, "paper.broker_log": broker_log}
+    settings = configuration(config, paper=paper, given=given)
     _run(
         run_service(
             settings,

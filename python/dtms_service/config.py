@@ -312,10 +312,12 @@ class PaperSection(_Section):
     first_deal: Count = 1
     server_utc_offset_s: int = 0
     """The broker's server time minus UTC."""
+    broker_log: Path | None = None
+    """File to which every order is appended, accepted or refused, and every deal of the broker's own."""
 
     def to_broker(self) -> PaperConfig:
         """The account as the paper broker takes it."""
-        fields = self.model_dump(exclude={"slippage"})
+        fields = self.model_dump(exclude={"slippage", "broker_log"})
         return PaperConfig(**fields, slippage=Slippage(self.slippage.model, self.slippage.points))
 
 

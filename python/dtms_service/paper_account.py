@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from dtms_service.broker.door import AccountInfo, ClosingDeal, Command, Outcome, Position, Report, Side, SymbolSpec
+from dtms_service.broker.broker_log import BrokerLog
+from dtms_service.broker.door import (
+    AccountInfo,
+    BrokerDoor,
+    ClosingDeal,
+    Command,
+    Outcome,
+    Position,
+    Report,
+    Side,
+    SymbolSpec,
+)
 from dtms_service.broker.foreign import ForeignActor
 from dtms_service.broker.paper import PaperBroker
 from dtms_service.broker.paper_door import PaperDoor
 from dtms_service.broker.paper_store import PaperStore
+from dtms_service.broker.recorded import RecordedDoor
 from dtms_service.broker.structs import OrderSendResult
 from dtms_service.errors import DtmsError, Reason, invalid
 
@@ -24,12 +36,17 @@ class _Tick(Protocol):
 
 
 class PaperAccount:
-    """A :class:`broker.door.BrokerDoor` whose broker is at hand. Each change is on disk before it is answered."""
+    """A :class:`broker.door.BrokerDoor` whose broker is at hand. Each change is on disk before it is answered.
 
-    def __init__(self, broker: PaperBroker, store: PaperStore | None) -> None:
+    ``log`` gets the deals of the broker; its requests are there if the broker is a :class:`recorded.RecordedBroker`.
+    """
+
+    def __init__(self, broker: PaperBroker, store: PaperStore | None, log: BrokerLog | None = None) -> None:
         self.broker = broker
-        self._door = PaperDoor({broker.config.account_id: broker})
+        door = PaperDoor({broker.config.account_id: broker})
+        self._door: BrokerDoor = door if log is None else RecordedDoor(door)
         self._store = store
+        self._log = log
 
     @property
     def account_id(self) -> str:
@@ -42,11 +59,13 @@ class PaperAccount:
     def on_tick(self, symbol: str, tick: _Tick) -> None:
         """A new price: stops and targets trigger. Raises FIELD_INVALID or SYMBOL_UNKNOWN."""
         try:
-            self.broker.on_tick(symbol, tick.time_msc, tick.bid, tick.ask)
+            made = self.broker.on_tick(symbol, tick.time_msc, tick.bid, tick.ask)
         except KeyError:
             raise symbol_unknown(symbol) from None
         except ValueError as error:
             raise invalid("ticks", str(error)) from None
+        if made and self._log is not None:
+            self._log.deals(made)
         self._save()
 
     def by_hand(self, trade: Callable[[ForeignActor], OrderSendResult]) -> OrderSendResult:
@@ -64,6 +83,8 @@ class PaperAccount:
     def close(self) -> None:
         if self._store is not None:
             self._store.close()
+        if self._log is not None:
+            self._log.close()
 
     async def execute(self, command: Command) -> Outcome:
         outcome = await self._door.execute(command)

@@ -10,9 +10,11 @@ import structlog
 from prometheus_client import start_http_server
 
 from dtms_service import symbols
+from dtms_service.broker.broker_log import BrokerLog
 from dtms_service.broker.paper import PaperBroker
 from dtms_service.broker.paper_store import PaperStore
 from dtms_service.broker.paper_symbols import list_symbols
+from dtms_service.broker.recorded import RecordedBroker
 from dtms_service.config import Config, PaperSection
 from dtms_service.credentials import BUILT_IN_IDENTITIES, Credentials, Role
 from dtms_service.paper_account import PaperAccount
@@ -34,10 +36,11 @@ def credentials_of(config: Config, traders: tuple[str, ...] = ()) -> Credentials
 
 def paper_account(config: Config, section: PaperSection) -> PaperAccount:
     """The embedded account with every symbol of the table, and its books as they were left."""
-    broker = PaperBroker(section.to_broker())
+    log = None if section.broker_log is None else BrokerLog(section.broker_log, entry_magic=None, fresh=False)
+    broker = PaperBroker(section.to_broker()) if log is None else RecordedBroker(section.to_broker(), log)
     overrides, names = config.symbols.override_fields(), {*symbols.known(), *config.symbols.overrides}
     list_symbols(broker, [symbols.load(name, overrides).spec for name in names])
-    return PaperAccount(broker, PaperStore(config.data_dir / PAPER_STORE, broker))
+    return PaperAccount(broker, PaperStore(config.data_dir / PAPER_STORE, broker), log)
 
 
 async def serve(

@@ -16,23 +16,21 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from dtms_service.bars import ClosedBar
-from dtms_service.broker.door import ClosingDeal, Command
-from dtms_service.broker.mt5_enums import Action, OrderType
+from dtms_service.broker.broker_log import ENTRY, BrokerLog
+from dtms_service.broker.door import ClosingDeal
 from dtms_service.broker.retcodes import Retcode
-from dtms_service.broker.structs import OrderSendResult
 from dtms_service.replay.driver import Refusal, RunFigures, ScoreReading, Trade
 from dtms_service.replay.results import TradeResult
 from dtms_service.report import BrokerWrite
 
 BARS, BROKER_LOG, RESULTS, RUN = "bars.csv", "broker_log.jsonl", "results.json", "run.json"
-ENTRY, DTMS, OTHER = "entry", "dtms", "other"
 
 _BAR_COLUMNS = ("time_s", "open", "high", "low", "close", *ScoreReading._fields)
 _CHUNK_BYTES = 1 << 20  # read at a time when hashing: history files may be larger than memory
@@ -42,21 +40,18 @@ _DONE = frozenset({Retcode.DONE, Retcode.DONE_PARTIAL})
 class RunFolder:
     """Writes the files of one run. A context manager: an interrupted run keeps what it had observed.
 
-    Implements :class:`driver.Observer` and :class:`recorded.RequestLog`. ``entry_magic`` tells the entry rule's
-    requests in the log.
+    Implements :class:`driver.Observer`. ``log`` takes the broker's requests; ``entry_magic`` tells the entry rule's.
     """
 
     def __init__(self, path: Path, *, entry_magic: int) -> None:
         """Make the folder, or take over one: the files of an earlier run are replaced. Raises OSError."""
         self.path = path
-        self._entry_magic = entry_magic
-        self._lines = 0
         self._open_files = ExitStack()
         path.mkdir(parents=True, exist_ok=True)
         for name in (RESULTS, RUN):
             (path / name).unlink(missing_ok=True)
         with ExitStack() as opened:
-            self._log = opened.enter_context((path / BROKER_LOG).open("w", encoding="utf-8", newline="\n"))
+            self.log = opened.enter_context(closing(BrokerLog(path / BROKER_LOG, entry_magic=entry_magic, fresh=True)))
             bars = opened.enter_context((path / BARS).open("w", encoding="utf-8", newline=""))
             self._bars = csv.writer(bars, lineterminator="\n")
             self._bars.writerow(_BAR_COLUMNS)
@@ -75,45 +70,14 @@ class RunFolder:
     def bar(self, bar: ClosedBar, score: ScoreReading) -> None:
         self._bars.writerow((bar.time_s, bar.open, bar.high, bar.low, bar.close, *score))
 
-    def request(
-        self, time_msc: int, request: Mapping[str, object], result: OrderSendResult, command: Command | None
-    ) -> None:
-        asked = result.request
-        others = ENTRY if asked.magic == self._entry_magic else OTHER
-        line: dict[str, object] = {
-            "event": "request",
-            "time_msc": time_msc,
-            "actor": others if command is None else DTMS,
-            "action": Action(asked.action).name if asked.action in set(Action) else asked.action,
-            "symbol": asked.symbol,
-            "position": asked.position,
-            "magic": asked.magic,
-            "comment": asked.comment,
-        }
-        if asked.action == Action.DEAL:
-            line |= {"side": _side(asked.type), "volume": asked.volume}
-        line |= {name: getattr(asked, name) for name in ("sl", "tp") if name in request}
-        if command is not None:
-            line |= {"ticket": command.ticket, "token": command.token, "intent_id": command.intent_id}
-        line |= {
-            "retcode": result.retcode,
-            "text": result.comment,
-            "order": result.order,
-            "deal": result.deal,
-            "price": result.price,
-            "filled": result.volume,
-        }
-        self._write(line)
-
     def deals(self, made: list[ClosingDeal]) -> None:
-        for deal in made:
-            self._write({"event": "deal", **asdict(deal), "reason": deal.reason.name})
+        self.log.deals(made)
 
     def entered(self, trade: Trade) -> None:
-        self._write({"event": "entered", **_plain(asdict(trade.registration)), "side": trade.registration.side.name})
+        self.log.write({"event": "entered", **_plain(asdict(trade.registration)), "side": trade.registration.side.name})
 
     def refused(self, refusal: Refusal) -> None:
-        self._write(
+        self.log.write(
             {
                 "event": "refused",
                 "time_msc": refusal.time_msc,
@@ -123,10 +87,6 @@ class RunFolder:
                 "text": refusal.text,
             }
         )
-
-    def _write(self, line: Mapping[str, object]) -> None:
-        self._lines += 1
-        self._log.write(json.dumps({"seq": self._lines, **line}, ensure_ascii=False, allow_nan=False) + "\n")
 
     # --- at its end ---
 
@@ -176,10 +136,6 @@ def sha256(path: Path) -> str:
 
 def write_json(path: Path, document: object) -> None:
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _side(order_type: int) -> str:
-    return OrderType(order_type).name if order_type in set(OrderType) else str(order_type)
 
 
 def _plain(fields: Mapping[str, object]) -> dict[str, object]:

@@ -11,12 +11,12 @@ from dtms_service.broker.door import SymbolSpec
 from dtms_service.broker.paper import PaperBroker
 from dtms_service.broker.paper_config import PaperConfig, SymbolTrading
 from dtms_service.broker.paper_door import PaperDoor
+from dtms_service.broker.recorded import RecordedBroker, RecordedDoor
 from dtms_service.errors import invalid
 from dtms_service.history import Tick
 from dtms_service.replay.artefacts import RunFolder
 from dtms_service.replay.driver import HistoryDriver, Link, RunFigures, RunPlan
 from dtms_service.replay.entries import EntryRule
-from dtms_service.replay.recorded import RecordedBroker, RecordedDoor
 from dtms_service.replay.results import TradeResult, trade_results
 
 ENTRY_COMMENT = "entry"
@@ -54,7 +54,7 @@ class HistoryRun:
 
     def __init__(self, job: HistoryJob, folder: RunFolder) -> None:
         self.job, self._folder = job, folder
-        self.broker: PaperBroker = RecordedBroker(job.account, folder)
+        self.broker: PaperBroker = RecordedBroker(job.account, folder.log)
         self.door = RecordedDoor(PaperDoor({job.account.account_id: self.broker}))
         self._shadow = PaperBroker(job.account)
         for broker in (self.broker, self._shadow):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from dtms_service.broker.ledger import Deal
 from dtms_service.broker.mt5_enums import DealEntry
 from dtms_service.broker.paper import PaperBroker
+from dtms_service.broker.recorded import RecordedDoor
 from dtms_service.replay.driver import Trade
-from dtms_service.replay.recorded import RecordedDoor
 
 
 @dataclass(frozen=True, slots=True)

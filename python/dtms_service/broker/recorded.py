@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dtms_service.broker.door import (
     AccountInfo,
@@ -28,11 +28,29 @@ from dtms_service.broker.structs import OrderSendResult
 _carried_out: ContextVar[Command | None] = ContextVar("_carried_out", default=None)
 
 
+class Held(NamedTuple):
+    """A position around a request. Levels are None where there are none."""
+
+    volume: float
+    sl: float | None
+    tp: float | None
+
+
 class RequestLog(Protocol):
     def request(
-        self, time_msc: int, request: Mapping[str, object], result: OrderSendResult, command: Command | None
+        self,
+        time_msc: int,
+        result: OrderSendResult,
+        command: Command | None,
+        *,
+        named: frozenset[str],
+        before: Held | None,
+        after: Held | None,
     ) -> None:
-        """One request that reached the trade server. ``command`` is None unless it came through the recorded door."""
+        """One request that reached the trade server. ``command`` is None unless it came through the recorded door.
+
+        ``named`` are the fields that the request had; ``before`` and ``after`` are the position that it was about.
+        """
 
 
 class RecordedBroker(PaperBroker):
@@ -45,9 +63,18 @@ class RecordedBroker(PaperBroker):
     def order_send(
         self, request: Mapping[str, object], *, reason: DealReason = DealReason.EXPERT, fill: Fill = AT_ONCE
     ) -> OrderSendResult:
+        about = request.get("position")
+        before = self._held(about) if isinstance(about, int) else None
         result = super().order_send(request, reason=reason, fill=fill)
-        self._log.request(self.now_msc, request, result, _carried_out.get())
+        after = self._held(result.request.position or result.order)
+        self._log.request(
+            self.now_msc, result, _carried_out.get(), named=frozenset(request), before=before, after=after
+        )
         return result
+
+    def _held(self, ticket: int) -> Held | None:
+        position = self.position(ticket)
+        return None if position is None else Held(position.volume, position.sl, position.tp)
 
 
 class RecordedDoor:
