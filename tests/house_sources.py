@@ -24,7 +24,7 @@ LAYERS = MappingProxyType(
             1: "_core",
             2: "bars config clock errors journal event_log history symbols credentials broker latency quotes stage",
             3: "convert describe gateway_messages status",
-            4: "desk doors executor gateway_door lockstep monitor paper_account recovery system",
+            4: "desk doors executor gateway_door lockstep monitor notify paper_account recovery system",
             5: "interceptors servicers",
             6: "__main__ server cli gateway demo live_table logs replay report service settings",
         }.items()

@@ -29,6 +29,7 @@ from dtms_service.describe import describe, status_rows
 from dtms_service.errors import DtmsError, FatalError
 from dtms_service.gateway.process import GatewayOptions, run_gateway
 from dtms_service.live_table import LiveTable
+from dtms_service.notify import check, open_senders
 from dtms_service.replay.command import fresh_data_dir
 from dtms_service.replay.command import replay as run_replay
 from dtms_service.replay.entries import TRADE_SYNTAX
@@ -37,6 +38,7 @@ from dtms_service.report.console import show_summary
 from dtms_service.service import CREDENTIALS_FOLDER, SERVING
 from dtms_service.service import serve as run_service
 from dtms_service.settings import SPEC_SYNTAX, configuration, spec_override
+from dtms_service.system import TITLE
 
 T = TypeVar("T")
 
@@ -255,6 +257,25 @@ def explain(
         console.print(f"rule: {answer.rule}", soft_wrap=True)
     for event in answer.events[1:]:
         console.print(f"  {describe(event)}", soft_wrap=True)
+
+
+@app.command(name="notify-test")
+def notify_test(
+    *,
+    config: Annotated[Path | None, Parameter(help="TOML file; environment DTMS_... lies over it")] = None,
+) -> None:
+    """Send one message to each target of the section [notifications]; say which of them did not take it."""
+    told = configuration(config, paper=False, given={"data_dir": Path()}).notifications
+    if not told.urls:
+        _fail("no urls in the section [notifications]: set DTMS_NOTIFICATIONS__URLS")
+    check(told)
+    failed = False
+    for sender in open_senders(told.urls, told.timeout_s):
+        why = sender(TITLE, "Test: notifications of DTMS arrive here.")
+        failed |= why is not None
+        console.print(f"{sender.label}: {'delivered' if why is None else f'FAILED: {why}'}", soft_wrap=True)
+    if failed:
+        sys.exit(1)
 
 
 @app.command(name="exit-manager", help_flags=[])

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -50,6 +50,19 @@ UNIVERSAL_STRATEGIES: Final = (
 )
 
 
+NOTIFIED: Final = (
+    "alarm_raised",
+    "rail_changed",
+    "trading_state_changed",
+    "kill_switch_changed",
+    "risk_budget_changed",
+    "quarantine_changed",
+    "state_changed",
+    "ownership_granted",
+)
+"""Events that people are told of unless they choose others."""
+
+
 class ManagerRank(IntEnum):
     """Ranks that a manager may be given (the numbers are the wire's); DTMS's own two are not for hire."""
 
@@ -69,6 +82,10 @@ def _rank(value: object) -> object:
             raise ValueError(f"must be one of {', '.join(ManagerRank.__members__)}")
         return ManagerRank[value]
     return value
+
+
+def _one_or_more(value: object) -> object:
+    return value.split() if isinstance(value, str) else value
 
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -239,6 +256,24 @@ class EngineConfig(_Section):
         return self.model_dump()
 
 
+class NotificationsConfig(_Section):
+    """Messages to people, through apprise. Without ``urls`` there are none."""
+
+    urls: Annotated[tuple[SecretStr, ...], BeforeValidator(_one_or_more)] = ()
+    """Where to: URLs of apprise (Telegram, Discord, mail ...), as a list or separated by blanks. Secrets: the
+    environment variable DTMS_NOTIFICATIONS__URLS keeps them out of the file."""
+    events: tuple[str, ...] = NOTIFIED
+    """Which events of the journal; ``ownership_granted`` tells only of leases that ran out."""
+    states: tuple[str, ...] = ("WARNING_L2", "HEDGED", "CLOSED")
+    """Of ``state_changed`` only changes into these."""
+    dedupe_s: Whole = 300
+    """The same fact is told once in this time, and how often it was repeated at its end; 0 tells each."""
+    timeout_s: Positive = 10.0
+    """For connecting to a target, and for each silence of it."""
+    max_waiting: Count = 1_000
+    """Facts that may wait for one target: later ones are dropped, counted, and said. About 500 KB."""
+
+
 class SymbolOverride(_Section):
     """What the broker has different from the shipped table; fields of SymbolSpec, units as there."""
 
@@ -334,6 +369,7 @@ class Config(BaseSettings):
     journal: JournalConfig = JournalConfig()
     event_log: EventLogConfig = EventLogConfig()
     limits: LimitsConfig = LimitsConfig()
+    notifications: NotificationsConfig = NotificationsConfig()
     engine: EngineConfig
     symbols: SymbolsConfig = SymbolsConfig()
     managers: dict[ManagerName, Rank]

@@ -37,6 +37,15 @@ def describe(event: event_pb2.Event) -> str:
     return f"r{event.revision} {where}: {_DESCRIBE.get(what, _plain)(event)}".replace("  ", " ")
 
 
+def notice(event: event_pb2.Event) -> str:
+    """The event for somebody who is not at a terminal: what happened, and where. Without its revision."""
+    what = event.WhichOneof("body") or "nothing"
+    ticket = f"ticket {event.ticket}" if event.ticket else ""
+    where = ", ".join(filter(None, [event.symbol, ticket, event.account_id and f"account {event.account_id}"]))
+    words = _DESCRIBE.get(what, _plain)(event)
+    return f"{where}: {words}" if where else words
+
+
 def _plain(event: event_pb2.Event) -> str:
     return (event.WhichOneof("body") or "nothing").replace("_", " ")
 
@@ -77,7 +86,30 @@ def _outcome(event: event_pb2.Event) -> str:
 
 def _owner(event: event_pb2.Event) -> str:
     granted = event.ownership_granted
-    return f"owner is {granted.managed_by or 'nobody'}, epoch {granted.owner_epoch}"
+    because = f", for the lease of {granted.displaced} ran out" * (granted.cause == ownership_pb2.GRANT_CAUSE_EXPIRED)
+    return f"owner is {granted.managed_by or 'nobody'}, epoch {granted.owner_epoch}{because}"
+
+
+def _alarm(event: event_pb2.Event) -> str:
+    alarm = event.alarm_raised
+    return f"ALARM {enum_name(event_pb2.AlarmCode, alarm.code)}: {alarm.detail}"
+
+
+def _trading_state(event: event_pb2.Event) -> str:
+    changed = event.trading_state_changed
+    return f"trading is {enum_name(event_pb2.TradingState, changed.trading_state)}, by {changed.by}: {changed.reason}"
+
+
+def _kill_switch(event: event_pb2.Event) -> str:
+    changed = event.kill_switch_changed
+    what = f"{enum_name(event_pb2.KillScope, changed.scope)} {changed.value}"
+    return f"kill switch {what} {'engaged' if changed.engaged else 'released'}, by {changed.by}: {changed.reason}"
+
+
+def _quarantine(event: event_pb2.Event) -> str:
+    if event.quarantine_changed.quarantined:
+        return "in quarantine: not at the broker, and not proven closed"
+    return "out of quarantine: found again"
 
 
 def _memo(event: event_pb2.Event) -> str:
@@ -106,6 +138,10 @@ def _mark(event: event_pb2.Event) -> str:
 
 
 _DESCRIBE = {
+    "alarm_raised": _alarm,
+    "trading_state_changed": _trading_state,
+    "kill_switch_changed": _kill_switch,
+    "quarantine_changed": _quarantine,
     "state_changed": _state,
     "decision_made": _decision,
     "intent_recorded": _intent,

@@ -73,6 +73,8 @@ class Desk:
     on_intent: Callable[[dict[str, Any]], None] = field(default=lambda _intent: None)
     on_alarm: Callable[[dict[str, Any]], None] = field(default=lambda _event: None)
     on_index: Callable[[str], None] = field(default=lambda _name: None)
+    # Every event; must not block.
+    on_fact: Callable[[dict[str, Any]], None] | None = None
     _unpublished: deque[_Unpublished] = field(default_factory=deque)
     _views: dict[TradeKey, tuple[int, bytes]] = field(default_factory=dict)
     _outcomes: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
@@ -340,6 +342,8 @@ class Desk:
         for item in durable:
             self._remember(item.event)
             self._act_on(item.event)
+            if self.on_fact is not None:
+                self.on_fact(item.event)
 
     def _act_on(self, event: dict[str, Any]) -> None:
         if intent := event.get("intent_recorded"):

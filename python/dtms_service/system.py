@@ -24,12 +24,14 @@ from dtms_service.executor import Executor
 from dtms_service.journal import CommitQueue, SqliteJournal
 from dtms_service.lockstep import Lockstep
 from dtms_service.monitor import Monitor
+from dtms_service.notify import Notifier, Target, open_senders
 from dtms_service.paper_account import PaperAccount
 from dtms_service.quotes import Quotes
 from dtms_service.stage import Stage
 
 TIMER_INTERVAL_S = 0.25  # timers are minutes, leases seconds: a quarter of a second late changes nothing
 OTHER_VWAP_SLOPE = 0.001
+TITLE = "DTMS"  # of a notification
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +64,7 @@ class System:
     failed: asyncio.Future[None]
     stage: Stage = Stage.RECOVERING
     recovery_detail: str = "starting"
+    notifier: Notifier | None = None
     paper: PaperAccount | None = None
     on_stage: list[Callable[[Stage], None]] = field(default_factory=list)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
@@ -73,10 +76,12 @@ class System:
     async def open(cls, config: Config, managers_in_lockstep: frozenset[str] | None) -> System:
         """Locks the data directory, verifies and replays the journal. ``managers_in_lockstep`` is None in real time.
 
-        Raises DataDirectoryBusy, JournalDamaged, JournalVersionUnknown or JournalFailed; then nothing was changed.
+        Raises ConfigInvalid, DataDirectoryBusy, JournalDamaged, JournalVersionUnknown or JournalFailed; then nothing
+        was changed.
         """
         virtual = managers_in_lockstep is not None
         clock: Clock = LockstepClock(0) if virtual else SystemClock()
+        notifier = None if virtual else _notifier(config, clock)  # a history of last year is no news to anybody
         journal, report = SqliteJournal.open(
             config.data_dir, wal_limit_bytes=config.journal.wal_limit_bytes, progress=_log_progress
         )
@@ -116,6 +121,7 @@ class System:
         )
         desk.on_intent = executor.submit
         desk.on_alarm = _log_alarm
+        desk.on_fact = notifier.on_event if notifier is not None else None
         quotes, bars = Quotes(engine.quote, engine.indices), ClosedBars()
         desk.on_index = quotes.index_changed
         monitor = Monitor(
@@ -139,6 +145,7 @@ class System:
             started_ns=SystemClock().now_ns(),
             replayed=replayed,
             failed=failed,
+            notifier=notifier,
         )
         system._snapshot_revision = replayed.snapshot_revision
         for account_id, _ticket in engine.keys(False):
@@ -184,6 +191,8 @@ class System:
         if not self.failed.done():
             await self.executor.idle()
             await self._save_snapshot()
+        if self.notifier is not None:
+            await self.notifier.close()
         if self.paper is not None:
             self.paper.close()
         await self.desk.commits.close()
@@ -193,6 +202,8 @@ class System:
             await asyncio.sleep(TIMER_INTERVAL_S)
             try:
                 self.desk.time()
+                if self.notifier is not None:
+                    self.notifier.time()
                 if self.desk.engine.revision - self._snapshot_revision >= self.config.journal.snapshot_every_events:
                     await self._save_snapshot()
             except (Exception, CorePanic) as error:  # noqa: BLE001  a service whose timers stand still must not go on
@@ -222,6 +233,16 @@ class System:
         log.info("stage", stage=stage.name, revision=self.desk.engine.revision)
         for listener in self.on_stage:
             listener(stage)
+
+
+def _notifier(config: Config, clock: Clock) -> Notifier | None:
+    """None without a URL: then apprise is never loaded. Raises ConfigInvalid."""
+    told = config.notifications
+    senders = open_senders(told.urls, told.timeout_s) if told.urls else []
+    if not senders:
+        return None
+    log.info("notifications", targets=[sender.label for sender in senders], events=told.events)
+    return Notifier(told, clock, [Target(sender, TITLE, max_waiting=told.max_waiting) for sender in senders])
 
 
 async def _until_failure(commits: CommitQueue, fail: Callable[[BaseException], None]) -> None:
