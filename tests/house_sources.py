@@ -22,7 +22,8 @@ LAYERS = MappingProxyType(
         unit: layer
         for layer, units in {
             1: "_core",
-            2: "bars config clock errors journal event_log history symbols credentials broker latency quotes stage",
+            2: "bar_store bars broker clock config credentials errors event_log history journal latency quotes stage "
+            "symbols",
             3: "convert describe gateway_messages status",
             4: "desk doors executor gateway_door lockstep monitor notify paper_account recovery system",
             5: "interceptors servicers",

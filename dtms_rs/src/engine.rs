@@ -271,6 +271,30 @@ impl Engine {
         Ok(Step::new(step, Answer::Created))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a bar is these numbers")]
+    fn recall_bar(
+        &self,
+        account_id: &str,
+        symbol: &str,
+        timeframe_s: u32,
+        time_s: i64,
+        open: f64,
+        high: f64,
+        low: f64,
+        close: f64,
+        volume: f64,
+    ) -> PyResult<bool> {
+        let bar = Bar {
+            time_s,
+            open,
+            high,
+            low,
+            close,
+            volume,
+        };
+        self.ask(|core| core.recall_bar(account_id, symbol, timeframe_s, bar))
+    }
+
     fn on_time(&self, py: Python<'_>, now_ns: i64, mono_ns: i64) -> PyResult<Option<Step>> {
         Ok(Step::if_any(
             self.evaluate(py, |core| core.on_time(now_ns, mono_ns))?,

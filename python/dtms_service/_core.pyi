@@ -135,6 +135,19 @@ class Engine:
         now_ns: int,
     ) -> Step:
         """A closed bar of bid prices. Reply: True when it was of use, False when late, repeated or inconsistent."""
+    def recall_bar(
+        self,
+        account_id: str,
+        symbol: str,
+        timeframe_s: int,
+        time_s: int,
+        open: float,  # noqa: A002  # the name of the field
+        high: float,
+        low: float,
+        close: float,
+        volume: float,
+    ) -> bool:
+        """A closed bar of the past, for the indicators only. True when it was of use."""
     def on_time(self, now_ns: int, mono_ns: int) -> Step | None:
         """Timers, holds, arming by age, retries and leases that are due. None: no event."""
     def next_deadline_ns(self) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final, NamedTuple
 
 TIMEFRAMES_S: Final = (60, 300, 900, 3_600, 14_400)
@@ -58,22 +58,27 @@ class BarBuilder:
 
 
 class _Longer:
-    """Bars of one length, put together from closed bars of a shorter one that divides it."""
+    """Bars of one length, put together from closed bars of a shorter one that divides it.
 
-    __slots__ = ("_bar", "_period_s", "ends_s")
+    The first one counts only if it was seen from its beginning.
+    """
+
+    __slots__ = ("_bar", "_ends_s", "_period_s", "_seen", "_whole")
 
     def __init__(self, period_s: int) -> None:
         self._period_s = period_s
         self._bar: ClosedBar | None = None
-        self.ends_s = 0
-        """End of the bar that is being put together."""
+        self._ends_s = 0
+        self._seen = self._whole = False
 
     def add(self, bar: ClosedBar) -> None:
         known = self._bar
         if known is None:
             start_s = bar.time_s - bar.time_s % self._period_s
             self._bar = bar._replace(time_s=start_s)
-            self.ends_s = start_s + self._period_s
+            self._ends_s = start_s + self._period_s
+            self._whole = self._seen or bar.time_s == start_s
+            self._seen = True
         else:
             self._bar = ClosedBar(
                 known.time_s,
@@ -86,10 +91,10 @@ class _Longer:
 
     def close(self, now_s: int) -> ClosedBar | None:
         """The bar, if it has ended by now."""
-        if self._bar is None or now_s < self.ends_s:
+        if self._bar is None or now_s < self._ends_s:
             return None
         closed, self._bar = self._bar, None
-        return closed
+        return closed if self._whole else None
 
 
 class Closed(NamedTuple):
@@ -107,12 +112,12 @@ class Closed(NamedTuple):
 
 
 class _Instrument:
-    """``partial``: lengths of which the first bar is still being built. Its beginning was not seen, so it is no bar."""
+    """``began``: the first bar of the shortest length has closed. Its beginning was not seen, so it was no bar."""
 
-    __slots__ = ("kept", "longer", "partial", "shortest")
+    __slots__ = ("began", "kept", "longer", "shortest")
 
     def __init__(self) -> None:
-        self.partial = set(TIMEFRAMES_S)
+        self.began = False
         self.shortest = BarBuilder(SHORTEST_S)
         self.longer = {period_s: _Longer(period_s) for period_s in TIMEFRAMES_S[1:]}
         self.kept: dict[int, deque[Closed]] = {period_s: deque(maxlen=KEPT) for period_s in TIMEFRAMES_S}
@@ -125,6 +130,8 @@ class ClosedBars:
     """
 
     def __init__(self) -> None:
+        self.on_closed: Callable[[list[Closed]], None] = lambda _bars: None
+        """Told of the bars that one tick closed or one feed brought."""
         self._instruments: dict[tuple[str, str], _Instrument] = {}
         self._count = 0
         self._changed = asyncio.Event()
@@ -142,14 +149,14 @@ class ClosedBars:
         minute = of.shortest.add(time_msc, bid, volume)
         if minute is None:
             return
-        self._close(of, account_id, symbol, SHORTEST_S, minute)
-        now_s = time_msc // 1000
-        for period_s, longer in of.longer.items():
-            longer.add(minute)
-            if (closed := longer.close(now_s)) is not None:
-                self._close(of, account_id, symbol, period_s, closed)
+        if not of.began:
+            of.began = True
+            return
+        before = self._count
+        self._minute(of, account_id, symbol, minute, time_msc // 1000)
+        self._tell(of, before)
 
-    def feed(self, account_id: str, symbol: str, timeframe_s: int, bar: ClosedBar) -> bool:
+    def feed(self, account_id: str, symbol: str, timeframe_s: int, bar: ClosedBar, *, tell: bool = True) -> bool:
         """Takes a closed bar from outside, to fill up what was before; False for one that is late, known or unknown."""
         if timeframe_s not in TIMEFRAMES_S:
             return False
@@ -157,7 +164,13 @@ class ClosedBars:
         kept = of.kept[timeframe_s]
         if kept and bar.time_s <= kept[-1].bar.time_s:
             return False
-        self._keep(of, account_id, symbol, timeframe_s, bar)
+        before = self._count
+        if timeframe_s == SHORTEST_S:
+            self._minute(of, account_id, symbol, bar, bar.time_s + SHORTEST_S)
+        else:
+            self._keep(of, account_id, symbol, timeframe_s, bar)
+        if tell:
+            self._tell(of, before)
         return True
 
     def since(self, count: int, wanted: Wanted) -> list[Closed]:
@@ -187,11 +200,19 @@ class ClosedBars:
             else:
                 await changed.wait()
 
-    def _close(self, of: _Instrument, account_id: str, symbol: str, period_s: int, bar: ClosedBar) -> None:
-        if period_s in of.partial:
-            of.partial.remove(period_s)
-        else:
-            self._keep(of, account_id, symbol, period_s, bar)
+    def _tell(self, of: _Instrument, before: int) -> None:
+        if self._count > before:
+            self.on_closed([kept[-1] for kept in of.kept.values() if kept and kept[-1].number > before])
+
+    def _minute(self, of: _Instrument, account_id: str, symbol: str, minute: ClosedBar, now_s: int) -> None:
+        """Keeps a bar of the shortest length, and the longer ones that end with it."""
+        self._keep(of, account_id, symbol, SHORTEST_S, minute)
+        for period_s, longer in of.longer.items():
+            if (late := longer.close(minute.time_s)) is not None:
+                self._keep(of, account_id, symbol, period_s, late)
+            longer.add(minute)
+            if (closed := longer.close(now_s)) is not None:
+                self._keep(of, account_id, symbol, period_s, closed)
 
     def _keep(self, of: _Instrument, account_id: str, symbol: str, period_s: int, bar: ClosedBar) -> None:
         kept = of.kept[period_s]

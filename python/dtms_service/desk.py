@@ -201,6 +201,10 @@ class Desk:
         self.keep(step)
         return bool(step.reply)
 
+    def recall_bar(self, account_id: str, symbol: str, timeframe_s: int, bar: Bar) -> bool:
+        """A closed bar of the past, for the indicators only; False when it was of no use. Raises SYMBOL_UNKNOWN."""
+        return self._run(self.engine.recall_bar, account_id, symbol, timeframe_s, *bar)
+
     def time(self) -> bool:
         """Timers, holds, leases and retries that are due."""
         return self.keep(self._run(self.engine.on_time, self.clock.now_ns(), self.clock.mono_ns()))

@@ -6,12 +6,15 @@ Until it is done, writes are refused and health says NOT_SERVING (I22). Run twic
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import structlog
 
 from dtms_service import convert
 from dtms_service._core import Engine
+from dtms_service.bar_store import BarStore
+from dtms_service.bars import ClosedBars
 from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, Position
 from dtms_service.desk import Desk, from_core
 from dtms_service.doors import Doors
@@ -68,6 +71,20 @@ def _recall(desk: Desk, journal: Journal, newest: int) -> None:
         events = journal.read(revision, min(READ_CHUNK, newest - revision + 1))
         desk.recall(events)
         revision += len(events)
+
+
+def recall_bars(desk: Desk, bars: ClosedBars, store: BarStore, account_id: str, symbols: Collection[str]) -> int:
+    """Warms an account's indicators with the bars of before the restart; how many there were.
+
+    No trade is judged by them: what the market did while the service was away is judged by the prices that come.
+    """
+    recalled = 0
+    for symbol, timeframe_s, bar in store.load(account_id):
+        # A symbol may be listed no more.
+        if symbol in symbols and bars.feed(account_id, symbol, timeframe_s, bar, tell=False):
+            desk.recall_bar(account_id, symbol, timeframe_s, bar)
+            recalled += 1
+    return recalled
 
 
 def snapshot_of(engine: Engine) -> Snapshot:

@@ -12,6 +12,7 @@ import structlog
 
 from dtms_service import convert, recovery, symbols
 from dtms_service._core import CorePanic, Engine
+from dtms_service.bar_store import BarStore
 from dtms_service.bars import ClosedBars
 from dtms_service.broker.door import BrokerDoor, SymbolSpec
 from dtms_service.clock import Clock, SystemClock, VirtualClock
@@ -31,6 +32,7 @@ from dtms_service.stage import Stage
 
 TIMER_INTERVAL_S = 0.25  # timers are minutes, leases seconds: a quarter of a second late changes nothing
 OTHER_VWAP_SLOPE = 0.001
+BARS = "bars.db"
 TITLE = "DTMS"  # of a notification
 
 log = structlog.get_logger(__name__)
@@ -66,6 +68,8 @@ class System:
     recovery_detail: str = "starting"
     notifier: Notifier | None = None
     paper: PaperAccount | None = None
+    # None in virtual time: a run begins with what its history shows.
+    bar_store: BarStore | None = None
     on_stage: list[Callable[[Stage], None]] = field(default_factory=list)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: asyncio.Task[None] | None = None
@@ -148,6 +152,9 @@ class System:
             notifier=notifier,
         )
         system._snapshot_revision = replayed.snapshot_revision
+        if not virtual:
+            system.bar_store = BarStore(config.data_dir / BARS)
+            bars.on_closed = system.bar_store.add
         for account_id, _ticket in engine.keys(False):
             doors.know(account_id)
         system._watcher = loop.create_task(_until_failure(commits, fail))
@@ -165,6 +172,9 @@ class System:
         """Takes a broker in: settles open intents, adopts and compares positions; after the last one, serves."""
         self.recovery_detail = f"comparing {account_id} with its broker"
         await self.monitor.attach(account_id, door, symbol_names)
+        if self.bar_store is not None:
+            recalled = recovery.recall_bars(self.desk, self.monitor.bars, self.bar_store, account_id, set(symbol_names))
+            log.info("bars_recalled", account=account_id, bars=recalled)
         await recovery.reconcile(self.desk, self.doors, self.executor, account_id)
         await self.monitor.sync(account_id, -1)
         missing = [known for known in self.doors.account_ids if not self.doors.attached(known)]
@@ -195,6 +205,8 @@ class System:
             await self.notifier.close()
         if self.paper is not None:
             self.paper.close()
+        if self.bar_store is not None:
+            self.bar_store.close()
         await self.desk.commits.close()
 
     async def _run_timer(self) -> None:

@@ -138,6 +138,26 @@ impl Engine {
         Ok(self.step(is_taken))
     }
 
+    /// Takes a closed bar of the past for the indicators only: no trade is judged by it. The reply says whether it was
+    /// of use.
+    ///
+    /// # Errors
+    /// As [`Self::on_bar`].
+    pub fn recall_bar(
+        &mut self,
+        account_id: &str,
+        symbol: &str,
+        timeframe_s: u32,
+        bar: Bar,
+    ) -> Result<bool> {
+        let index = self.book.instrument_index(account_id, symbol)?;
+        if timeframe_s == 0 {
+            return Err(CoreError::field("timeframe_s", "is 0"));
+        }
+        let market = &mut self.book.instrument_mut(index)?.market;
+        Ok(market.on_bar(timeframe_s, bar).is_ok())
+    }
+
     /// Lets time pass: timers, holds, arming by age, retries, and leases.
     ///
     /// # Errors
