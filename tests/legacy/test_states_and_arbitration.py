@@ -53,7 +53,7 @@ def registration_of(trade: trade_pb2.Trade) -> Registration:
 async def events_of(stack: Stack, ticket: int, until: str) -> list[Event]:
     """The events of a trade up to the first of a kind."""
     watch = await stack.stream("viewer", WatchRequest(start_revision=1))
-    events = await events_until(watch, lambda event: event.ticket == ticket and event.HasField(until))
+    events = await events_until(watch, lambda event: event.ticket == ticket and event.WhichOneof("body") == until)
     return [event for event in events if event.ticket == ticket]
 
 
