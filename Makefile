@@ -66,7 +66,7 @@ demo: $(BUILT) ## Replay a year of EURUSD through the real processes; report in 
 .PHONY: test
 test: $(BUILT) ## Run the fast suite: Rust core, then Python
 	$(CARGO) test --manifest-path $(MANIFEST) --package dtms-core --locked --quiet
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto
 
 .PHONY: sim
 sim: $(BUILT) ## Run the long suite: seeded worlds and whole histories (SEEDS=n SEED=first)
