@@ -157,6 +157,22 @@ async def warm(stack: Stack) -> None:
     await stack.tick(1.1, after_ms=1000)
 
 
+async def test_a_netting_account_hedges_by_reduction(tmp_path: Path) -> None:
+    """Where no second position can stand beside it, the trade is cut by the hedge's ratio; CLOSED leaves nothing."""
+    async with running(tmp_path / "data", QUICK | {"paper.hedging": False}) as stack:
+        await warm(stack)
+        trade = await stack.trade()
+        await stack.tick(1.1021)
+        await stack.report_score(-10.5)
+        hedged = await shown(stack, trade)
+        assert (hedged.state, hedged.phase) == (HEDGED, CONFIRMED)
+        assert not hedged.HasField("hedge")
+        assert (hedged.volume, hedged.closed_volume) == (0.25, 0.75)
+        assert {ticket: held[0] for ticket, held in stack.held().items()} == {trade.ticket: 0.25}
+        await told_until(stack, trade, CLOSED)
+        assert stack.held() == {}
+
+
 async def test_the_flat_timer_closes_a_hedged_trade_and_its_hedge(tmp_path: Path) -> None:
     """I13: HEDGED -> CLOSED by time: position and hedge are both gone at the broker, and CLOSED is final."""
     async with running(tmp_path / "data", QUICK) as stack:
