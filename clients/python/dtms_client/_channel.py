@@ -20,6 +20,7 @@ from dtms.v1 import (
     admin_service_pb2,
     arbitration_service_pb2,
     market_data_service_pb2,
+    paper_service_pb2,
     registry_service_pb2,
     trade_status_service_pb2,
 )
@@ -148,6 +149,7 @@ def deadlines() -> Deadlines:
         admin_service_pb2.DESCRIPTOR,
         arbitration_service_pb2.DESCRIPTOR,
         market_data_service_pb2.DESCRIPTOR,
+        paper_service_pb2.DESCRIPTOR,
         registry_service_pb2.DESCRIPTOR,
         trade_status_service_pb2.DESCRIPTOR,
     )

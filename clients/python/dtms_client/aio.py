@@ -14,10 +14,16 @@ from google.protobuf.message import Message
 
 from dtms.v1.action_pb2 import DENIAL_CODE_UNSPECIFIED, Action, Decision, DenialCode
 from dtms.v1.admin_service_pb2 import (
+    DrainRequest,
+    DrainResponse,
     GetSystemStatusRequest,
     GetSystemStatusResponse,
+    SetKillSwitchRequest,
+    SetKillSwitchResponse,
     SetRiskBudgetRequest,
     SetRiskBudgetResponse,
+    SetTradingStateRequest,
+    SetTradingStateResponse,
 )
 from dtms.v1.admin_service_pb2_grpc import AdminServiceStub
 from dtms.v1.arbitration_service_pb2 import (
@@ -34,6 +40,8 @@ from dtms.v1.arbitration_service_pb2 import (
     SetMemoResponse,
 )
 from dtms.v1.arbitration_service_pb2_grpc import ArbitrationServiceStub
+from dtms.v1.event_pb2 import KillScope, TradingState
+from dtms.v1.gateway_service_pb2 import BrokerPosition
 from dtms.v1.market_data_service_pb2 import (
     ClosedBar,
     ReportIndexRequest,
@@ -44,8 +52,20 @@ from dtms.v1.market_data_service_pb2 import (
 )
 from dtms.v1.market_data_service_pb2_grpc import MarketDataServiceStub
 from dtms.v1.ownership_pb2 import Ownership
+from dtms.v1.paper_service_pb2 import (
+    ClosePositionRequest,
+    ClosePositionResponse,
+    ListPositionsRequest,
+    ModifyPositionRequest,
+    ModifyPositionResponse,
+    OpenPositionRequest,
+    OpenPositionResponse,
+)
+from dtms.v1.paper_service_pb2_grpc import PaperServiceStub
 from dtms.v1.registry_service_pb2 import (
     GetOwnershipRequest,
+    GetRegistrationRequest,
+    GetRegistrationResponse,
     RegisterTradeRequest,
     RegisterTradeResponse,
     Registration,
@@ -69,7 +89,12 @@ from dtms.v1.trade_status_service_pb2 import (
 from dtms.v1.trade_status_service_pb2_grpc import TradeStatusServiceStub
 from dtms_client._channel import Backoff, Metadata, Target, deadlines, target
 from dtms_client.errors import OUTAGE, Cancelled, Compacted, DtmsError, closed, from_rpc
-from dtms_client.requests import explain_request, list_decisions_request, list_trades_request
+from dtms_client.requests import (
+    explain_request,
+    list_decisions_request,
+    list_registrations_request,
+    list_trades_request,
+)
 from dtms_client.watch import (
     BARS_KEPT,
     BARS_METHOD,
@@ -99,6 +124,7 @@ class _Open:
         self.status = TradeStatusServiceStub(self.channel)
         self.arbitration = ArbitrationServiceStub(self.channel)
         self.market = MarketDataServiceStub(self.channel)
+        self.paper = PaperServiceStub(self.channel)
         self.admin = AdminServiceStub(self.channel)
 
 
@@ -150,6 +176,29 @@ class AsyncClient:
         """
         request = RegisterTradeRequest(registration=registration)
         return await self._call(self._opened().registry.RegisterTrade, request, timeout_s)
+
+    async def get_registration(
+        self, ticket: int, *, account_id: str = "", timeout_s: float | None = None
+    ) -> GetRegistrationResponse:
+        """A trade as it was registered, and who owns it now."""
+        request = GetRegistrationRequest(account_id=account_id, ticket=ticket)
+        return await self._call(self._opened().registry.GetRegistration, request, timeout_s)
+
+    async def list_registrations(
+        self, *, account_id: str = "", include_closed: bool = False, timeout_s: float | None = None
+    ) -> AsyncIterator[Registration]:
+        """Registrations in order of registration, page by page as they are consumed; `timeout_s` is for each page."""
+        page_token = ""
+        while True:
+            request = list_registrations_request(
+                account_id=account_id, include_closed=include_closed, page_token=page_token
+            )
+            page = await self._call(self._opened().registry.ListRegistrations, request, timeout_s)
+            for registration in page.registrations:
+                yield registration
+            page_token = page.next_page_token
+            if not page_token:
+                return
 
     async def unregister_trade(
         self, ticket: int, *, account_id: str = "", timeout_s: float | None = None
@@ -430,6 +479,77 @@ class AsyncClient:
         """Sets how much the stops of a trade and its legs may lose together, 1 to 10 R. For operators."""
         request = SetRiskBudgetRequest(account_id=account_id, ticket=ticket, budget_r=budget_r, reason=reason)
         return await self._call(self._opened().admin.SetRiskBudget, request, timeout_s)
+
+    async def set_trading_state(
+        self, trading_state: TradingState.ValueType, *, reason: str, timeout_s: float | None = None
+    ) -> SetTradingStateResponse:
+        """ACTIVE, REDUCING or HALTED. For operators."""
+        request = SetTradingStateRequest(trading_state=trading_state, reason=reason)
+        return await self._call(self._opened().admin.SetTradingState, request, timeout_s)
+
+    async def set_kill_switch(
+        self,
+        scope: KillScope.ValueType,
+        value: str,
+        *,
+        engaged: bool,
+        reason: str,
+        flatten: bool = False,
+        timeout_s: float | None = None,
+    ) -> SetKillSwitchResponse:
+        """Stops managers by account, symbol or name (`value`), or releases them; `flatten` closes the trades of the
+        account or symbol at once. For operators."""
+        request = SetKillSwitchRequest(scope=scope, value=value, engaged=engaged, reason=reason, flatten=flatten)
+        return await self._call(self._opened().admin.SetKillSwitch, request, timeout_s)
+
+    async def drain(self, *, reason: str, timeout_s: float | None = None) -> DrainResponse:
+        """Ends the service in good order; the last revision that it wrote. For operators."""
+        request = DrainRequest(reason=reason)
+        return await self._call(self._opened().admin.Drain, request, timeout_s)
+
+    # ---- orders by hand at the embedded paper account; elsewhere FailedPrecondition/MODE_UNSUPPORTED
+
+    async def open_position(
+        self,
+        symbol: str,
+        side: Side.ValueType,
+        volume: float,
+        *,
+        sl: float | None = None,
+        tp: float | None = None,
+        account_id: str = "",
+        timeout_s: float | None = None,
+    ) -> OpenPositionResponse:
+        """Opens at the market, in lots; refused orders are data in the response (`retcode`)."""
+        request = OpenPositionRequest(account_id=account_id, symbol=symbol, side=side, volume=volume, sl=sl, tp=tp)
+        return await self._call(self._opened().paper.OpenPosition, request, timeout_s)
+
+    async def close_position(
+        self, ticket: int, *, volume: float | None = None, account_id: str = "", timeout_s: float | None = None
+    ) -> ClosePositionResponse:
+        """Closes `volume` lots of a position, all of it where none is given, as somebody other than DTMS would."""
+        request = ClosePositionRequest(account_id=account_id, ticket=ticket, volume=volume)
+        return await self._call(self._opened().paper.ClosePosition, request, timeout_s)
+
+    async def modify_position(
+        self,
+        ticket: int,
+        *,
+        sl: float | None,
+        tp: float | None,
+        account_id: str = "",
+        timeout_s: float | None = None,
+    ) -> ModifyPositionResponse:
+        """Sets both levels of a position, None removes one, as somebody other than DTMS would."""
+        request = ModifyPositionRequest(account_id=account_id, ticket=ticket, sl=sl, tp=tp)
+        return await self._call(self._opened().paper.ModifyPosition, request, timeout_s)
+
+    async def list_positions(
+        self, *, account_id: str = "", timeout_s: float | None = None
+    ) -> tuple[BrokerPosition, ...]:
+        """Open positions by ticket, as the broker has them."""
+        request = ListPositionsRequest(account_id=account_id)
+        return tuple((await self._call(self._opened().paper.ListPositions, request, timeout_s)).positions)
 
     # ---- wiring
 

@@ -6,6 +6,7 @@ import uuid
 
 from dtms.v1.action_pb2 import DenialCode
 from dtms.v1.arbitration_service_pb2 import ExplainRequest, ListDecisionsRequest
+from dtms.v1.registry_service_pb2 import ListRegistrationsRequest
 from dtms.v1.trade_status_service_pb2 import ListTradesRequest, WatchFilter
 
 # The largest page that the service gives: fewest calls for a whole list.
@@ -38,6 +39,13 @@ def list_trades_request(
     """One page of trades."""
     return ListTradesRequest(
         filter=watch_filter, include_closed=include_closed, page_size=PAGE_SIZE, page_token=page_token
+    )
+
+
+def list_registrations_request(*, account_id: str, include_closed: bool, page_token: str) -> ListRegistrationsRequest:
+    """One page of registrations."""
+    return ListRegistrationsRequest(
+        account_id=account_id, include_closed=include_closed, page_size=PAGE_SIZE, page_token=page_token
     )
 
 

@@ -14,10 +14,16 @@ import pytest
 import dtms_client
 from dtms.v1.action_pb2 import ACTION_KIND_STOP, PURPOSE_TRAIL, Action, Decision
 from dtms.v1.admin_service_pb2 import (
+    DrainRequest,
+    DrainResponse,
     GetSystemStatusRequest,
     GetSystemStatusResponse,
+    SetKillSwitchRequest,
+    SetKillSwitchResponse,
     SetRiskBudgetRequest,
     SetRiskBudgetResponse,
+    SetTradingStateRequest,
+    SetTradingStateResponse,
 )
 from dtms.v1.arbitration_service_pb2 import (
     AcquireOwnershipRequest,
@@ -36,6 +42,8 @@ from dtms.v1.arbitration_service_pb2 import (
     SetMemoResponse,
 )
 from dtms.v1.error_reason_pb2 import ErrorReason
+from dtms.v1.event_pb2 import KILL_SCOPE_SYMBOL, TRADING_STATE_REDUCING
+from dtms.v1.gateway_service_pb2 import BrokerPosition
 from dtms.v1.market_data_service_pb2 import (
     ReportIndexRequest,
     ReportIndexResponse,
@@ -43,9 +51,22 @@ from dtms.v1.market_data_service_pb2 import (
     ReportScoreResponse,
 )
 from dtms.v1.ownership_pb2 import Ownership
+from dtms.v1.paper_service_pb2 import (
+    ClosePositionRequest,
+    ClosePositionResponse,
+    ListPositionsRequest,
+    ListPositionsResponse,
+    ModifyPositionRequest,
+    ModifyPositionResponse,
+    OpenPositionRequest,
+    OpenPositionResponse,
+)
 from dtms.v1.registry_service_pb2 import (
     GetOwnershipRequest,
     GetOwnershipResponse,
+    GetRegistrationRequest,
+    GetRegistrationResponse,
+    ListRegistrationsResponse,
     RegisterTradeRequest,
     RegisterTradeResponse,
     Registration,
@@ -70,6 +91,7 @@ from dtms_client.testing import Context, ScriptedService, never, refuse
 TRADE = Trade(account_id="1@Demo", ticket=7, symbol="EURUSD", side=SIDE_BUY, owner_epoch=3)
 OWNED = Ownership(account_id="1@Demo", ticket=7, managed_by="dtms_manager", owner_epoch=3)
 GRANT = Grant(account_id="1@Demo", ticket=7, owner_epoch=3)
+POSITION = BrokerPosition(ticket=7, symbol="EURUSD", side=SIDE_BUY, volume=0.1)
 STOP = Action(kind=ACTION_KIND_STOP, purpose=PURPOSE_TRAIL, stop=1.1)
 REGISTRATION = Registration(ticket=7, symbol="EURUSD", side=SIDE_BUY, entry_price=1.1, volume=0.1)
 
@@ -219,6 +241,78 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], str, Any, Any, Any]] = [
         GetSystemStatusResponse(version="0.1.0"),
         GetSystemStatusResponse(version="0.1.0"),
     ),
+    (
+        "get_registration",
+        (7,),
+        {},
+        "GetRegistration",
+        GetRegistrationRequest(ticket=7),
+        GetRegistrationResponse(registration=REGISTRATION, ownership=OWNED),
+        GetRegistrationResponse(registration=REGISTRATION, ownership=OWNED),
+    ),
+    (
+        "set_trading_state",
+        (TRADING_STATE_REDUCING,),
+        {"reason": "news"},
+        "SetTradingState",
+        SetTradingStateRequest(trading_state=TRADING_STATE_REDUCING, reason="news"),
+        SetTradingStateResponse(revision=9),
+        SetTradingStateResponse(revision=9),
+    ),
+    (
+        "set_kill_switch",
+        (KILL_SCOPE_SYMBOL, "EURUSD"),
+        {"engaged": True, "reason": "news", "flatten": True},
+        "SetKillSwitch",
+        SetKillSwitchRequest(scope=KILL_SCOPE_SYMBOL, value="EURUSD", engaged=True, reason="news", flatten=True),
+        SetKillSwitchResponse(revision=9),
+        SetKillSwitchResponse(revision=9),
+    ),
+    (
+        "drain",
+        (),
+        {"reason": "upgrade"},
+        "Drain",
+        DrainRequest(reason="upgrade"),
+        DrainResponse(revision=9),
+        DrainResponse(revision=9),
+    ),
+    (
+        "open_position",
+        ("EURUSD", SIDE_BUY, 0.1),
+        {"sl": 1.09},
+        "OpenPosition",
+        OpenPositionRequest(symbol="EURUSD", side=SIDE_BUY, volume=0.1, sl=1.09),
+        OpenPositionResponse(retcode=10009, position=POSITION),
+        OpenPositionResponse(retcode=10009, position=POSITION),
+    ),
+    (
+        "close_position",
+        (7,),
+        {"volume": 0.05},
+        "ClosePosition",
+        ClosePositionRequest(ticket=7, volume=0.05),
+        ClosePositionResponse(retcode=10009),
+        ClosePositionResponse(retcode=10009),
+    ),
+    (
+        "modify_position",
+        (7,),
+        {"sl": 1.09, "tp": None},
+        "ModifyPosition",
+        ModifyPositionRequest(ticket=7, sl=1.09),
+        ModifyPositionResponse(retcode=10009),
+        ModifyPositionResponse(retcode=10009),
+    ),
+    (
+        "list_positions",
+        (),
+        {},
+        "ListPositions",
+        ListPositionsRequest(),
+        ListPositionsResponse(positions=[POSITION]),
+        (POSITION,),
+    ),
 ]
 
 
@@ -260,8 +354,14 @@ def test_the_clients_have_equal_methods() -> None:
         }
 
     assert surface(Client) == surface(AsyncClient)
-    streams = {"list_trades", "list_decisions", "watch", "watch_quotes", "watch_bars"}
+    streams = {"list_trades", "list_registrations", "list_decisions", "watch", "watch_quotes", "watch_bars"}
     assert {case[0] for case in CALLS} | streams | {"close"} == set(surface(Client))
+
+
+def test_every_unary_method_of_the_protocol_has_a_method_here() -> None:
+    """Nothing that answers once is left to be called by hand."""
+    listed = {"ListTrades", "ListRegistrations", "ListDecisions"}
+    assert {case[3] for case in CALLS} | listed == {name.partition("/")[2] for name in deadlines().seconds}
 
 
 async def test_a_deadline_given_with_the_call_wins() -> None:
@@ -278,11 +378,17 @@ async def test_a_deadline_given_with_the_call_wins() -> None:
 
 
 async def test_lists_are_read_to_the_last_page() -> None:
-    """list_trades and list_decisions follow page tokens until there is none."""
+    """list_trades, list_registrations and list_decisions follow page tokens until there is none."""
 
     async def trades(request: Any, _context: Context) -> ListTradesResponse:
         number = int(request.page_token or "1")
         return ListTradesResponse(trades=[Trade(ticket=number)], next_page_token=str(number + 1) if number < 3 else "")
+
+    async def registrations(request: Any, _context: Context) -> ListRegistrationsResponse:
+        number = int(request.page_token or "1")
+        return ListRegistrationsResponse(
+            registrations=[Registration(ticket=number)], next_page_token=str(number + 1) if number < 3 else ""
+        )
 
     async def decisions(request: Any, _context: Context) -> ListDecisionsResponse:
         number = int(request.page_token or "1")
@@ -292,12 +398,16 @@ async def test_lists_are_read_to_the_last_page() -> None:
 
     async with ScriptedService() as service:
         service.on("ListTrades", trades)
+        service.on("ListRegistrations", registrations)
         service.on("ListDecisions", decisions)
         async with AsyncClient(service.address, token="t") as client:
             assert [trade.ticket async for trade in client.list_trades()] == [1, 2, 3]
+            assert [each.ticket async for each in client.list_registrations(include_closed=True)] == [1, 2, 3]
             assert [decision.decision_id async for decision in client.list_decisions()] == [1, 2, 3]
         with Client(service.address, token="t") as threads:
             assert [trade.ticket for trade in await asyncio.to_thread(list, threads.list_trades())] == [1, 2, 3]
+            registered = await asyncio.to_thread(list, threads.list_registrations())
+            assert [registration.ticket for registration in registered] == [1, 2, 3]
             found = await asyncio.to_thread(list, threads.list_decisions())
             assert [decision.decision_id for decision in found] == [1, 2, 3]
 
