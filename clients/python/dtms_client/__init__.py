@@ -10,17 +10,23 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from dtms_client.aio import AsyncClient
+    from dtms_client.aio_session import AsyncOwnershipSession
     from dtms_client.client import Client
     from dtms_client.errors import DtmsError
+    from dtms_client.holdings import Lost
     from dtms_client.requests import new_request_id
+    from dtms_client.session import OwnershipSession
     from dtms_client.watch import Interrupted, Listed, Quotes, Relisted, WatchItem
 
 __all__ = [
     "AsyncClient",
+    "AsyncOwnershipSession",
     "Client",
     "DtmsError",
     "Interrupted",
     "Listed",
+    "Lost",
+    "OwnershipSession",
     "Quotes",
     "Relisted",
     "WatchItem",
@@ -29,10 +35,13 @@ __all__ = [
 
 _HOMES: Final = {
     "AsyncClient": "dtms_client.aio",
+    "AsyncOwnershipSession": "dtms_client.aio_session",
     "Client": "dtms_client.client",
     "DtmsError": "dtms_client.errors",
     "Interrupted": "dtms_client.watch",
     "Listed": "dtms_client.watch",
+    "Lost": "dtms_client.holdings",
+    "OwnershipSession": "dtms_client.session",
     "Quotes": "dtms_client.watch",
     "Relisted": "dtms_client.watch",
     "WatchItem": "dtms_client.watch",

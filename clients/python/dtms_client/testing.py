@@ -7,15 +7,17 @@
         async with AsyncClient(service.address, token="test") as client: ...
 
 A method without a script is UNIMPLEMENTED. `refuse` ends a call as DTMS does; `never` is a service that froze.
+`ManualTime` takes the place of the clock for ownership sessions and registrars.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeAlias
+from typing import Any, NoReturn, Self, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
@@ -34,11 +36,17 @@ from dtms.v1 import (
     registry_service_pb2,
     trade_status_service_pb2,
 )
+from dtms_client._alarm import Alarm, AsyncAlarm
 from dtms_client.errors import DOMAIN
+
+_SleeperT = TypeVar("_SleeperT", bound="_ManualAlarm | _ManualAsyncAlarm")
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 Script: TypeAlias = Callable[[Any, Context], Awaitable[Any] | AsyncIterator[Any]]
 """Takes the request, or the iterator of requests; answers with a response, or yields responses."""
+
+PATIENCE_S = 20.0
+"""Longer than any worker takes for its work on a busy machine."""
 
 _METHODS: Mapping[str, MethodDescriptor] = {
     method.name: method
@@ -109,6 +117,111 @@ class ScriptedService:
         if self._server is not None:
             await self._server.stop(grace=None)
             self._server = None
+
+
+class ManualTime:
+    """A time that stands still until the test moves it, for any number of workers."""
+
+    def __init__(self, start_s: float = 1_000.0) -> None:
+        self.now_s = start_s
+        self._changed = threading.Condition()
+        self._sleepers: list[_ManualAlarm | _ManualAsyncAlarm] = []
+
+    def alarm(self) -> Alarm:
+        """For a worker that is a thread."""
+        return self._enlisted(_ManualAlarm(self, self._changed))
+
+    def async_alarm(self) -> AsyncAlarm:
+        """For a worker that is a task of the running loop."""
+        return self._enlisted(_ManualAsyncAlarm(self, self._changed))
+
+    def advance(self, seconds: float) -> None:
+        """Moves the time and wakes whoever slept until then."""
+        with self._changed:
+            self.now_s += seconds
+            self._changed.notify_all()
+            for sleeper in self._sleepers:
+                sleeper.wake()
+
+    async def asleep(self) -> float:
+        """Waits until a worker sleeps until some moment, and returns the seconds that are left."""
+        return await asyncio.to_thread(self._asleep)
+
+    async def skip(self) -> float:
+        """As `asleep`, and moves the time there."""
+        left_s = await self.asleep()
+        self.advance(left_s)
+        return left_s
+
+    def _asleep(self) -> float:
+        def ends() -> list[float]:
+            return [each.until_s for each in self._sleepers if each.until_s is not None and each.until_s > self.now_s]
+
+        with self._changed:
+            if not self._changed.wait_for(ends, PATIENCE_S):
+                raise TimeoutError(f"nobody has slept for {PATIENCE_S:g} s: the worker hangs or waits for a ring")
+            return min(ends()) - self.now_s
+
+    def _enlisted(self, sleeper: _SleeperT) -> _SleeperT:
+        self._sleepers.append(sleeper)
+        return sleeper
+
+
+class _ManualAlarm(Alarm):
+    def __init__(self, time: ManualTime, changed: threading.Condition) -> None:
+        super().__init__()
+        self._time = time
+        self._changed = changed
+        self.until_s: float | None = None
+
+    def now_s(self) -> float:
+        return self._time.now_s
+
+    def ring(self) -> None:
+        with self._changed:
+            self._rung, self.until_s = True, None
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """The condition is shared: it has told already."""
+
+    def wait_until(self, deadline_s: float | None) -> None:
+        with self._changed:
+            self.until_s = None if self._rung else deadline_s
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._rung or (deadline_s is not None and deadline_s <= self.now_s()))
+            self._rung, self.until_s = False, None
+
+
+class _ManualAsyncAlarm(AsyncAlarm):
+    def __init__(self, time: ManualTime, changed: threading.Condition) -> None:
+        super().__init__()
+        self._time = time
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self.until_s: float | None = None
+
+    def now_s(self) -> float:
+        return self._time.now_s
+
+    def ring(self) -> None:
+        with self._changed:
+            self.until_s = None
+        super().ring()
+
+    def wake(self) -> None:
+        """Lets the task look at the time again."""
+        self._loop.call_soon_threadsafe(self._rung.set)
+
+    async def wait_until(self, deadline_s: float | None) -> None:
+        with self._changed:
+            self.until_s = None if self._rung.is_set() else deadline_s
+            self._changed.notify_all()
+        if deadline_s is None or deadline_s > self.now_s():
+            await self._rung.wait()
+        self._rung.clear()
+        with self._changed:
+            self.until_s = None
 
 
 class _Router(grpc.GenericRpcHandler):

@@ -1,0 +1,220 @@
+"""Trades that a manager owns, kept alive together: for threads. `dtms_client.aio_session` is the same for asyncio."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from dtms.v1.arbitration_service_pb2 import AcquireOwnershipResponse, Grant
+from dtms.v1.ownership_pb2 import Ownership
+from dtms.v1.trade_pb2 import Trade
+from dtms_client._alarm import Alarm
+from dtms_client.client import Client
+from dtms_client.errors import OUTAGE, Cancelled, DtmsError, closed
+from dtms_client.holdings import Holdings, Lost, Owned, as_grants, batches
+
+logger = logging.getLogger(__name__)
+
+RELEASE_S: Final = 5.0
+"""How long the end of a session may take; what is not given back by then falls to DTMS with its lease."""
+
+
+class OwnershipSession:
+    """Owns trades for as long as it is open, with one keep-alive for all of them; threads may share it.
+
+    `on_lost` is called, in the session's thread, for each trade that it holds no more: taken by a higher rank, expired
+    while the service was away, unknown by now. Lost is final: `adopt` a trade that comes back (under a new token).
+    """
+
+    def __init__(
+        self, client: Client, *, on_lost: Callable[[Lost], object] | None = None, alarm: Alarm | None = None
+    ) -> None:
+        """`client` is the manager's; it stays open when the session ends. `alarm` is the clock."""
+        self._client = client
+        self._on_lost = on_lost
+        self._alarm = alarm or Alarm()
+        self._holdings = Holdings()
+        self._guard = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- what is held
+
+    def grant(self, ticket: int, *, account_id: str = "") -> Grant | None:
+        """The grant under which a trade is held now, None when it is not: no authority, no write.
+
+        True at the moment of the question, also in a process that was stopped and has just gone on. Raises ValueError
+        where several accounts have this ticket and none is named.
+        """
+        with self._guard:
+            return self._holdings.grant(ticket, account_id, now_s=self._alarm.now_s())
+
+    @property
+    def held(self) -> tuple[Grant, ...]:
+        """All grants that are held now."""
+        with self._guard:
+            return self._holdings.grants(now_s=self._alarm.now_s())
+
+    # ---- taking and giving
+
+    def acquire(self, ticket: int, *, account_id: str = "", timeout_s: float | None = None) -> AcquireOwnershipResponse:
+        """Asks for a trade and holds it if granted; a denial is data in the response."""
+        self._require_open()
+        sent_s = self._alarm.now_s()
+        response = self._client.acquire_ownership(ticket, account_id=account_id, timeout_s=timeout_s)
+        if response.granted:
+            self._hold([response.ownership], sent_s=sent_s)
+        return response
+
+    def adopt(self, *owned: Owned, timeout_s: float | None = None) -> tuple[Grant, ...]:
+        """Holds trades that the manager owns already: by registration, given back after a defence, from the run before.
+
+        Their leases are renewed at once. Returns what is held by it; what is missing there belongs to somebody else.
+        """
+        self._require_open()
+        adopted: list[Grant] = []
+        for batch in batches(as_grants(owned)):
+            sent_s = self._alarm.now_s()
+            response = self._client.renew_ownership(batch, timeout_s=timeout_s)
+            adopted += self._hold(response.renewed, sent_s=sent_s)
+        return tuple(adopted)
+
+    def release(self, ticket: int, *, account_id: str = "", timeout_s: float | None = None) -> Ownership | None:
+        """Gives a trade back and says who owns it then; None when it was not held.
+
+        It is not held any more whatever becomes of the call. Raises StaleEpoch when it was lost already.
+        """
+        with self._guard:
+            grant = self._holdings.grant(ticket, account_id, now_s=self._alarm.now_s())
+            if grant is None or not self._holdings.drop(grant):
+                return None
+        return self._client.release_ownership(grant, timeout_s=timeout_s)
+
+    def close(self, *, release: bool = True, wait_s: float = RELEASE_S) -> tuple[Grant, ...]:
+        """Ends the keep-alive and gives everything back, or leaves it to its leases without `release`.
+
+        Waits `wait_s` at most; returns the grants that could not be given back.
+        """
+        self._closed = True
+        self._alarm.ring()
+        until_s = self._alarm.now_s() + wait_s
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(wait_s)
+        with self._guard:
+            grants = self._holdings.grants(now_s=self._alarm.now_s())
+            for grant in grants:
+                self._holdings.drop(grant)
+        return self._give_back(grants, until_s=until_s) if release else ()
+
+    def _give_back(self, grants: Sequence[Grant], *, until_s: float) -> tuple[Grant, ...]:
+        for place, grant in enumerate(grants):
+            try:
+                self._client.release_ownership(grant, timeout_s=max(until_s - self._alarm.now_s(), 0.0))
+            except (*OUTAGE, Cancelled) as error:
+                # The next ones would fare no better.
+                left = tuple(grants[place:])
+                facts = {"tickets": [each.ticket for each in left], "error": str(error)}
+                logger.warning("trades left to their leases", extra={"facts": facts})
+                return left
+            except DtmsError as error:
+                # Somebody else's by now.
+                logger.warning("trade not given back", extra={"facts": {"ticket": grant.ticket, "error": str(error)}})
+        return ()
+
+    # ---- keeping alive
+
+    def _keep_alive(self) -> None:
+        while not self._closed:
+            with self._guard:
+                now_s = self._alarm.now_s()
+                lost = self._holdings.expire(now_s=now_s)
+                due = self._holdings.due(now_s=now_s)
+            self._report(lost)
+            for batch in due:
+                if not self._renew(batch):
+                    break
+            with self._guard:
+                wake_s = self._holdings.wake_s()
+            self._alarm.wait_until(wake_s)
+
+    def _renew(self, batch: Sequence[Grant]) -> bool:
+        """False when the service does not answer: then there is no need to try the others."""
+        with self._guard:
+            sent_s = self._alarm.now_s()
+            timeout_s = self._holdings.timeout_s(batch, now_s=sent_s)
+        try:
+            response = self._client.renew_ownership(batch, timeout_s=timeout_s)
+        except (*OUTAGE, Cancelled) as error:
+            with self._guard:
+                self._holdings.failed(error, now_s=self._alarm.now_s())
+            return False
+        except DtmsError as error:
+            with self._guard:
+                lost = self._holdings.refused(batch, error)
+            self._report(lost)
+            return True
+        with self._guard:
+            # Lost before the answer came is lost, though the service would have it otherwise.
+            lost = self._holdings.expire(now_s=self._alarm.now_s())
+            gone = self._holdings.renewed(batch, response, sent_s=sent_s)
+        self._report([*lost, *self._with_owners(gone)])
+        return True
+
+    def _with_owners(self, gone: Sequence[Grant]) -> list[Lost]:
+        """What was lost, with who owns it now as far as the service says."""
+        lost: list[Lost] = []
+        for batch in batches(gone):
+            try:
+                response = self._client.batch_get_trades(
+                    [grant.ticket for grant in batch], account_id=batch[0].account_id
+                )
+                trades = {trade.ticket: trade for trade in response.trades}
+            except DtmsError as error:
+                logger.warning("owners unknown", extra={"facts": {"error": str(error)}})
+                trades = dict[int, Trade]()
+            lost += [Lost(grant, trades.get(grant.ticket), None) for grant in batch]
+        return lost
+
+    # ---- wiring
+
+    def _hold(self, owned: Iterable[Ownership], *, sent_s: float) -> list[Grant]:
+        with self._guard:
+            if self._closed:
+                raise closed()
+            grants = [self._holdings.put(each, sent_s=sent_s) for each in owned]
+            if self._thread is None and grants:
+                self._thread = threading.Thread(target=self._keep_alive, name="dtms-ownership", daemon=True)
+                self._thread.start()
+        self._alarm.ring()
+        return grants
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise closed()
+
+    def _report(self, lost: Iterable[Lost]) -> None:
+        for each in lost:
+            logger.warning("trade lost", extra={"facts": each.facts})
+            if self._on_lost is not None:
+                try:
+                    self._on_lost(each)
+                except Exception as error:  # noqa: BLE001  the keep-alive of the others goes on
+                    _hand_on(error)
+
+
+def _hand_on(error: Exception) -> None:
+    """As if it had ended this thread."""
+    threading.excepthook(
+        threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+    )
