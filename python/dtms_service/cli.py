@@ -32,9 +32,11 @@ from dtms_service.live_table import LiveTable
 from dtms_service.notify import check, open_senders
 from dtms_service.replay.command import fresh_data_dir
 from dtms_service.replay.command import replay as run_replay
+from dtms_service.replay.crew import programs
 from dtms_service.replay.entries import TRADE_SYNTAX
 from dtms_service.replay.options import ReplayOptions, job_of
-from dtms_service.report.console import show_summary
+from dtms_service.replay.strategies import STRATEGY_SYNTAX
+from dtms_service.report.console import show_summary, show_trades
 from dtms_service.service import CREDENTIALS_FOLDER, SERVING
 from dtms_service.service import serve as run_service
 from dtms_service.settings import SPEC_SYNTAX, configuration, spec_override
@@ -53,6 +55,8 @@ errors = Console(stderr=True)
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 Profile = Literal["intraday", "swing"]
 Level = Literal["debug", "info", "warning", "error"]
+
+EVERY_HELP = "open both sides at every whole so many s UTC, instead of the Turtle rule's breakouts"
 
 Address = Annotated[str, Parameter(env_var="DTMS_ADDRESS", help="host:port of the service")]
 TokenFile = Annotated[
@@ -98,14 +102,17 @@ def replay(
     symbol: Annotated[str, Parameter(help="as in the shipped table; its rules can be configured")],
     out: Annotated[Path, Parameter(help="where journal, logs, summary and report go")] = Path("replay-report"),
     trade: Annotated[list[str] | None, Parameter(help=TRADE_SYNTAX)] = None,
-    volume: Annotated[float | None, Parameter(help="lots of each trade of the Turtle rule (without --trade)")] = None,
-    entry_bar_s: Annotated[int | None, Parameter(help="length of the Turtle rule's bars, s")] = None,
+    volume: Annotated[float | None, Parameter(help="lots of each trade of the entry rule (without --trade)")] = None,
+    entry_bar_s: Annotated[int | None, Parameter(help="length of the entry rule's bars, s")] = None,
+    every_s: Annotated[int | None, Parameter(help=EVERY_HELP)] = None,
     spread_points: Annotated[int | None, Parameter(help="for files that have no spread")] = None,
     spec: Annotated[list[str] | None, Parameter(help=SPEC_SYNTAX)] = None,
-    warm_up: Annotated[list[Path] | None, Parameter(help="older history that only the indicators see")] = None,
-    strategy_type: Annotated[str, Parameter(help="what the trades are registered with")] = "",
+    warm_up: Annotated[list[Path] | None, Parameter(help="older history that indicators and entry rule see")] = None,
+    strategy_type: Annotated[list[str] | None, Parameter(help=STRATEGY_SYNTAX, consume_multiple=True)] = None,
     profile: Annotated[Profile | None, Parameter(help="intraday: M5 and M15; swing: H1 and H4")] = None,
     exit_manager: Annotated[bool, Parameter(help="run the exit manager beside the service")] = True,
+    universal_manager: Annotated[bool, Parameter(help="run the Universal Manager beside the service")] = False,
+    vix: Annotated[Path | None, Parameter(help="daily VIX for the exit manager: date,...,close; plain or gzip")] = None,
     config: Annotated[Path | None, Parameter(help="TOML file; environment DTMS_... lies over it")] = None,
     log_level: Level = "warning",
 ) -> None:
@@ -117,29 +124,34 @@ def replay(
         trades=tuple(trade or ()),
         volume=volume,
         entry_bar_s=entry_bar_s,
+        every_s=every_s,
         spread_points=spread_points,
         warm_up=tuple(warm_up or ()),
-        strategy_type=strategy_type,
+        strategy_types=tuple(strategy_type or ()),
         out=out,
     )
     given = {"data_dir": fresh_data_dir(out), "server.port": 0, "profile": profile, **spec_override(symbol, spec)}
     settings = configuration(config, paper=True, given=given)
+    managers = programs(
+        exit_manager=exit_manager, universal_manager=universal_manager, profile=settings.profile, vix=vix
+    )
     with ProgressBar(console=console, transient=True) as bar:
         task = bar.add_task(f"replaying {symbol}", total=None)
         finished = _run(
             run_replay(
                 options,
                 settings,
-                exit_manager=exit_manager,
+                managers=managers,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         )
+    show_trades(finished.trades, console)
     show_summary(finished, console)
 
 
 @app.command
 def demo(*, out: Annotated[Path, Parameter(help="where the report goes")] = Path("demo-report")) -> None:
-    """Replay a year of real EURUSD prices through service, paper broker and exit manager; show and report it."""
+    """Replay a year of real EURUSD prices through service, paper broker and managers; show and report it."""
     show_summary(_run(run_demo(out, console)), console)
 
 
@@ -152,11 +164,12 @@ def gateway(
     symbol: Annotated[str, Parameter(help="as in the shipped table; its rules can be configured")],
     out: Annotated[Path, Parameter(help="where bars, broker log and results go")],
     trade: Annotated[list[str] | None, Parameter(help=TRADE_SYNTAX)] = None,
-    volume: Annotated[float | None, Parameter(help="lots of each trade of the Turtle rule (without --trade)")] = None,
-    entry_bar_s: Annotated[int | None, Parameter(help="length of the Turtle rule's bars, s")] = None,
+    volume: Annotated[float | None, Parameter(help="lots of each trade of the entry rule (without --trade)")] = None,
+    entry_bar_s: Annotated[int | None, Parameter(help="length of the entry rule's bars, s")] = None,
+    every_s: Annotated[int | None, Parameter(help=EVERY_HELP)] = None,
     spread_points: Annotated[int | None, Parameter(help="for files that have no spread")] = None,
     spec: Annotated[list[str] | None, Parameter(help=SPEC_SYNTAX)] = None,
-    strategy_type: Annotated[str, Parameter(help="what the trades are registered with")] = "",
+    strategy_type: Annotated[list[str] | None, Parameter(help=STRATEGY_SYNTAX, consume_multiple=True)] = None,
     profile: Annotated[Profile | None, Parameter(help="as the service's")] = None,
     root_certificates: Annotated[Path | None, Parameter(help="PEM file, for TLS")] = None,
     config: Annotated[Path | None, Parameter(help="TOML file; environment DTMS_... lies over it")] = None,
@@ -168,9 +181,10 @@ def gateway(
         trades=tuple(trade or ()),
         volume=volume,
         entry_bar_s=entry_bar_s,
+        every_s=every_s,
         spread_points=spread_points,
         warm_up=(),
-        strategy_type=strategy_type,
+        strategy_types=tuple(strategy_type or ()),
         out=out,
     )
     settings = configuration(

@@ -36,7 +36,7 @@ def job(out: Path, history: Sequence[Tick], entries: EntryRule, *, path_period_s
         spec=SPEC,
         trading=TRADING,
         entries=entries,
-        strategy_type="",
+        strategy_types=("",),
         entry_magic=ENTRY_MAGIC,
         bar_s=60,
         path_period_s=path_period_s,

@@ -140,7 +140,7 @@ async def test_a_breakout_trades_real_gold(tmp_path: Path, shared_data: Path) ->
         spec=replace(SPEC, name="XAUUSD", digits=3, point=0.001, tick_size=0.001, contract_size=100.0, stops_level=0),
         trading=replace(TRADING, currency_base="XAU", currency_margin="USD"),
         entries=DonchianBreakout(timeframe_s=3600, volume=0.01),
-        strategy_type="",
+        strategy_types=("",),
         entry_magic=7,
         bar_s=900,
         path_period_s=60,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,11 @@ async def drive(
     trades: list[str],
     reactions: dict[int, Reaction] | None = None,
     path_period_s: int | None = None,
+    *,
+    strategy_types: tuple[str, ...] = ("",),
 ) -> tuple[RunResult, ServicePart]:
-    with open_run(job(out, history, parse_trades(trades), path_period_s=path_period_s)) as run:
+    described = job(out, history, parse_trades(trades), path_period_s=path_period_s)
+    with open_run(replace(described, strategy_types=strategy_types)) as run:
         service = ServicePart(run, reactions)
         return await run.drive(service), service
 
@@ -56,6 +60,19 @@ async def test_a_trade_is_registered_before_the_tick_that_opened_it_is_evaluated
         strategy_type="",
         opened_ns=(T0 + 1000) * 1_000_000,
     )
+
+
+async def test_the_trades_of_each_side_take_the_strategy_types_in_turn(tmp_path: Path) -> None:
+    """A side walks the types on its own, round and round; a trade that names its own type takes a turn as well."""
+    trades = [buy(0, ""), buy(0, "").replace("BUY", "SELL"), buy(1, "strategy=breaker_block"), buy(2, ""), buy(3, "")]
+    _, service = await drive(tmp_path / "run", ticks([1.1] * 5), trades, strategy_types=("", "kill_zone"))
+    assert [(trade.side.name, trade.strategy_type) for trade in service.registered] == [
+        ("BUY", ""),
+        ("SELL", ""),
+        ("BUY", "breaker_block"),
+        ("BUY", ""),
+        ("BUY", "kill_zone"),
+    ]
 
 
 async def test_the_broker_triggers_before_the_service_sees_the_tick(tmp_path: Path) -> None:
@@ -210,7 +227,7 @@ async def test_an_idle_tick_costs_the_driver_microseconds() -> None:
     driver = HistoryDriver(
         broker=brokers[0],
         shadow=brokers[1],
-        plan=RunPlan("EURUSD", "", 7, "entry", bar_s=3600, path_period_s=None),
+        plan=RunPlan("EURUSD", ("",), 7, "entry", bar_s=3600, path_period_s=None),
         ticks=history,
         entries=Scheduled([]),
         link=Silent(),

@@ -20,6 +20,9 @@ from dtms_service.replay.entries import (
     parse_trade,
     parse_trades,
 )
+from dtms_service.replay.on_the_clock import OnTheClock
+from dtms_service.replay.options import seen_by
+from dtms_service.replay.strategies import rotation
 
 SPREAD = 0.0002
 NONE_OPEN: frozenset[Side] = frozenset()
@@ -172,6 +175,56 @@ def test_a_breakout_that_cannot_be_is_refused_by_field(field: str, given: dict[s
     assert [violation.field for violation in caught.value.violations] == [field]
 
 
+def test_the_clock_opens_both_sides_once_at_each_whole_time() -> None:
+    """Both sides at the first tick at or after each whole 10 s, with stop 2 N and target three times as far."""
+    clock = OnTheClock(timeframe_s=60, every_s=10, volume=0.1)
+    for index in range(20):
+        clock.on_bar(ClosedBar(index * 60, 1.0, 1.1, 1.0, 1.05, 4.0))
+    opened = [clock.on_tick(Tick(at_s * 1000, 1.05, 1.06, 1.0), NONE_OPEN) for at_s in (3, 12, 13, 20, 45, 49, 50)]
+    assert [[entry.side for entry in entries] for entries in opened] == [
+        [],
+        [Side.BUY, Side.SELL],
+        [],
+        [Side.BUY, Side.SELL],
+        [Side.BUY, Side.SELL],
+        [],
+        [Side.BUY, Side.SELL],
+    ]
+    assert distances(opened[1][0]) == distances(opened[1][1]) == pytest.approx((0.2, 0.6))
+
+
+def test_the_clock_lets_a_time_go_before_n_is_known() -> None:
+    """Without 20 closed bars nothing is opened, and nothing is made up for later."""
+    clock = OnTheClock(timeframe_s=60, every_s=10, volume=0.1)
+    assert clock.on_tick(Tick(10_000, 1.05, 1.06, 1.0), NONE_OPEN) == []
+    for index in range(20):
+        clock.on_bar(ClosedBar(index * 60, 1.0, 1.1, 1.0, 1.05, 4.0))
+    assert clock.on_tick(Tick(11_000, 1.05, 1.06, 1.0), NONE_OPEN) == []
+
+
+def test_warm_up_shows_its_bars_to_the_entry_rule() -> None:
+    """Bars that close in the older history are seen and every tick goes on; a schedule, which wants none, is spared."""
+    clock = OnTheClock(timeframe_s=1, every_s=10, volume=0.1)
+    older = list(ticks([1.0, 1.1] * 21, step_ms=500))
+    assert list(seen_by(clock, iter(older))) == older
+    assert len(clock.on_tick(Tick(2_000_000_000_000, 1.0, 1.1, 1.0), NONE_OPEN)) == 2
+    assert list(seen_by(parse_trades([]), iter(older))) == older
+
+
+@pytest.mark.parametrize(
+    ("names", "types"),
+    [
+        ([], ("",)),
+        (["none", "kill_zone"], ("", "kill_zone")),
+        (["alternate"], ("", "a", "", "b")),
+        (["alternate", "none"], ("", "a", "", "b", "")),
+    ],
+)
+def test_strategy_types_are_a_fixed_rotation(names: list[str], types: tuple[str, ...]) -> None:
+    """`none` is DTMS's own, `alternate` is none and each managed type in the order of the configuration."""
+    assert rotation(names, ["a", "b"]) == types
+
+
 def test_a_trade_is_read_with_levels_as_prices_or_distances() -> None:
     """Times are UTC, levels are prices or distances, and what is not written is not there."""
     full = parse_trade("BUY@2014-05-02T12:25:00,0.10,sl=1283.5,tp_distance=20")
@@ -179,6 +232,8 @@ def test_a_trade_is_read_with_levels_as_prices_or_distances() -> None:
     assert full.entry == Entry(
         side=Side.BUY, volume=0.10, sl=Level(LevelKind.PRICE, 1283.5), tp=Level(LevelKind.DISTANCE, 20.0)
     )
+    assert parse_trade("BUY@2014-05-02T12:25:00,0.10,strategy=kill_zone").entry.strategy_type == "kill_zone"
+    assert parse_trade("BUY@2014-05-02T12:25:00,0.10,strategy=none").entry.strategy_type == ""
     bare = parse_trade("sell@2014-05-02T14:25:00+02:00, 1")
     assert bare.time_msc == full.time_msc
     assert bare.entry == Entry(side=Side.SELL, volume=1.0, sl=None, tp=None)
@@ -196,6 +251,8 @@ def test_a_trade_is_read_with_levels_as_prices_or_distances() -> None:
         ("BUY@2014-05-02T12:25:00,0.1,sl=", ["trade.sl"]),
         ("BUY@2014-05-02T12:25:00,0.1,sl=1,sl_distance=2", ["trade.sl"]),
         ("BUY@2014-05-02T12:25:00,0.1,stop=1", ["trade"]),
+        ("BUY@2014-05-02T12:25:00,0.1,strategy=", ["trade.strategy"]),
+        ("BUY@2014-05-02T12:25:00,0.1,strategy=kill_zone,strategy=none", ["trade.strategy"]),
         ("BUY@x,y,tp=z", ["trade.time", "trade.volume", "trade.tp"]),
     ],
 )

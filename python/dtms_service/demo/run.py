@@ -1,4 +1,4 @@
-"""`dtms demo`: service, gateway with the paper broker, and exit manager as processes of their own, over gRPC.
+"""`dtms demo`: service, gateway with the paper broker, and the managers as processes of their own, over gRPC.
 
 This process only starts them, watches as any client would, and reads what they left.
 """
@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.live import Live
@@ -26,13 +27,17 @@ from dtms_service.credentials import token_path
 from dtms_service.describe import clock
 from dtms_service.errors import FatalError
 from dtms_service.live_table import LiveTable
-from dtms_service.replay.command import EXIT_MANAGER, TRADER, Finished, finish, fresh_data_dir
+from dtms_service.replay.command import TRADER, Finished, finish, fresh_data_dir
+from dtms_service.replay.crew import names, programs
 from dtms_service.replay.options import ReplayOptions
+from dtms_service.replay.strategies import ALTERNATE
 from dtms_service.service import CREDENTIALS_FOLDER, SERVING
 
-SERVICE, MANAGER, GATEWAY = "service", "exit-manager", "gateway"
+SERVICE, GATEWAY = "service", "gateway"
 HISTORY = "eurusd_h1_2017.csv.gz"
-SYMBOL, PROFILE, VOLUME, SPREAD_POINTS = "EURUSD", "swing", 1.0, 10
+SYMBOL, VOLUME, SPREAD_POINTS = "EURUSD", 1.0, 10
+PROFILE: Final = "swing"
+STRATEGIES = (ALTERNATE,)  # every other trade is the Universal Manager's, so that all three work on trades
 ENTRY_BAR_S = 28_800  # three bars a day: trades that live for days, so that a year shows every state
 START_DEADLINE_S = 60.0  # a cold start of three interpreters on a busy machine takes about 5 s
 STOP_DEADLINE_S = 20.0
@@ -53,10 +58,10 @@ class Processes:
     logs: Path
     children: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
 
-    async def start(self, name: str, module: str, *arguments: str) -> asyncio.subprocess.Process:
+    async def start(self, name: str, *arguments: str) -> asyncio.subprocess.Process:
         with (self.logs / f"{name}.log").open("wb") as log:
             child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE, stderr=log
+                sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=log
             )
         self.children[name] = child
         return child
@@ -94,20 +99,23 @@ async def run_demo(out: Path, console: Console) -> Finished:
     """Runs to the end of the history. Raises FatalError, or what a process died of."""
     data_dir = fresh_data_dir(out)
     options = _options(out)
+    managers = programs(exit_manager=True, universal_manager=False, profile=PROFILE, vix=None)
     processes = Processes(out)
     try:
-        await processes.start(SERVICE, "dtms_service", *_service_arguments(data_dir))
+        await processes.start(SERVICE, *_service_arguments(data_dir, names(managers)))
         address = await processes.address()
         tokens = data_dir / CREDENTIALS_FOLDER
-        await processes.start(MANAGER, "dtms_client.exit_manager", *_manager_arguments(address, tokens))
-        gateway = await processes.start(GATEWAY, "dtms_service", *_gateway_arguments(address, tokens, options))
+        for program in managers:
+            await processes.start(program.manager, *program.command(address, tokens, "info"))
+        gateway = await processes.start(GATEWAY, *_gateway_arguments(address, tokens, options))
         async with AsyncClient(address, token_file=token_path(tokens, "viewer")) as client:
             await _show(client, gateway, console)
             if await gateway.wait():
                 raise processes.failure(GATEWAY)
             status = await client.system_status()
-        if await processes.children[MANAGER].wait():
-            raise processes.failure(MANAGER)
+        for manager in sorted(names(managers)):
+            if await processes.children[manager].wait():
+                raise processes.failure(manager)
     finally:
         await processes.stop()
     if processes.children[SERVICE].returncode:
@@ -130,37 +138,26 @@ def _options(out: Path) -> ReplayOptions:
         trades=(),
         volume=VOLUME,
         entry_bar_s=ENTRY_BAR_S,
+        every_s=None,
         spread_points=SPREAD_POINTS,
         warm_up=(),
-        strategy_type="",
+        strategy_types=STRATEGIES,
         out=out,
     )
 
 
-def _service_arguments(data_dir: Path) -> list[str]:
+def _service_arguments(data_dir: Path, managers: frozenset[str]) -> list[str]:
     return [
-        *("serve", "--data-dir", str(data_dir), "--profile", PROFILE, "--port", "0"),
-        *("--lockstep", EXIT_MANAGER, "--trader", TRADER),
+        *("-m", "dtms_service", "serve", "--data-dir", str(data_dir), "--profile", PROFILE, "--port", "0"),
+        *("--lockstep", *sorted(managers), "--trader", TRADER),
     ]
-
-
-def _manager_arguments(address: str, tokens: Path) -> list[str]:
-    return ["--address", address, "--token-file", str(token_path(tokens, EXIT_MANAGER)), "--lockstep"]
 
 
 def _gateway_arguments(address: str, tokens: Path, options: ReplayOptions) -> list[str]:
     return [
-        *("gateway", *map(str, options.files), "--symbol", SYMBOL, "--profile", PROFILE),
-        *(
-            "--volume",
-            str(VOLUME),
-            "--entry-bar-s",
-            str(ENTRY_BAR_S),
-            "--spread-points",
-            str(SPREAD_POINTS),
-            "--out",
-            str(options.out),
-        ),
+        *("-m", "dtms_service", "gateway", *map(str, options.files), "--symbol", SYMBOL, "--profile", PROFILE),
+        *("--volume", str(VOLUME), "--entry-bar-s", str(ENTRY_BAR_S), "--spread-points", str(SPREAD_POINTS)),
+        *("--strategy-type", *STRATEGIES, "--out", str(options.out)),
         *("--service", address, "--token-file", str(token_path(tokens, "gateway"))),
         *("--trader-token-file", str(token_path(tokens, TRADER))),
     ]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,18 +16,27 @@ from dtms_service.errors import DtmsError, Reason
 from dtms_service.journal import SqliteJournal
 from dtms_service.journal.protocol import no_progress
 from dtms_service.replay.artefacts import BARS, BROKER_LOG, RESULTS, read_broker_writes
+from dtms_service.replay.crew import Crew, Program, names
 from dtms_service.replay.job import open_run
 from dtms_service.replay.local_link import LocalLink
-from dtms_service.replay.options import Progress, ReplayOptions, job_of, warm_up_ticks
+from dtms_service.replay.options import Progress, ReplayOptions, job_of, seen_by, warm_up_ticks
 from dtms_service.replay.trader import Trader
-from dtms_service.report import Event, Run, Summary, read_bars, read_results, summarise, write_report
+from dtms_service.report import (
+    Event,
+    Run,
+    Summary,
+    TradeResult,
+    read_bars,
+    read_results,
+    summarise,
+    write_report,
+)
 from dtms_service.server import Server
 from dtms_service.service import CREDENTIALS_FOLDER, credentials_of
 from dtms_service.system import System
 
 DATA, SUMMARY = "data", "summary.json"
 TRADER = "replay_trader"
-EXIT_MANAGER = "intelligent_exit_manager"
 _CHUNK = 10_000
 
 
@@ -38,6 +45,7 @@ class Finished:
     """``report`` is the HTML page."""
 
     summary: Summary
+    trades: Sequence[TradeResult]
     report: Path
 
 
@@ -53,33 +61,33 @@ def fresh_data_dir(out: Path) -> Path:
     return data_dir
 
 
-async def replay(options: ReplayOptions, config: Config, *, exit_manager: bool, progress: Progress) -> Finished:
-    """Runs service and paper broker in this process and the exit manager in one of its own."""
+async def replay(
+    options: ReplayOptions, config: Config, *, managers: tuple[Program, ...], progress: Progress
+) -> Finished:
+    """Runs service and paper broker in this process and each manager in one of its own."""
     job = job_of(options, config, progress)
-    system = await System.open(config, frozenset({EXIT_MANAGER} if exit_manager else ()))
+    system = await System.open(config, names(managers))
     server = await Server.start(system, config, credentials_of(config, (TRADER,)))
-    manager: asyncio.subprocess.Process | None = None
+    crew = Crew(managers)
     tokens = config.data_dir / CREDENTIALS_FOLDER
+    assert system.lockstep is not None, "the system was opened for lockstep"
     try:
         with open_run(job) as run:
             await system.attach(run.account_id, run.door, [job.spec.name])
-            await system.monitor.warm_up(run.account_id, job.spec.name, warm_up_ticks(options, job.spec.point))
-            if exit_manager:
-                manager = await _start_exit_manager(server.address, token_path(tokens, EXIT_MANAGER))
-                await _joined(system, manager)
+            older = seen_by(job.entries, warm_up_ticks(options, job.spec.point))
+            await system.monitor.warm_up(run.account_id, job.spec.name, older)
+            await crew.start(server.address, tokens)
+            await crew.until(system.lockstep.complete)
             async with AsyncClient(server.address, token_file=token_path(tokens, TRADER)) as client:
                 link = LocalLink(run.account_id, system.monitor, Trader(client, run.account_id))
                 await run.drive(link)
-            if system.lockstep is not None:
-                await system.lockstep.end()
+            await system.lockstep.end()
             await system.executor.idle()
-        if manager is not None and (code := await manager.wait()):
-            raise DtmsError(Reason.MODE_UNSUPPORTED, f"the exit manager ended with code {code}")
+        await crew.ended()
         latency = system.monitor.tick_to_decision.figures()
         head = await system.desk.commits.chain_head()
     finally:
-        if manager is not None and manager.returncode is None:
-            manager.terminate()
+        crew.stop()
         await server.stop()
     return finish(options, config.data_dir, head, latency.p50_us, latency.p99_us)
 
@@ -101,7 +109,7 @@ def finish(options: ReplayOptions, data_dir: Path, journal_sha256: str, p50_us: 
     writes = list(read_broker_writes(options.out / BROKER_LOG))
     summary = summarise(events, results, run, writes)
     (options.out / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
-    return Finished(summary, write_report(options.out, events, bars, results, run, broker_log=writes))
+    return Finished(summary, results, write_report(options.out, events, bars, results, run, broker_log=writes))
 
 
 def read_events(data_dir: Path) -> Iterator[Event]:
@@ -114,19 +122,3 @@ def read_events(data_dir: Path) -> Iterator[Event]:
             revision = batch[-1][0] + 1
     finally:
         journal.close()
-
-
-async def _start_exit_manager(address: str, token_file: Path) -> asyncio.subprocess.Process:
-    arguments = ("--address", address, "--token-file", str(token_file), "--lockstep", "--log-level", "warning")
-    return await asyncio.create_subprocess_exec(sys.executable, "-m", "dtms_client.exit_manager", *arguments)
-
-
-async def _joined(system: System, manager: asyncio.subprocess.Process) -> None:
-    assert system.lockstep is not None, "the system was opened with managers in lockstep"
-    joined = asyncio.create_task(system.lockstep.complete.wait())
-    ended = asyncio.create_task(manager.wait())
-    await asyncio.wait({joined, ended}, return_when=asyncio.FIRST_COMPLETED)
-    ended.cancel()
-    if not joined.done():
-        joined.cancel()
-        raise DtmsError(Reason.MODE_UNSUPPORTED, f"the exit manager ended with code {manager.returncode}")

@@ -8,6 +8,7 @@ from this one is done. A shadow broker takes the same trades with their original
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -111,13 +112,15 @@ class Refusal:
 class RunPlan:
     """How one history is driven. ``magic`` marks the positions of the entry rule; DTMS uses another one.
 
+    ``strategy_types`` are taken in turn by the trades of a side, so that the two sides are treated alike; never empty.
+
     ``bar_s`` is the length of the observed bars, s. ``path_period_s`` is the length of the history's bars where its
     ticks walk through bars, None for real ticks: inside of a bar the price moves without a jump, so that a stop
     between two of its ticks fills at the stop.
     """
 
     symbol: str
-    strategy_type: str
+    strategy_types: tuple[str, ...]
     magic: int
     comment: str
     bar_s: int
@@ -153,6 +156,7 @@ class HistoryDriver:
     _spec: SymbolSpec = field(init=False)
     _trades: list[Trade] = field(default_factory=list)
     _refusals: list[Refusal] = field(default_factory=list)
+    _opened: Counter[Side] = field(default_factory=Counter)
     _open: dict[int, Side] = field(default_factory=dict)
     _open_sides: frozenset[Side] = frozenset()
 
@@ -222,7 +226,7 @@ class HistoryDriver:
             self.observer.refused(refusal)
             return
         twin = self.shadow.order_send(request)
-        opened = self._registration(answer)
+        opened = self._registration(answer, self._strategy_of(entry))
         trade = Trade(
             registration=opened,
             shadow_ticket=twin.order if twin.retcode in _FILLED else None,
@@ -233,6 +237,11 @@ class HistoryDriver:
         self._look()
         self.observer.entered(trade)
         await self.link.register(opened)
+
+    def _strategy_of(self, entry: Entry) -> str:
+        types = self.plan.strategy_types
+        turn, self._opened[entry.side] = self._opened[entry.side], self._opened[entry.side] + 1
+        return types[turn % len(types)] if entry.strategy_type is None else entry.strategy_type
 
     def _request(self, entry: Entry, tick: Tick) -> dict[str, object]:
         """A market order as the MetaTrader5 package takes it; levels of 0.0 mean none."""
@@ -264,7 +273,7 @@ class HistoryDriver:
         against = opened.entry_price + (-1.0 if opened.side is Side.BUY else 1.0)
         return -self.broker.book.valuation.profit(market, opened.side, opened.volume, opened.entry_price, against)
 
-    def _registration(self, answer: OrderSendResult) -> Registration:
+    def _registration(self, answer: OrderSendResult, strategy_type: str) -> Registration:
         position = self.broker.find_position(answer.order)
         assert position is not None, "a filled opening order is the ticket of its position"
         return Registration(
@@ -276,6 +285,6 @@ class HistoryDriver:
             volume=position.volume,
             sl=position.sl,
             tp=position.tp,
-            strategy_type=self.plan.strategy_type,
+            strategy_type=strategy_type,
             opened_ns=position.time_msc * 1_000_000,
         )

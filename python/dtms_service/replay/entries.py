@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -17,6 +17,8 @@ from dtms_service.bars import ClosedBar
 from dtms_service.broker.door import Side
 from dtms_service.errors import DtmsError, FieldViolation, invalid_fields
 from dtms_service.history import Tick
+from dtms_service.replay.strategies import NONE
+from dtms_service.replay.true_range import AverageRange
 
 
 class LevelKind(Enum):
@@ -40,12 +42,16 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Open ``volume`` lots at the market now. ``sl`` and ``tp`` may be None: no such level."""
+    """Open ``volume`` lots at the market now. ``sl`` and ``tp`` may be None: no such level.
+
+    ``strategy_type`` is what the trade is registered with; None leaves it to the run.
+    """
 
     side: Side
     volume: float
     sl: Level | None
     tp: Level | None
+    strategy_type: str | None = None
 
 
 class EntryRule(Protocol):
@@ -64,6 +70,18 @@ class EntryRule(Protocol):
         """What it was told to open and had no tick for, in words, once the history has ended."""
 
 
+def check_parameters(amounts: Mapping[str, float], counts: Mapping[str, int]) -> None:
+    """Raises FIELD_INVALID, naming every amount that is not finite and above 0 and every count below 1."""
+    wrong = [
+        FieldViolation(name, f"must be a finite number > 0, is {value}")
+        for name, value in amounts.items()
+        if not (math.isfinite(value) and value > 0)
+    ]
+    wrong += [FieldViolation(name, f"must be at least 1, is {n}") for name, n in counts.items() if n < 1]
+    if wrong:
+        raise invalid_fields(wrong)
+
+
 class DonchianBreakout:
     """The entry of Turtle System 1 (C. Faith, "The Original Turtle Trading Rules", 2003), on closes of bars.
 
@@ -75,29 +93,17 @@ class DonchianBreakout:
     opposite 10-bar extreme, whose place a target of ``target_r`` x the stop distance takes.
     """
 
-    N_PERIOD = 20
-
     def __init__(
         self, *, timeframe_s: int, volume: float, period: int = 20, stop_atr: float = 2.0, target_r: float = 3.0
     ) -> None:
-        wrong = [
-            FieldViolation(name, f"must be a finite number > 0, is {value}")
-            for name, value in (("volume", volume), ("stop_atr", stop_atr), ("target_r", target_r))
-            if not (math.isfinite(value) and value > 0)
-        ]
-        wrong += [
-            FieldViolation(name, f"must be at least 1, is {count}")
-            for name, count in (("timeframe_s", timeframe_s), ("period", period))
-            if count < 1
-        ]
-        if wrong:
-            raise invalid_fields(wrong)
+        check_parameters(
+            {"volume": volume, "stop_atr": stop_atr, "target_r": target_r},
+            {"timeframe_s": timeframe_s, "period": period},
+        )
         self._timeframe_s = timeframe_s
         self._volume, self._stop_atr, self._target_r = volume, stop_atr, target_r
         self._bars: deque[ClosedBar] = deque(maxlen=period)
-        self._first_ranges: list[float] = []
-        self._n: float | None = None
-        self._close: float | None = None
+        self._range = AverageRange()
         self._beyond: Side | None = None  # where the last bar closed, seen from the channel before it
         self._signal: Side | None = None
 
@@ -108,24 +114,23 @@ class DonchianBreakout:
     @property
     def n(self) -> float | None:
         """N of the last closed bar as a price distance; None until 20 bars have closed."""
-        return self._n
+        return self._range.n
 
     def on_bar(self, bar: ClosedBar) -> None:
         self._signal = None
-        if self._n is not None and len(self._bars) == self._bars.maxlen:
+        if self._range.n is not None and len(self._bars) == self._bars.maxlen:
             beyond = self._side_of(bar.close)
             if beyond is not None and beyond is not self._beyond:
                 self._signal = beyond
             self._beyond = beyond
-        self._average(self._true_range(bar))
-        self._close = bar.close
+        self._range.add(bar)
         self._bars.append(bar)
 
     def on_tick(self, tick: Tick, open_sides: Collection[Side]) -> list[Entry]:  # noqa: ARG002  # the close decided
         side, self._signal = self._signal, None
-        if side is None or not self._n or side in open_sides:
+        if side is None or not self._range.n or side in open_sides:
             return []
-        distance = self._stop_atr * self._n
+        distance = self._stop_atr * self._range.n
         return [
             Entry(
                 side=side,
@@ -142,20 +147,6 @@ class DonchianBreakout:
 
     def missed(self) -> list[str]:
         return []
-
-    def _true_range(self, bar: ClosedBar) -> float:
-        if self._close is None:
-            return bar.high - bar.low
-        return max(bar.high, self._close) - min(bar.low, self._close)
-
-    def _average(self, true_range: float) -> None:
-        if self._n is not None:
-            self._n = ((self.N_PERIOD - 1) * self._n + true_range) / self.N_PERIOD
-            return
-        self._first_ranges.append(true_range)
-        if len(self._first_ranges) == self.N_PERIOD:
-            self._n = sum(self._first_ranges) / self.N_PERIOD
-            self._first_ranges.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +185,7 @@ class Scheduled:
         return [f"{scheduled.text}: the history ends before" for scheduled in self._pending]
 
 
-TRADE_SYNTAX = "SIDE@TIME,VOLUME[,sl=PRICE|,sl_distance=D][,tp=PRICE|,tp_distance=D]"
+TRADE_SYNTAX = "SIDE@TIME,VOLUME[,sl=PRICE|,sl_distance=D][,tp=PRICE|,tp_distance=D][,strategy=TYPE]"
 _LEVELS = {
     "sl": ("sl", LevelKind.PRICE),
     "sl_distance": ("sl", LevelKind.DISTANCE),
@@ -207,7 +198,7 @@ def parse_trade(text: str) -> ScheduledEntry:
     """Read ``BUY@2014-05-02T12:25:00,0.10,sl=1283.5,tp=1310`` (:data:`TRADE_SYNTAX`; times are UTC).
 
     Raises FIELD_INVALID naming every part that is wrong: ``trade.side``, ``trade.time``, ``trade.volume``,
-    ``trade.sl``, ``trade.tp``, or ``trade`` for a part that is none of them.
+    ``trade.sl``, ``trade.tp``, ``trade.strategy``, or ``trade`` for a part that is none of them.
     """
     head, *parts = text.split(",")
     side_text, at, time_text = head.partition("@")
@@ -217,10 +208,11 @@ def parse_trade(text: str) -> ScheduledEntry:
         wrong.append(FieldViolation("trade.side", f"must be BUY@ or SELL@, is {side_text!r}; write {TRADE_SYNTAX}"))
     time_msc = _time(time_text.strip(), wrong) if at else 0
     volume = _positive("trade.volume", parts[0].strip() if parts else "", wrong)
-    levels = _levels(parts[1:], wrong)
+    strategy, others = _strategy(parts[1:], wrong)
+    levels = _levels(others, wrong)
     if wrong or side is None:
         raise invalid_fields(wrong)
-    entry = Entry(side=side, volume=volume, sl=levels.get("sl"), tp=levels.get("tp"))
+    entry = Entry(side=side, volume=volume, sl=levels.get("sl"), tp=levels.get("tp"), strategy_type=strategy)
     return ScheduledEntry(time_msc=time_msc, entry=entry, text=text)
 
 
@@ -236,6 +228,22 @@ def parse_trades(texts: Iterable[str]) -> Scheduled:
     if wrong:
         raise invalid_fields(wrong)
     return Scheduled(entries)
+
+
+def _strategy(parts: Iterable[str], wrong: list[FieldViolation]) -> tuple[str | None, list[str]]:
+    """The strategy type, and the parts that say something else. ``none`` is a trade of DTMS, silence is None."""
+    others, named = [], []
+    for part in parts:
+        key, _, value = part.partition("=")
+        if key.strip().lower() == "strategy":
+            named.append(value.strip())
+        else:
+            others.append(part)
+    if len(named) > 1:
+        wrong.append(FieldViolation("trade.strategy", "given twice"))
+    if named and not named[0]:
+        wrong.append(FieldViolation("trade.strategy", f"must be a strategy type or {NONE}"))
+    return ("" if named[0] == NONE else named[0]) if named else None, others
 
 
 def _levels(parts: Iterable[str], wrong: list[FieldViolation]) -> dict[str, Level]:

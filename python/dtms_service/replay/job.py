@@ -36,7 +36,7 @@ class HistoryJob:
     spec: SymbolSpec
     trading: SymbolTrading
     entries: EntryRule
-    strategy_type: str
+    strategy_types: tuple[str, ...]
     entry_magic: int
     bar_s: int
     path_period_s: int | None
@@ -72,7 +72,7 @@ class HistoryRun:
             shadow=self._shadow,
             plan=RunPlan(
                 symbol=job.spec.name,
-                strategy_type=job.strategy_type,
+                strategy_types=job.strategy_types,
                 magic=job.entry_magic,
                 comment=ENTRY_COMMENT,
                 bar_s=job.bar_s,

@@ -8,12 +8,15 @@ from functools import partial
 from pathlib import Path
 
 from dtms_service import history, symbols
+from dtms_service.bars import BarBuilder
 from dtms_service.broker.paper_symbols import standard_trading
 from dtms_service.config import Config
 from dtms_service.errors import HistoryInvalid, invalid
 from dtms_service.history import HistoryInfo, Tick
+from dtms_service.replay import strategies
 from dtms_service.replay.entries import DonchianBreakout, EntryRule, parse_trades
 from dtms_service.replay.job import HistoryJob
+from dtms_service.replay.on_the_clock import OnTheClock
 
 ENTRY_MAGIC = 1983  # the year of the Turtles; anything but the magic of DTMS serves
 Progress = Callable[[int, int], None]  # rows done, rows in all
@@ -21,11 +24,13 @@ Progress = Callable[[int, int], None]  # rows done, rows in all
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """``trades`` is a schedule (``entries.TRADE_SYNTAX``); empty means the Turtle rule with ``volume`` lots a trade.
+    """``trades`` is a schedule (``entries.TRADE_SYNTAX``); empty means an entry rule with ``volume`` lots a trade: both
+    sides every ``every_s`` s, or without it the Turtles' breakout.
 
-    ``entry_bar_s`` is the length of that rule's bars, s; None means the slow timeframe. ``warm_up`` is older history
-    that only the indicators see.
-    ``spread_points`` is for files without a spread of their own. ``strategy_type`` is what trades are registered with.
+    ``entry_bar_s`` is the length of the rule's bars, s; None means the slow timeframe. ``warm_up`` is older history
+    that only the indicators and the entry rule see.
+    ``spread_points`` is for files without a spread of their own. ``strategy_types`` is what trades are registered with
+    (``strategies.STRATEGY_SYNTAX``).
     """
 
     files: Sequence[Path]
@@ -33,17 +38,27 @@ class ReplayOptions:
     trades: Sequence[str]
     volume: float | None
     entry_bar_s: int | None
+    every_s: int | None
     spread_points: int | None
     warm_up: Sequence[Path]
-    strategy_type: str
+    strategy_types: Sequence[str]
     out: Path
 
     @property
     def entry_rule(self) -> str:
         """In words, for the report."""
+        return f"{self._opening}; {strategies.in_words(self.strategy_types)}"
+
+    @property
+    def _opening(self) -> str:
         if self.trades:
             return "opened by schedule: " + "; ".join(self.trades)
         bars = f"{self.entry_bar_s / 3600:g} h bars" if self.entry_bar_s else "bars of the slow timeframe"
+        if self.every_s:
+            return (
+                f"{self.volume:g} lots on both sides at every whole {self.every_s / 3600:g} h UTC, whatever the market "
+                f"does; stop 2 N ({bars}), target three times the stop"
+            )
         return (
             f"Turtle System 1 entry on {bars}: {self.volume:g} lots after a close beyond the 20-bar channel, either "
             "side, one trade a side; stop 2 N, target three times the stop"
@@ -64,7 +79,7 @@ def job_of(options: ReplayOptions, config: Config, progress: Progress) -> Histor
         spec=symbol.spec,
         trading=standard_trading(symbol.spec),
         entries=entries,
-        strategy_type=options.strategy_type,
+        strategy_types=strategies.rotation(options.strategy_types, config.universal_strategies),
         entry_magic=ENTRY_MAGIC,
         bar_s=max([config.engine.fast_s, *(info.period_s or 0 for info in infos)]),
         path_period_s=infos[0].period_s,
@@ -89,7 +104,22 @@ def _entry_rule(options: ReplayOptions, config: Config) -> EntryRule:
         return parse_trades(options.trades)
     if options.volume is None:
         raise invalid("volume", "required: lots of each trade that the entry rule opens (or give --trade)")
-    return DonchianBreakout(timeframe_s=options.entry_bar_s or config.engine.slow_s, volume=options.volume)
+    timeframe_s = options.entry_bar_s or config.engine.slow_s
+    if options.every_s is not None:
+        return OnTheClock(timeframe_s=timeframe_s, every_s=options.every_s, volume=options.volume)
+    return DonchianBreakout(timeframe_s=timeframe_s, volume=options.volume)
+
+
+def seen_by(entries: EntryRule, ticks: Iterator[Tick]) -> Iterator[Tick]:
+    """The same ticks, whose closed bars the entry rule has seen. It opens nothing on them."""
+    if entries.timeframe_s is None:
+        yield from ticks
+        return
+    bars = BarBuilder(entries.timeframe_s)
+    for tick in ticks:
+        if (bar := bars.add(tick.time_msc, tick.bid, tick.volume)) is not None:
+            entries.on_bar(bar)
+        yield tick
 
 
 def warm_up_ticks(options: ReplayOptions, point: float) -> Iterator[Tick]:
