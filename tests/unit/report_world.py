@@ -11,6 +11,7 @@ from dtms_service.report.inputs import Score
 ACCOUNT = "7@Paper"
 DTMS = "dtms_manager"
 EXIT = "intelligent_exit_manager"
+UNIVERSAL = "universal_sl_tp_manager"
 START_S = 1_500_000_000
 HOUR_NS = 3_600 * 1_000_000_000
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from dtms.v1 import action_pb2, event_pb2, trade_pb2
+from dtms.v1 import action_pb2, event_pb2, ownership_pb2, trade_pb2
 from dtms_service.report import Bar, TradeResult, write_report
 from dtms_service.report.page import render
-from tests.unit.report_world import DTMS, EXIT, RUN, Journal, bars, result
+from tests.unit.report_world import DTMS, EXIT, RUN, UNIVERSAL, Journal, bars, result
 
 VOID = {"meta", "path", "br"}
 
@@ -195,3 +195,54 @@ def test_faults_stand_out(journal: Journal) -> None:
     page = page_of(journal, [result(2, 0.1, 0.1)])
     assert re.search(r'<div class="tile bad"><dt>Conflicting writes</dt><dd>1<', page)
     assert re.search(r'<div class="tile good"><dt>Unconfirmed actions</dt><dd>0<', page)
+
+
+def test_each_denial_has_whom_it_met_and_why(journal: Journal) -> None:
+    """Every code is told with its count, who met it, and the first example with the inputs of the answer."""
+    decision = action_pb2.Decision(
+        manager=EXIT,
+        denial=action_pb2.DENIAL_CODE_STALE_EPOCH,
+        action=action_pb2.Action(
+            kind=action_pb2.ACTION_KIND_STOP, purpose=action_pb2.PURPOSE_TRAIL, stop=1.0987, allow_loosen=False
+        ),
+        owner=DTMS,
+        owner_epoch=4,
+        asked_epoch=3,
+        bid=1.1002,
+        confirmed_sl=1.0992,
+        gave_way_to=DTMS,
+    )
+    journal.write(1, decision_made=event_pb2.DecisionMade(decision=decision))
+    journal.decide(1, EXIT, action_pb2.DENIAL_CODE_STALE_EPOCH)
+    words = words_of(page_of(journal, [result(1, -0.4, -1.0)]))
+    assert "STALE_EPOCH 2 Exit manager 2" in words
+    assert (
+        "Long 1 Exit manager wanted to move the stop to 1.09870 (trail). State Closed; owner DTMS; "
+        "token 3 shown, 4 in force; stop 1.09920; bid 1.10020; gave way to DTMS." in words
+    )
+    assert "DTMS_DEFENSIVE 1 Exit manager 1" in words
+
+
+def test_takeovers_are_listed_with_when_the_trade_came_back(journal: Journal) -> None:
+    """Who took which trade from whom, why, and when it was given back; no takeover is said as well."""
+    assert "No manager had to take a trade" in words_of(page_of(journal, []))
+    journal.hour = 22
+    journal.grant(2, DTMS, UNIVERSAL, ownership_pb2.GRANT_CAUSE_DEFENSIVE)
+    journal.hour = 23
+    journal.grant(2, UNIVERSAL, DTMS, ownership_pb2.GRANT_CAUSE_RETURNED)
+    journal.hour = 24
+    journal.grant(2, UNIVERSAL, EXIT, ownership_pb2.GRANT_CAUSE_ACQUIRED)
+    words = words_of(page_of(journal, [result(2, 0.1, 0.1)]))
+    assert "15 Jul 00:40 Short 2 DTMS Universal manager defence: Healthy 15 Jul 01:40" in words
+    assert (
+        "Short 2 Universal manager Exit manager asked for it, with the higher rank not by the end of the run" in words
+    )
+    assert "DTMS took the trade over from Universal manager." in words
+    assert "The trade is Universal manager's: the danger is over." in words
+
+
+def test_says_who_did_what_to_each_trade(journal: Journal) -> None:
+    """A trade's row names each manager's stops, parts, hedges and denials; a manager's row its sums."""
+    words = words_of(page_of(journal, [result(1, -0.4, -1.0)]))
+    assert "Exit manager 1 stop, 1 denied DTMS 1 stop, 1 part closed, 1 hedge" in words
+    assert "Defence: acts when the score turns against the trade. 0 0 0 1 1 0" in words

@@ -36,6 +36,9 @@ def test_whole_summary(journal: Journal) -> None:
     journal.stop(1, EXIT, 1.1002)
     journal.stop(1, EXIT, 1.1002)  # the same level again is no change
     journal.decide(1, EXIT, action_pb2.DENIAL_CODE_NO_CHANGE)
+    journal.decide(1, EXIT, kind=PARTIAL)
+    journal.end(1, journal.intend(1, EXIT, PARTIAL), volume=0.05)
+    journal.end(1, journal.intend(1, EXIT, PARTIAL), REJECTED)  # what the broker refuses is no partial
     journal.change(1, WARN1, WORSE, (11, STOP))
     journal.decide(1, DTMS)
     first = journal.intend(1, DTMS, action_id=11)
@@ -64,10 +67,24 @@ def test_whole_summary(journal: Journal) -> None:
             "WARNING_L2->CLOSED": 1,
         },
         "states_visited": ["HEALTHY", "WARNING_L1", "WARNING_L2", "CLOSED"],
-        "decisions": {"granted": 3, "denied": {"DTMS_DEFENSIVE": 2, "NO_CHANGE": 1}},
-        "managers": {
-            DTMS: {"proposals": 1, "granted": 1, "denied": 0, "preemptions": 1},
-            EXIT: {"proposals": 5, "granted": 2, "denied": 3, "preemptions": 0},
+        "decisions": {"granted": 4, "denied": {"DTMS_DEFENSIVE": 2, "NO_CHANGE": 1}},
+        "per_manager": {
+            DTMS: {
+                "proposals": 1,
+                "granted": 1,
+                "denied": {},
+                "preemptions": 1,
+                "stop_changes": 1,
+                "partials": 0,
+            },
+            EXIT: {
+                "proposals": 6,
+                "granted": 3,
+                "denied": {"DTMS_DEFENSIVE": 2, "NO_CHANGE": 1},
+                "preemptions": 0,
+                "stop_changes": 1,
+                "partials": 1,
+            },
         },
         "stop_changes": {DTMS: 1, "external": 1, EXIT: 1},
         "conflicting_writes": 0,
@@ -91,7 +108,7 @@ def test_returned_trade_is_no_preemption(journal: Journal) -> None:
     journal.grant(1, EXIT, DTMS, ownership_pb2.GRANT_CAUSE_RETURNED)
     journal.grant(1, DTMS, DTMS, ownership_pb2.GRANT_CAUSE_DEFENSIVE)
     journal.grant(1, DTMS, "", ownership_pb2.GRANT_CAUSE_ACQUIRED)
-    assert summarise(journal.events, [], RUN)["managers"] == {}
+    assert summarise(journal.events, [], RUN)["per_manager"] == {}
 
 
 class TestUnconfirmed:

@@ -123,48 +123,6 @@ def curves(pairs: Sequence[Comparison]) -> str:
     )
 
 
-def stops(summary: Summary) -> str:
-    moves, managers = summary["stop_changes"], summary["managers"]
-    most = max(moves.values(), default=0)
-    bars = "".join(
-        f'<li class="{words.manager(name).css}"><span>{text(words.manager(name).label)}</span>'
-        f'<i style="--share:{number / most:.4f}"></i><b>{number:,}</b></li>'
-        for name, number in sorted(moves.items(), key=lambda item: -item[1])
-    )
-    rows = "".join(
-        f'<tr><th scope="row">{text(words.manager(name).label)}</th><td>{m["proposals"]:,}</td>'
-        f"<td>{m['granted']:,}</td><td>{m['denied']:,}</td><td>{m['preemptions']:,}</td></tr>"
-        for name, m in managers.items()
-    )
-    return (
-        "<section><h2>Who moved the stop</h2>"
-        '<p class="fine">Changes that the broker confirmed. Everyone asks DTMS first; one writes at a time.</p>'
-        f'<ul class="hbars">{bars or "<li>No stop was moved.</li>"}</ul>'
-        '<div class="wide"><table class="numbers"><thead><tr><th>Manager</th><th>Asked</th><th>Granted</th>'
-        f"<th>Denied</th><th>Takeovers</th></tr></thead><tbody>{rows}</tbody></table></div></section>"
-    )
-
-
-def decisions(summary: Summary) -> str:
-    granted, denied = summary["decisions"]["granted"], summary["decisions"]["denied"]
-    refused = sum(denied.values())
-    rows = "".join(
-        f'<tr><th scope="row">{text(words.DENIALS.get(code, code)).capitalize()}<small>{text(code)}</small></th>'
-        f"<td>{number:,}</td><td>{number / refused:.0%}</td></tr>"
-        for code, number in sorted(denied.items(), key=lambda item: -item[1])
-    )
-    table = (
-        '<div class="wide"><table class="numbers"><thead><tr><th>Why not</th><th>Times</th><th>Share</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-        if rows
-        else ""
-    )
-    return (
-        f"<section><h2>“May I?”</h2><p>{words.count(granted + refused, 'change')} asked for: <b>{granted:,} granted"
-        f"</b>, <b>{refused:,} denied</b>. Each answer is in the journal with its reason.</p>{table}</section>"
-    )
-
-
 def states(summary: Summary, hours: Mapping[str, float]) -> str:
     entered: dict[str, int] = {"HEALTHY": summary["trades"]}
     for edge, number in summary["transitions"].items():

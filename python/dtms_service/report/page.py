@@ -8,7 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from dtms.v1 import event_pb2
-from dtms_service.report import overview, trades, words
+from dtms_service.report import managers, overview, trades, words
+from dtms_service.report.disputes import disputes
 from dtms_service.report.figures import most_telling
 from dtms_service.report.inputs import Bar, BrokerWrite, Run, TradeResult, compare
 from dtms_service.report.story import Story, tell
@@ -52,12 +53,15 @@ def render(
     told = [(by_ticket[r.ticket], r) for r in sorted(results, key=lambda r: (r.opened_ns, r.ticket))]
     featured = most_telling(told, _FEATURED)
     rest = [pair for pair in told if pair not in featured]
+    charted = {result.ticket for _story, result in [*featured, *rest[: _CHARTS_MOST - len(featured)]]}
+    disputed, shown = disputes(events), {key: story for key, story in stories.items() if story.ticket in charted}
     charts = trades.Charts(bars, _period_s(bars))
     sections = [
         overview.head(summary, results, run),
         overview.curves(compare(results)),
-        overview.stops(summary),
-        overview.decisions(summary),
+        managers.who_did_what(summary),
+        managers.decisions(summary, disputed.examples, shown),
+        managers.takeovers(disputed.takeovers, shown),
         overview.states(summary, _state_hours(stories.values(), bars)),
         trades.reading(),
         trades.featured(featured, charts),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from dtms.v1 import action_pb2, event_pb2, trade_pb2
+from dtms.v1 import action_pb2, event_pb2, ownership_pb2, trade_pb2
 from dtms_service.report import words
 from dtms_service.report.intents import Ledger, TradeKey, Write
-from dtms_service.report.summary import EXTERNAL, state_name
+from dtms_service.report.summary import EXTERNAL, is_takeover, state_name
 
 
 class MarkKind(Enum):
@@ -58,6 +59,28 @@ class Fact:
     text: str
 
 
+class Deed(Enum):
+    """What a manager does to a trade; the value is its name in words."""
+
+    STOP = "stop"
+    TARGET = "target"
+    PARTIAL = "part closed"
+    HEDGE = "hedge"
+    RE_ADD = "re-add"
+    CLOSE = "close"
+    TAKEOVER = "takeover"
+    DENIED = "denied"
+
+
+_DEEDS = {
+    action_pb2.ACTION_KIND_TARGET: Deed.TARGET,
+    action_pb2.ACTION_KIND_PARTIAL_CLOSE: Deed.PARTIAL,
+    action_pb2.ACTION_KIND_CLOSE: Deed.CLOSE,
+    action_pb2.ACTION_KIND_OPEN_HEDGE: Deed.HEDGE,
+    action_pb2.ACTION_KIND_RE_ADD: Deed.RE_ADD,
+}
+
+
 @dataclass(slots=True)
 class Story:
     """One trade. Everything is in order of time; the first stop, target and state are those of the entry."""
@@ -76,7 +99,8 @@ class Story:
     states: list[StateStep] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
-    denied: int = 0
+    strategy_type: str = ""
+    deeds: dict[str, Counter[Deed]] = field(default_factory=dict)  # by manager, in order of its first
 
     def price(self, price: float | None) -> str:
         return "none" if price is None else f"{price:.{self.digits}f}"
@@ -84,6 +108,9 @@ class Story:
     @property
     def states_seen(self) -> set[str]:
         return {step.state for step in self.states}
+
+    def did(self, manager: str, deed: Deed) -> None:
+        self.deeds.setdefault(manager, Counter())[deed] += 1
 
     @property
     def stop_movers(self) -> list[str]:
@@ -121,6 +148,8 @@ class _Teller:
                 self._outcome(story, event.time_ns, ended)
             case "decision_made" if not event.decision_made.decision.granted:
                 self._denied(story, event)
+            case "ownership_granted":
+                self._owner(story, event)
             case "action_skipped":
                 self._skipped(story, event)
             case "leg_closed":
@@ -144,8 +173,10 @@ class _Teller:
         story.states.append(StateStep(opened_ns, state_name(event.state)))
         direction = "Long" if buy else "Short"
         entry = f"{direction} {body.volume:g} lots at {story.price(body.entry_price)}"
+        story.strategy_type = body.strategy_type
         story.marks.append(Mark(opened_ns, MarkKind.OPEN, body.entry_price, entry))
-        story.facts.append(Fact(opened_ns, f"{entry}; stop {story.price(story.stops[0].stop)}."))
+        as_what = f" Registered as {body.strategy_type}." if body.strategy_type else ""
+        story.facts.append(Fact(opened_ns, f"{entry}; stop {story.price(story.stops[0].stop)}.{as_what}"))
         self.stories[event.account_id, event.ticket] = story
 
     def _state(self, story: Story, event: event_pb2.Event) -> None:
@@ -170,6 +201,8 @@ class _Teller:
             story.facts.append(Fact(time_ns, f"The broker refused {who}'s command ({retcode}){again}."))
             return
         price = outcome.price if outcome.HasField("price") else None
+        if intent.kind in _DEEDS:
+            story.did(intent.manager, _DEEDS[intent.kind])
         match intent.kind:
             case action_pb2.ACTION_KIND_STOP:
                 self._stop(story, time_ns, outcome.sl if outcome.HasField("sl") else None, intent.manager)
@@ -189,17 +222,30 @@ class _Teller:
     def _stop(self, story: Story, time_ns: int, stop: float | None, by: str) -> None:
         if story.stops[-1].stop != stop:
             story.stops.append(StopStep(time_ns, stop, by))
+            story.did(by, Deed.STOP)
             story.facts.append(Fact(time_ns, f"{words.manager(by).label} moved the stop to {story.price(stop)}."))
 
     def _denied(self, story: Story, event: event_pb2.Event) -> None:
         decision = event.decision_made.decision
         code = action_pb2.DenialCode.Name(decision.denial).removeprefix("DENIAL_CODE_")
-        story.denied += 1
+        story.did(decision.manager, Deed.DENIED)
         wish = words.ACTIONS.get(action_pb2.ActionKind.Name(decision.action.kind).removeprefix("ACTION_KIND_"), "act")
         why = words.DENIALS.get(code, code)
         story.facts.append(
             Fact(event.time_ns, f"{words.manager(decision.manager).label} wanted to {wish}: denied, {why}.")
         )
+
+    def _owner(self, story: Story, event: event_pb2.Event) -> None:
+        grant = event.ownership_granted
+        if grant.managed_by == grant.displaced or grant.cause == ownership_pb2.GRANT_CAUSE_REGISTERED:
+            return
+        who, before = words.manager(grant.managed_by).label, words.manager(grant.displaced).label
+        if is_takeover(grant):
+            story.did(grant.managed_by, Deed.TAKEOVER)
+            story.facts.append(Fact(event.time_ns, f"{who} took the trade over from {before}."))
+        else:
+            cause = ownership_pb2.GrantCause.Name(grant.cause).removeprefix("GRANT_CAUSE_")
+            story.facts.append(Fact(event.time_ns, f"The trade is {who}'s: {words.GRANTS.get(cause, cause)}."))
 
     def _skipped(self, story: Story, event: event_pb2.Event) -> None:
         skipped = event.action_skipped

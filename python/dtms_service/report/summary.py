@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias, TypedDict
 
 from dtms.v1 import action_pb2, event_pb2, ownership_pb2, trade_pb2
@@ -27,12 +28,17 @@ class Decisions(TypedDict):
 
 
 class ManagerFigures(TypedDict):
-    """``preemptions``: how often the manager took a trade away from another one."""
+    """``preemptions``: how often the manager took a trade away from another one.
+
+    ``stop_changes`` and ``partials`` are those that the broker confirmed; the rest is what was asked and answered.
+    """
 
     proposals: int
     granted: int
-    denied: int
+    denied: dict[str, int]
     preemptions: int
+    stop_changes: int
+    partials: int
 
 
 class Quantiles(TypedDict):
@@ -48,7 +54,7 @@ class Summary(TypedDict):
     transitions: dict[str, int]
     states_visited: list[str]
     decisions: Decisions
-    managers: dict[str, ManagerFigures]
+    per_manager: dict[str, ManagerFigures]
     stop_changes: dict[str, int]
     conflicting_writes: int
     unconfirmed_actions: int
@@ -90,9 +96,10 @@ def summarise(
         },
         states_visited=[state_name(number) for number in sorted(counts.visited)],
         decisions=Decisions(
-            granted=counts.granted, denied={denial_name(code): n for code, n in sorted(counts.denied.items())}
+            granted=sum(tally.granted for tally in counts.managers.values()),
+            denied=_by_name(sum((tally.denied for tally in counts.managers.values()), Counter())),
         ),
-        managers={name: counts.managers[name] for name in sorted(counts.managers)},
+        per_manager={name: _figures(counts.managers[name]) for name in sorted(counts.managers)},
         stop_changes=dict(sorted(counts.stop_changes.items())),
         conflicting_writes=conflicts,
         unconfirmed_actions=counts.ledger.unconfirmed(),
@@ -116,8 +123,39 @@ def total(values: Iterable[float]) -> float:
     return round(math.fsum(values), _R_DIGITS) + 0.0
 
 
+def is_takeover(grant: event_pb2.OwnershipGranted) -> bool:
+    """Whether it took the trade away from another manager; what is given back or registered does not."""
+    return grant.displaced not in {"", grant.managed_by} and grant.cause in _TAKEOVERS
+
+
+def _by_name(denied: Mapping[Denial, int]) -> dict[str, int]:
+    return {denial_name(code): n for code, n in sorted(denied.items())}
+
+
 def _by_edge(item: tuple[Edge, int]) -> Edge:
     return item[0]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one manager did."""
+
+    granted: int = 0
+    denied: Counter[Denial] = field(default_factory=Counter)
+    preemptions: int = 0
+    stop_changes: int = 0
+    partials: int = 0
+
+
+def _figures(tally: _Tally) -> ManagerFigures:
+    return ManagerFigures(
+        proposals=tally.granted + tally.denied.total(),
+        granted=tally.granted,
+        denied=_by_name(tally.denied),
+        preemptions=tally.preemptions,
+        stop_changes=tally.stop_changes,
+        partials=tally.partials,
+    )
 
 
 class _Counts:
@@ -130,9 +168,7 @@ class _Counts:
         self.positions: set[int] = set()  # of trades and their legs
         self.transitions: Counter[Edge] = Counter()
         self.visited: set[State] = set()
-        self.granted = 0
-        self.denied: Counter[Denial] = Counter()
-        self.managers: dict[str, ManagerFigures] = {}
+        self.managers: defaultdict[str, _Tally] = defaultdict(_Tally)
         self.stop_changes: Counter[str] = Counter()
         self._stops: dict[TradeKey, float | None] = {}
 
@@ -153,10 +189,8 @@ class _Counts:
                 self.visited.add(change.to)
             case "decision_made":
                 self._decision(event.decision_made.decision)
-            case "ownership_granted":
-                grant = event.ownership_granted
-                if grant.displaced not in {"", grant.managed_by} and grant.cause in _TAKEOVERS:
-                    self._manager(grant.managed_by)["preemptions"] += 1
+            case "ownership_granted" if is_takeover(event.ownership_granted):
+                self.managers[event.ownership_granted.managed_by].preemptions += 1
             case "position_changed" if event.position_changed.leg == event_pb2.LEG_KIND_MAIN:
                 moved = event.position_changed
                 self._stop(key, moved.sl if moved.HasField("sl") else None, EXTERNAL)
@@ -166,28 +200,29 @@ class _Counts:
                 pass
 
     def _decision(self, decision: action_pb2.Decision) -> None:
-        figures = self._manager(decision.manager)
-        figures["proposals"] += 1
+        tally = self.managers[decision.manager]
         if decision.granted:
-            figures["granted"] += 1
-            self.granted += 1
+            tally.granted += 1
         else:
-            figures["denied"] += 1
-            self.denied[decision.denial] += 1
+            tally.denied[decision.denial] += 1
 
     def _confirmed(self, key: TradeKey, write: Write, outcome: action_pb2.Outcome) -> None:
         if outcome.opened_ticket:
             self.positions.add(outcome.opened_ticket)
+        by = write.intent.manager
+        if write.intent.kind == action_pb2.ACTION_KIND_PARTIAL_CLOSE:
+            self.managers[by].partials += 1
         if write.intent.kind == action_pb2.ACTION_KIND_STOP and write.intent.leg == event_pb2.LEG_KIND_MAIN:
-            self._stop(key, outcome.sl if outcome.HasField("sl") else None, write.intent.manager)
+            stop = outcome.sl if outcome.HasField("sl") else None
+            self.managers[by].stop_changes += self._stop(key, stop, by)
 
-    def _stop(self, key: TradeKey, stop: float | None, by: str) -> None:
-        if self._stops.get(key) != stop:
-            self._stops[key] = stop
-            self.stop_changes[by] += 1
-
-    def _manager(self, name: str) -> ManagerFigures:
-        return self.managers.setdefault(name, ManagerFigures(proposals=0, granted=0, denied=0, preemptions=0))
+    def _stop(self, key: TradeKey, stop: float | None, by: str) -> bool:
+        """Whether it is another one."""
+        if self._stops.get(key) == stop:
+            return False
+        self._stops[key] = stop
+        self.stop_changes[by] += 1
+        return True
 
 
 def _unexplained(ledger: Ledger, positions: set[int], log: Iterable[BrokerWrite]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -98,22 +97,32 @@ def table(pairs: Sequence[Pair]) -> str:
     return (
         '<section><h2>All trades</h2><div class="wide"><table class="numbers all"><thead><tr><th>Trade</th>'
         "<th>Opened</th><th>Held</th><th>With DTMS</th><th>Original</th><th>Difference</th><th>Worst state</th>"
-        f'<th class="words">Stop moved by</th><th class="words">Ended</th></tr></thead>'
+        f'<th class="words">Strategy</th><th class="words">Who did what</th><th class="words">Ended</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></section>"
     )
 
 
 def _row(story: Story, result: TradeResult) -> str:
     worst = words.STATES[next(name for name in _SEVERITY if name in story.states_seen)]
-    moved = ", ".join(f"{words.manager(name).label} {n}" for name, n in Counter(story.stop_movers).items())
     return (
         f'<tr><th scope="row"><a href="#t{result.ticket}">{_direction(story)} {result.ticket}</a></th>'
         f"<td>{words.short_moment(result.opened_ns)}</td><td>{words.duration(result.closed_ns - result.opened_ns)}</td>"
         f"{_r_cell(result.r)}<td>{_signed(result.unprotected_r)}</td>{_r_cell(_gain(result))}"
         f'<td><span class="chip {worst.css}">{worst.label}</span></td>'
-        f'<td class="words">{text(moved) or "nobody"}</td>'
+        f'<td class="words">{text(story.strategy_type.replace("_", " ")) or "none"}</td>'
+        f'<td class="words">{_deeds(story)}</td>'
         f'<td class="words">{text(_ending(story, result).removeprefix("closed "))}</td></tr>'
     )
+
+
+def _deeds(story: Story) -> str:
+    """Who did what to the trade, one line a manager."""
+    lines = "".join(
+        f'<li class="{words.manager(name).css}"><b>{text(words.manager(name).label)}</b> '
+        f"{text(', '.join(f'{n} {deed.value}' for deed, n in done.items()))}</li>"
+        for name, done in story.deeds.items()
+    )
+    return f'<ul class="deeds">{lines}</ul>' if lines else "nobody anything"
 
 
 def _r_cell(value: float | None) -> str:
@@ -143,7 +152,7 @@ def _body(story: Story, result: TradeResult, charts: Charts) -> str:
     chart = charts.of(story) or '<p class="fine">The history has no bars for the life of this trade.</p>'
     facts = "".join(f"<li><time>{words.short_moment(f.time_ns)}</time> {text(f.text)}</li>" for f in story.facts)
     return (
-        f'<p class="outcome">{text(_outcome(story, result))}</p>{chart}'
+        f'<p class="outcome">{text(_outcome(story, result))}</p>{_deeds(story) if story.deeds else ""}{chart}'
         f'<details class="facts"><summary>{words.count(len(story.facts), "fact")} from the journal</summary>'
         f"<ol>{facts}</ol></details>"
     )

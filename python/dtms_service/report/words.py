@@ -89,6 +89,15 @@ CAUSES: dict[str, str] = {
     "CLOSED_BY_MANAGER": "a manager closed it",
 }
 
+GRANTS: dict[str, str] = {
+    "ACQUIRED": "asked for it",
+    "DEFENSIVE": "it needs defence",
+    "RETURNED": "the danger is over",
+    "RELEASED": "its owner let it go",
+    "EXPIRED": "its owner's lease ran out",
+    "KILLED": "an operator's kill switch",
+}
+
 SKIPS: dict[str, str] = {
     "MIN_VOLUME": "below the smallest volume",
     "NO_CHANGE": "it stands there already, or better",
