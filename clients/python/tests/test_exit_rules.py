@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +14,12 @@ from dtms.v1.action_pb2 import (
     PURPOSE_BREAKEVEN,
     PURPOSE_PARTIAL,
     PURPOSE_TRAIL,
+    PURPOSE_WIDEN,
     Action,
     PlannedAction,
 )
 from dtms.v1.market_data_service_pb2 import Quote
-from dtms.v1.ownership_pb2 import RANK_PROFIT_PROTECTION, RANK_STRATEGY
+from dtms.v1.ownership_pb2 import RANK_DTMS_NORMAL, RANK_PROFIT_PROTECTION, RANK_STRATEGY
 from dtms.v1.trade_pb2 import (
     SIDE_SELL,
     STATE_PHASE_CONFIRMED,
@@ -35,7 +35,6 @@ from dtms.v1.trade_pb2 import (
     ManagerRecord,
     Trade,
 )
-from dtms_client.exit_manager.rule_book import RuleBook
 from dtms_client.exit_manager.rules import ExitRules, decide, deferral
 from dtms_client.managing.testing import BUY, mirrored_quote, mirrored_stop, mirrored_trade, quote
 from dtms_client.managing.views import QuoteView, TradeView
@@ -46,6 +45,11 @@ RULES = ExitRules()
 SAFE = replace(BUY, breakeven_triggered=True, stop=1.10021)
 
 
+NARROW = replace(BUY, stop=1.099, target=None)
+AFFORDED = replace(NARROW, risk_budget_r=1.2)
+OWN = replace(NARROW, stop_rank=RANK_PROFIT_PROTECTION)
+
+
 def breakeven(stop: float) -> MoveStop:
     return MoveStop(PURPOSE_BREAKEVEN, stop)
 
@@ -54,12 +58,18 @@ def trail(stop: float) -> MoveStop:
     return MoveStop(PURPOSE_TRAIL, stop)
 
 
+def widen(stop: float) -> MoveStop:
+    return MoveStop(PURPOSE_WIDEN, stop, allow_loosen=True)
+
+
 @dataclass(frozen=True)
 class Vector:
     fact: str
     trade: TradeView
     quote: QuoteView
     wishes: list[Wish]
+    vix: float | None = None
+    rules: ExitRules = RULES
 
 
 VECTORS = [
@@ -109,6 +119,82 @@ VECTORS = [
     Vector("keeps the stops level while trailing", SAFE, quote(1.105, stops_level=350), [trail(1.1015)]),
     Vector("no trailing before breakeven", replace(BUY, risk=0.1), quote(1.105), []),
     Vector("no trailing without ATR", SAFE, quote(1.105, atr=None), []),
+    Vector("stops are multiples of the tick size", SAFE, quote(1.10503, tick_size=0.0001), [trail(1.1020)]),
+    Vector("VIX at 18 widens nothing", NARROW, quote(1.1), [], vix=18.0),
+    Vector(
+        "VIX above 18: 1.5 ATR below entry, and 1 % more for each tenth", NARROW, quote(1.1), [widen(1.0964)], vix=20.0
+    ),
+    Vector("VIX at 28 doubles the room", NARROW, quote(1.1), [widen(1.094)], vix=28.0),
+    Vector("and never more than doubles it", NARROW, quote(1.1), [widen(1.094)], vix=80.0),
+    Vector("VIX unknown widens nothing", NARROW, quote(1.1), [], vix=None),
+    Vector("ATR unknown widens nothing", NARROW, quote(1.1, atr=None), [], vix=40.0),
+    Vector("never nearer: a stop that is further away stays", BUY, quote(1.1), [], vix=28.0),
+    Vector("a step below 0.05 R is no reason to widen", replace(NARROW, stop=1.09449), quote(1.1), [], vix=28.0),
+    Vector("a step of 0.05 R is", replace(NARROW, stop=1.0945), quote(1.1), [widen(1.094)], vix=28.0),
+    Vector("the risk budget ends the room", NARROW, quote(1.1, atr=0.005), [widen(1.09)], vix=28.0),
+    Vector(
+        "an operator's larger budget",
+        replace(NARROW, risk_budget_r=1.2),
+        quote(1.1, atr=0.005),
+        [widen(1.088)],
+        vix=28.0,
+    ),
+    Vector(
+        "half of the volume may lose twice as far",
+        replace(NARROW, volume=0.05),
+        quote(1.1, atr=0.005),
+        [widen(1.085)],
+        vix=28.0,
+    ),
+    Vector("at the end of the budget nothing is asked", BUY, quote(1.1, atr=0.005), [], vix=28.0),
+    Vector("no stop is given room: DTMS invents none", replace(NARROW, stop=None), quote(1.1), [], vix=28.0),
+    Vector("without R there is no budget", replace(NARROW, risk=None), quote(1.1), [], vix=28.0),
+    Vector("breakeven comes before room", replace(NARROW, risk=0.005), quote(1.102), [breakeven(1.10021)], vix=28.0),
+    Vector("after breakeven no room is given", replace(SAFE, stop=1.1037), quote(1.105), [], vix=28.0),
+    Vector("a stop of DTMS stays", replace(NARROW, stop_rank=RANK_DTMS_NORMAL), quote(1.1), [], vix=28.0),
+    Vector("a stop of the strategy stays", replace(NARROW, stop_rank=RANK_STRATEGY), quote(1.1), [], vix=28.0),
+    Vector(
+        "its own may be given room",
+        replace(NARROW, stop_rank=RANK_PROFIT_PROTECTION),
+        quote(1.1),
+        [widen(1.094)],
+        vix=28.0,
+    ),
+    Vector("a warned trade gets no room", replace(NARROW, state=TRADE_STATE_WARNING_L1), quote(1.1), [], vix=28.0),
+    Vector("nor one that recovers", replace(NARROW, state=TRADE_STATE_RECOVERING), quote(1.1), [], vix=28.0),
+    Vector(
+        "the room is rounded away from the price",
+        NARROW,
+        quote(1.1, atr=0.002003, tick_size=0.0001),
+        [widen(1.0939)],
+        vix=28.0,
+    ),
+    Vector(
+        "the budget is rounded towards it",
+        replace(NARROW, risk=0.00995),
+        quote(1.1, atr=0.005, tick_size=0.0001),
+        [widen(1.0901)],
+        vix=28.0,
+    ),
+    Vector(
+        "rules of a trade's own",
+        NARROW,
+        quote(1.1),
+        [widen(1.0955)],
+        vix=27.5,
+        rules=replace(RULES, vix_above=25.0, vix_span=5.0, widen_atr=1.5, widen_most=3.0),
+    ),
+    Vector("a narrower trail of its own", SAFE, quote(1.105), [trail(1.1038)], rules=replace(RULES, trail_atr=0.6)),
+    Vector(
+        "a smaller part of its own",
+        SAFE,
+        quote(1.112, atr=None),
+        [TakePartial(0.02)],
+        rules=replace(RULES, partial_at=0.4, partial_fraction=0.25),
+    ),
+    Vector(
+        "a later breakeven of its own", BUY, quote(1.1049), [], rules=replace(RULES, breakeven_at_r=0.5, partial_at=0.9)
+    ),
     Vector("a fraction of a point is rounded away from the price", SAFE, quote(1.105, atr=0.002003), [trail(1.10199)]),
 ]
 
@@ -118,20 +204,22 @@ def mirrored(vector: Vector) -> Vector:
     wishes: list[Wish] = [
         mirrored_stop(vector.trade, wish) if isinstance(wish, MoveStop) else wish for wish in vector.wishes
     ]
-    return Vector(vector.fact, mirrored_trade(vector.trade), mirrored_quote(vector.trade, vector.quote), wishes)
+    return replace(
+        vector, trade=mirrored_trade(vector.trade), quote=mirrored_quote(vector.trade, vector.quote), wishes=wishes
+    )
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector.fact for vector in VECTORS])
 def test_golden_vector_for_a_buy(vector: Vector) -> None:
     """The id of the case is the fact."""
-    assert decide(vector.trade, vector.quote, RULES) == vector.wishes
+    assert decide(vector.trade, vector.quote, vector.rules, vix=vector.vix) == vector.wishes
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector.fact for vector in VECTORS])
 def test_golden_vector_for_a_sell(vector: Vector) -> None:
     """A SELL in the mirrored market gets the mirrored answer."""
     seen = mirrored(vector)
-    assert decide(seen.trade, seen.quote, RULES) == seen.wishes
+    assert decide(seen.trade, seen.quote, vector.rules, vix=vector.vix) == seen.wishes
 
 
 @pytest.mark.parametrize(
@@ -151,7 +239,7 @@ def test_hands_off(changes: dict[str, Any]) -> None:
     """In defence, quarantine, with DTMS at work, or after breakeven of a strategy's trade nothing is proposed."""
     trade = replace(BUY, **changes)
     assert deferral(trade) is not None
-    assert decide(trade, quote(1.12), RULES) == []
+    assert decide(trade, quote(1.12), RULES, vix=None) == []
 
 
 @pytest.mark.parametrize(
@@ -166,7 +254,7 @@ def test_hands_off(changes: dict[str, Any]) -> None:
 )
 def test_may_act(changes: dict[str, Any]) -> None:
     """In the first warning, in recovery, and on a strategy's trade before breakeven it works on."""
-    assert decide(replace(BUY, **changes), quote(1.102), RULES) == [breakeven(1.10021)]
+    assert decide(replace(BUY, **changes), quote(1.102), RULES, vix=None) == [breakeven(1.10021)]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +271,7 @@ def test_may_act(changes: dict[str, Any]) -> None:
 )
 def test_nothing_is_decided_on_rubbish(changes: dict[str, Any]) -> None:
     """A price that nobody can trade at moves nothing."""
-    assert decide(BUY, replace(quote(1.12), **changes), RULES) == []
+    assert decide(BUY, replace(quote(1.12), **changes), RULES, vix=None) == []
 
 
 def test_wishes_speak_the_language_of_the_wire() -> None:
@@ -233,40 +321,12 @@ def test_a_cold_quote_has_no_atr() -> None:
         ("partial_fraction", 1),
         ("partial_at", math.nan),
         ("trail_step_r", True),
+        ("vix_span", 0),
+        ("vix_above", -1),
+        ("widen_most", 0.9),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_named(key: str, value: float) -> None:
     """Each number has its range, and the error names it."""
     with pytest.raises(ValueError, match=key):
         replace(RULES, **{key: value})
-
-
-def test_a_rule_book_reads_defaults_symbols_and_tickets(tmp_path: Path) -> None:
-    """The ticket's table wins over the symbol's, that over the default; what is not said stays as documented."""
-    file = tmp_path / "rules.toml"
-    file.write_text("breakeven_at_r = 0.3\n[symbols.EURUSD]\ntrail_atr = 2.0\n[trades.8]\npartial_at = 0.4\n")
-    book = RuleBook.read(file)
-    assert book.default == ExitRules(breakeven_at_r=0.3)
-    assert book.rules(BUY) == ExitRules(breakeven_at_r=0.3, trail_atr=2.0)
-    assert book.rules(replace(BUY, ticket=8)) == ExitRules(breakeven_at_r=0.3, partial_at=0.4)
-    assert book.rules(replace(BUY, symbol="XAUUSD")) == book.default
-
-
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("breakeven = 1", "breakeven"),
-        ("[symbols.EURUSD]\ntrail = 1", "symbols.EURUSD"),
-        ("[trades.x]\n", "trades.x"),
-        ("trail_atr = 0", "trail_atr"),
-        ("trail_atr = 'far'", "trail_atr"),
-        ("symbols = 3", "symbols"),
-        ("= 3", "rules.toml"),
-    ],
-)
-def test_a_wrong_rule_file_names_the_place(tmp_path: Path, text: str, named: str) -> None:
-    """An unknown key, a wrong value and bad TOML are errors that say where."""
-    file = tmp_path / "rules.toml"
-    file.write_text(text)
-    with pytest.raises(ValueError, match=named):
-        RuleBook.read(file)

@@ -19,6 +19,7 @@ from dtms.v1.market_data_service_pb2 import Quote
 from dtms_client.exit_manager.brain import ExitManager
 from dtms_client.exit_manager.rule_book import RuleBook
 from dtms_client.exit_manager.rules import ExitRules
+from dtms_client.exit_manager.vix import VixSources
 from dtms_client.managing.brain import FINAL_PAUSE_NS, PAUSE_NS, Proposal
 from dtms_client.managing.testing import BUY as TRADE
 from dtms_client.managing.testing import NOW_NS
@@ -40,7 +41,7 @@ def quote(bid: float, *, account_id: str = "1@Demo") -> Quote:
 
 @pytest.fixture
 def manager() -> ExitManager:
-    manager = ExitManager(RuleBook(default=ExitRules()), name="intelligent_exit_manager")
+    manager = ExitManager(RuleBook(default=ExitRules()), name="intelligent_exit_manager", vix=VixSources())
     manager.take_quotes([quote(1.102)])
     return manager
 

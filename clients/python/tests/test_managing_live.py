@@ -29,6 +29,7 @@ from dtms_client import AsyncClient, errors
 from dtms_client.exit_manager.brain import ExitManager
 from dtms_client.exit_manager.rule_book import RuleBook
 from dtms_client.exit_manager.rules import ExitRules
+from dtms_client.exit_manager.vix import VixSources
 from dtms_client.managing.brain import NANOS
 from dtms_client.managing.live import Live
 from dtms_client.managing.state_source import Limits
@@ -117,7 +118,7 @@ class Running:
     def __init__(self, client: AsyncClient, dtms: Dtms) -> None:
         self.dtms = dtms
         self.now_s = 1_000.0
-        self.manager = ExitManager(RuleBook(default=ExitRules()), name="intelligent_exit_manager")
+        self.manager = ExitManager(RuleBook(default=ExitRules()), name="intelligent_exit_manager", vix=VixSources())
         live = Live(
             client,
             self.manager,

@@ -25,6 +25,7 @@ from dtms_client import AsyncClient, errors
 from dtms_client.exit_manager.brain import ExitManager
 from dtms_client.exit_manager.rule_book import RuleBook
 from dtms_client.exit_manager.rules import ExitRules
+from dtms_client.exit_manager.vix import VixSources
 from dtms_client.managing.brain import NANOS
 from dtms_client.managing.lockstep import Lockstep
 from dtms_client.testing import Context, ScriptedService, refuse
@@ -106,7 +107,7 @@ async def play(
     """One whole replay."""
     async with ScriptedService() as service:
         replay = Replay(service, steps, open_trades=open_trades, respond=respond)
-        manager = ExitManager(RuleBook(default=ExitRules()), name="intelligent_exit_manager")
+        manager = ExitManager(RuleBook(default=ExitRules()), name="intelligent_exit_manager", vix=VixSources())
         async with AsyncClient(service.address, token="secret") as client:
             await Lockstep(client, manager).run(connect_s=1.0)
     return replay, service, manager
@@ -179,7 +180,7 @@ async def test_a_service_that_is_still_starting_is_waited_for() -> None:
                 yield response
 
         service.on("Join", starting)
-        manager = ExitManager(RuleBook(default=ExitRules()), name="m")
+        manager = ExitManager(RuleBook(default=ExitRules()), name="m", vix=VixSources())
         async with AsyncClient(service.address, token="t") as client:
             lockstep = Lockstep(client, manager)
             await lockstep.run(connect_s=1.0)
@@ -191,7 +192,7 @@ async def test_nobody_there_is_waited_for_no_longer_than_allowed() -> None:
     async with ScriptedService() as service:
         address = service.address
     async with AsyncClient(address, token="t") as client:
-        lockstep = Lockstep(client, ExitManager(RuleBook(default=ExitRules()), name="m"))
+        lockstep = Lockstep(client, ExitManager(RuleBook(default=ExitRules()), name="m", vix=VixSources()))
         with pytest.raises(errors.Unavailable):
             await lockstep.run(connect_s=0.2)
 
@@ -209,7 +210,7 @@ async def test_a_break_in_the_middle_ends_the_replay() -> None:
         Replay(service, [], open_trades=0, respond=cooling_down)
         service.on("Join", breaking)
         async with AsyncClient(service.address, token="t") as client:
-            lockstep = Lockstep(client, ExitManager(RuleBook(default=ExitRules()), name="m"))
+            lockstep = Lockstep(client, ExitManager(RuleBook(default=ExitRules()), name="m", vix=VixSources()))
             with pytest.raises(errors.Unavailable) as caught:
                 await lockstep.run(connect_s=30.0)
     assert (caught.value.reason, lockstep.steps) == ("DRAINING", 1)
@@ -226,7 +227,7 @@ async def test_a_live_service_says_that_it_has_no_lockstep() -> None:
     async with ScriptedService() as service:
         service.on("Join", live)
         async with AsyncClient(service.address, token="t") as client:
-            lockstep = Lockstep(client, ExitManager(RuleBook(default=ExitRules()), name="m"))
+            lockstep = Lockstep(client, ExitManager(RuleBook(default=ExitRules()), name="m", vix=VixSources()))
             with pytest.raises(errors.FailedPrecondition) as caught:
                 await lockstep.run(connect_s=30.0)
     assert caught.value.reason == "MODE_UNSUPPORTED"
@@ -234,7 +235,7 @@ async def test_a_live_service_says_that_it_has_no_lockstep() -> None:
 
 async def test_a_quiet_step_is_cheap(record_property: Callable[[str, object], None]) -> None:
     """With ten open trades and nothing to do the manager's own work on a step is well below 0.5 ms."""
-    manager = ExitManager(RuleBook(default=ExitRules()), name="m")
+    manager = ExitManager(RuleBook(default=ExitRules()), name="m", vix=VixSources())
     async with ScriptedService() as service:
         replay = Replay(service, [(1.1, 5)] * 500, open_trades=10, respond=cooling_down)
         async with AsyncClient(service.address, token="t") as client:

@@ -1,4 +1,4 @@
-"""Which rules hold for which trade: defaults, by symbol, by ticket; from a TOML file.
+"""Which rules hold for which trade: from a TOML file, by default, by symbol, by ticket; and from the trade's memo.
 
 ::
 
@@ -9,25 +9,40 @@
 
     [trades.123456]               # for one ticket
     partial_fraction = 0.25
+
+A trade keeps the rules that it began with: they are left with DTMS as the manager's memo. A change of the file holds
+for trades that come later, and for those whose ticket it names.
 """
 
 from __future__ import annotations
 
+import functools
+import json
+import logging
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from dtms_client.exit_manager.rules import ExitRules
 from dtms_client.managing.views import TradeView
 
-NAMES = frozenset(each.name for each in fields(ExitRules))
+NAMES: Final = frozenset(each.name for each in fields(ExitRules))
+
+
+# As many trades as are open at a time, generously: beyond, a memo is read again at each look.
+MEMOS_READ: Final = 16_384
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class RuleBook:
-    """Rules by ticket, else by symbol, else the default. Tables of tickets and symbols change the default each."""
+    """Rules by ticket, else those that the trade began with, else by symbol, else the default.
+
+    Tables of tickets and symbols change the default each.
+    """
 
     default: ExitRules
     symbols: Mapping[str, ExitRules] = field(default_factory=dict)
@@ -35,7 +50,8 @@ class RuleBook:
 
     def rules(self, trade: TradeView) -> ExitRules:
         """The rules for a trade."""
-        return self.trades.get(trade.ticket) or self.symbols.get(trade.symbol) or self.default
+        named = self.trades.get(trade.ticket)
+        return named or remembered(trade.memo) or self.symbols.get(trade.symbol) or self.default
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -57,6 +73,25 @@ class RuleBook:
                 for name, each in trades.items()
             },
         )
+
+
+@functools.lru_cache(maxsize=MEMOS_READ)
+def remembered(memo: str) -> ExitRules | None:
+    """The rules in a memo; None where there are none that make sense."""
+    if not memo:
+        return None
+    try:
+        changes = json.loads(memo)["rules"]
+        return _rules(ExitRules(), changes, where="memo")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        logger.warning("memo not understood", extra={"facts": {"memo": memo, "error": str(error)}})
+        return None
+
+
+@functools.lru_cache(maxsize=MEMOS_READ)
+def memo_of(rules: ExitRules) -> str:
+    """All numbers of the rules as text that `remembered` reads back, the very same ones."""
+    return json.dumps({"rules": asdict(rules)}, separators=(",", ":"))
 
 
 def _rules(base: ExitRules, changes: Mapping[str, float], *, where: str) -> ExitRules:

@@ -1,12 +1,16 @@
-"""What the exit manager wants of a trade: breakeven, partial, trailing. Pure; no clock, no I/O."""
+"""What the exit manager wants of a trade: breakeven, partial, trailing, room in a nervous market.
+
+Pure; no clock, no I/O.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
 
-from dtms.v1.action_pb2 import PURPOSE_BREAKEVEN, PURPOSE_TRAIL
-from dtms.v1.ownership_pb2 import RANK_STRATEGY
+from dtms.v1.action_pb2 import PURPOSE_BREAKEVEN, PURPOSE_TRAIL, PURPOSE_WIDEN
+from dtms.v1.ownership_pb2 import RANK_PROFIT_PROTECTION, RANK_STRATEGY
+from dtms.v1.trade_pb2 import TRADE_STATE_HEALTHY
 from dtms_client.managing.points import SNAP
 from dtms_client.managing.seen import Seen, part
 from dtms_client.managing.views import DEFENSIVE, OPEN_TO_OTHERS, QuoteView, TradeView
@@ -29,21 +33,33 @@ class ExitRules:
     """After breakeven the stop follows the price at so many ATR(14) of the slow timeframe."""
     trail_step_r: float = 0.05
     """The stop follows in steps of at least so many R."""
+    vix_above: float = 18.0
+    """Before breakeven the stop gets more room while VIX is above this."""
+    vix_span: float = 10.0
+    """So many points of VIX above it make the room larger by once `widen_atr`."""
+    widen_atr: float = 1.5
+    """The room that it gets begins at so many ATR(14) of the slow timeframe."""
+    widen_most: float = 2.0
+    """And ends at so many times that."""
+    widen_step_r: float = 0.05
+    """The stop is widened in steps of at least so many R."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ValueError(f"{each.name}: {value!r} is not a number")
-        for name in ("breakeven_at_r", "trail_atr"):
+        for name in ("breakeven_at_r", "trail_atr", "vix_span", "widen_atr"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: must be above 0")
-        for name in ("breakeven_extra", "trail_step_r"):
+        for name in ("breakeven_extra", "trail_step_r", "vix_above", "widen_step_r"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: must not be below 0")
         for name in ("partial_at", "partial_fraction"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be between 0 and 1")
+        if self.widen_most < 1:
+            raise ValueError("widen_most: must not be below 1")
 
 
 def deferral(trade: TradeView) -> str | None:
@@ -61,12 +77,15 @@ def deferral(trade: TradeView) -> str | None:
     return None
 
 
-def decide(trade: TradeView, quote: QuoteView, rules: ExitRules) -> list[Wish]:
-    """What to ask for now, the most urgent first; empty when all is as it should be."""
+def decide(trade: TradeView, quote: QuoteView, rules: ExitRules, *, vix: float | None) -> list[Wish]:
+    """What to ask for now, the most urgent first; empty when all is as it should be. `vix` is None while unknown."""
     if not quote.usable or deferral(trade) is not None:
         return []
     seen = Seen(trade, quote)
-    stop = breakeven(seen, rules) if not seen.protected(rules.breakeven_extra) else trail(seen, rules)
+    if seen.protected(rules.breakeven_extra):
+        stop = trail(seen, rules)
+    else:
+        stop = breakeven(seen, rules) or widen(trade, seen, rules, vix)
     return [wish for wish in (stop, partial(trade, quote, seen, rules)) if wish is not None]
 
 
@@ -88,6 +107,25 @@ def trail(seen: Seen, rules: ExitRules) -> MoveStop | None:
     if not seen.improves(level, max(1, rules.trail_step_r * seen.risk)):
         return None
     return seen.move(PURPOSE_TRAIL, level)
+
+
+def widen(trade: TradeView, seen: Seen, rules: ExitRules, vix: float | None) -> MoveStop | None:
+    """More room for the stop while VIX is high: the only rule that moves it away, and never beyond the risk budget.
+
+    A stop that a higher rank set stays, and so does that of a trade which is warned or has to prove itself.
+    """
+    if vix is None or vix <= rules.vix_above:
+        return None
+    if trade.state != TRADE_STATE_HEALTHY or trade.stop_rank > RANK_PROFIT_PROTECTION:
+        return None
+    if seen.stop is None or seen.risk is None or seen.atr is None or trade.volume <= 0:
+        return None
+    room = rules.widen_atr * seen.atr * min(rules.widen_most, 1 + (vix - rules.vix_above) / rules.vix_span)
+    affordable = seen.risk * trade.risk_budget_r * trade.initial_volume / trade.volume
+    level = max(seen.round(seen.entry - room), seen.round_up(seen.entry - affordable))
+    if seen.stop - level < max(1, rules.widen_step_r * seen.risk) - SNAP:
+        return None
+    return seen.move(PURPOSE_WIDEN, level, allow_loosen=True)
 
 
 def partial(trade: TradeView, quote: QuoteView, seen: Seen, rules: ExitRules) -> TakePartial | None:

@@ -71,6 +71,10 @@ class Seen:
         """The level that the broker takes at or behind this one."""
         return floor(level, self._grid)
 
+    def round_up(self, level: float) -> int:
+        """The level that the broker takes at this one or nearer to the price."""
+        return -floor(-level, self._grid)
+
     def price(self, level: int) -> float:
         """A level as a price."""
         return units(self._sign * level, self._point)

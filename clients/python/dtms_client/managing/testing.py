@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dtms.v1.ownership_pb2 import RANK_DTMS_NORMAL
+from dtms.v1.ownership_pb2 import RANK_DTMS_NORMAL, RANK_UNSPECIFIED
 from dtms.v1.trade_pb2 import TRADE_STATE_HEALTHY
 from dtms_client.managing.brain import NANOS
 from dtms_client.managing.views import QuoteView, TradeView
@@ -23,6 +23,7 @@ BUY = TradeView(
     initial_volume=0.1,
     volume=0.1,
     stop=1.09,
+    stop_rank=RANK_UNSPECIFIED,
     target=1.13,
     risk=0.01,
     risk_budget_r=1.0,

@@ -44,6 +44,8 @@ class TradeView:
     """At registration."""
     volume: float
     stop: float | None
+    stop_rank: Rank.ValueType
+    """Of the manager that set the stop; unspecified where none did."""
     target: float | None
     risk: float | None
     risk_budget_r: float
@@ -85,6 +87,7 @@ class TradeView:
             initial_volume=trade.initial_volume,
             volume=trade.volume,
             stop=stop,
+            stop_rank=trade.confirmed.set_by_rank,
             target=target,
             risk=trade.risk_distance if trade.HasField("risk_distance") else None,
             risk_budget_r=trade.risk_budget_r,
