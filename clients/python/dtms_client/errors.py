@@ -145,6 +145,8 @@ class Unexpected(DtmsError):
 
 # A lost connection, a lost answer and a service in trouble look the same from here: it may be back in a moment.
 OUTAGE: Final = (Unavailable, DeadlineExceeded, Internal, ResourceExhausted)
+# A service that stops gives up the calls that it has: for whoever asked, that is an outage too.
+LOST: Final = (*OUTAGE, Cancelled)
 
 BY_STATUS: Final[Mapping[grpc.StatusCode, type[DtmsError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtms_client.exit_manager.brain import ExitManager
-from dtms_client.exit_manager.rule_book import RuleBook, memo_of, remembered
+from dtms_client.exit_manager.rule_book import RuleBook, read_memo, write_memo
 from dtms_client.exit_manager.rules import ExitRules
 from dtms_client.exit_manager.vix import VixSources
 from dtms_client.managing.testing import BUY, NOW_NS
@@ -37,8 +37,8 @@ any_rules = st.builds(
 @given(any_rules)
 def test_rules_come_back_from_a_memo_as_they_were(rules: ExitRules) -> None:
     """Every number, to the last bit, in at most the 2048 characters that DTMS keeps."""
-    assert remembered(memo_of(rules)) == rules
-    assert len(memo_of(rules)) <= 2048
+    assert read_memo(write_memo(rules, part=False)).rules == rules
+    assert len(write_memo(rules, part=False)) <= 2048
 
 
 @given(any_rules, any_rules)
@@ -56,10 +56,10 @@ def test_a_restart_changes_no_rules_of_a_running_trade(began_with: ExitRules, ot
 def test_a_ticket_in_the_file_wins_over_the_memo() -> None:
     """The operator's word for this very trade is newer; it becomes the memo."""
     named = RuleBook(default=ExitRules(), trades={7: ExitRules(trail_atr=3.0)})
-    kept = replace(BUY, memo=memo_of(ExitRules(trail_atr=2.0)))
+    kept = replace(BUY, memo=write_memo(ExitRules(trail_atr=2.0), part=False))
     assert named.rules(kept).trail_atr == 3.0
     (memo,) = ExitManager(named, name="m", vix=VixSources()).memos([kept], now_ns=NOW_NS)
-    assert remembered(memo.text) == ExitRules(trail_atr=3.0)
+    assert read_memo(memo.text).rules == ExitRules(trail_atr=3.0)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_a_memo_that_makes_no_sense_is_none(memo: str) -> None:
     trade = replace(BUY, memo=memo)
     assert book.rules(trade) == book.default
     (anew,) = ExitManager(book, name="m", vix=VixSources()).memos([trade], now_ns=NOW_NS)
-    assert remembered(anew.text) == book.default
+    assert read_memo(anew.text).rules == book.default
 
 
 def test_a_memo_of_an_older_version_keeps_what_it_says() -> None:
     """A number that it does not know is the documented one."""
-    assert remembered('{"rules": {"trail_atr": 2.5}}') == ExitRules(trail_atr=2.5)
+    assert read_memo('{"rules": {"trail_atr": 2.5}}').rules == ExitRules(trail_atr=2.5)
 
 
 def test_a_rule_book_reads_defaults_symbols_and_tickets(tmp_path: Path) -> None:

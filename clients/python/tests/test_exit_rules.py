@@ -35,7 +35,7 @@ from dtms.v1.trade_pb2 import (
     ManagerRecord,
     Trade,
 )
-from dtms_client.exit_manager.rules import ExitRules, decide, deferral
+from dtms_client.exit_manager.rules import ExitRules, decide, decide_alone, deferral
 from dtms_client.managing.testing import BUY, mirrored_quote, mirrored_stop, mirrored_trade, quote
 from dtms_client.managing.views import QuoteView, TradeView
 from dtms_client.managing.wishes import MoveStop, TakePartial, Wish
@@ -330,3 +330,26 @@ def test_a_rule_that_makes_no_sense_is_named(key: str, value: float) -> None:
     """Each number has its range, and the error names it."""
     with pytest.raises(ValueError, match=key):
         replace(RULES, **{key: value})
+
+
+def test_alone_it_protects_and_takes_its_part_and_nothing_else() -> None:
+    """Past DTMS breakeven comes first, then the partial; trailing and room never, in no market."""
+    assert decide_alone(BUY, quote(1.115), RULES) == breakeven(1.10021)
+    assert decide_alone(SAFE, quote(1.115), RULES) == TakePartial(0.05)
+    assert decide_alone(replace(SAFE, partial_taken=True), quote(1.115), RULES) is None
+    assert decide_alone(SAFE, quote(1.112), RULES) is None
+    assert decide_alone(NARROW, quote(1.1), RULES) is None
+    for state in (TRADE_STATE_WARNING_L2, TRADE_STATE_HEDGED, TRADE_STATE_CLOSED):
+        assert decide_alone(replace(BUY, state=state), quote(1.115), RULES) is None
+
+
+def test_a_part_that_is_gone_already_counts_as_taken() -> None:
+    """Closed by hand or past DTMS: whoever it was, a second part is not taken; a part of DTMS is another matter."""
+    assert decide(replace(SAFE, volume=0.05, part_off_outside=True), quote(1.115, atr=None), RULES, vix=None) == []
+    trade = Trade(initial_volume=0.1, volume=0.05)
+    assert TradeView.of(trade, manager="m").part_off_outside
+    assert not TradeView.of(Trade(initial_volume=0.1, volume=0.1), manager="m").part_off_outside
+    trade.partial_taken = True
+    assert not TradeView.of(trade, manager="m").part_off_outside
+    trade = Trade(initial_volume=0.1, volume=0.05, managers=[ManagerRecord(manager="other", partial_taken=True)])
+    assert not TradeView.of(trade, manager="m").part_off_outside

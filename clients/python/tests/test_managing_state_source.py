@@ -236,3 +236,13 @@ async def test_a_frozen_service_costs_two_deadlines_and_no_more() -> None:
     # Generous above: the machine may be busy, and a third try would show in the calls.
     assert 0.25 <= took_s < 2.0
     assert len(service.calls) == 2
+
+
+async def test_a_call_given_up_by_a_service_that_stops_is_an_outage(dtms: Dtms) -> None:
+    """CANCELLED from the other side is no reason to end: the question is asked again, then what is known holds."""
+    source = StateSource(dtms.ask, monotonic=Clock(), limits=Limits())
+    dtms.failures = [errors.Cancelled("given up", method="m")]
+    assert (await source.state(KEY)).source is Source.FRESH
+    source.doubt(KEY)
+    dtms.failures = [errors.Cancelled("given up", method="m")] * 2
+    assert (await source.state(KEY)).source is Source.LAST_KNOWN

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dtms_client.exit_manager.brain import MANAGER, ExitManager
+from dtms_client.exit_manager.direct import Direct
 from dtms_client.exit_manager.rule_book import RuleBook
 from dtms_client.exit_manager.rules import ExitRules
+from dtms_client.exit_manager.terminal_process import TerminalProcess
 from dtms_client.exit_manager.vix import HOUR_NS, VixDays, VixSources
 from dtms_client.managing import command
 from dtms_client.managing.brain import NANOS
@@ -29,6 +31,12 @@ def parser() -> argparse.ArgumentParser:
     vix.add_argument("--vix-quote-max-age-s", type=positive, default=3_600.0, metavar="S", help="(%(default)g)")
     vix.add_argument("--vix-file", type=Path, metavar="FILE.csv", help="daily values: date,...,close; plain or .gz")
     vix.add_argument("--vix-file-max-age-h", type=positive, default=96.0, metavar="H", help="(%(default)g)")
+    options.add_argument(
+        "--direct",
+        metavar="MODULE",
+        help="off unless given: while DTMS is away, breakeven and partial go past it to this module with the functions "
+        "of MetaTrader5 (or MODULE:NAME for an object); trailing and widening never do",
+    )
     return options
 
 
@@ -54,4 +62,7 @@ def _manager(arguments: argparse.Namespace) -> ExitManager:
         days=VixDays.read(arguments.vix_file) if arguments.vix_file else None,
         days_max_age_ns=round(arguments.vix_file_max_age_h * HOUR_NS),
     )
-    return ExitManager(book, name=arguments.name, vix=vix)
+    if arguments.direct and arguments.lockstep:
+        raise ValueError("--direct: not in lockstep, where DTMS is never away")
+    direct = Direct(TerminalProcess(arguments.direct), book) if arguments.direct else None
+    return ExitManager(book, name=arguments.name, vix=vix, direct=direct)

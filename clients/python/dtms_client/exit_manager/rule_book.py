@@ -51,7 +51,7 @@ class RuleBook:
     def rules(self, trade: TradeView) -> ExitRules:
         """The rules for a trade."""
         named = self.trades.get(trade.ticket)
-        return named or remembered(trade.memo) or self.symbols.get(trade.symbol) or self.default
+        return named or read_memo(trade.memo).rules or self.symbols.get(trade.symbol) or self.default
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -75,23 +75,36 @@ class RuleBook:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What a memo says."""
+
+    rules: ExitRules | None
+    """None where it says nothing that makes sense."""
+    part: bool
+    """The partial was taken past DTMS."""
+
+
 @functools.lru_cache(maxsize=MEMOS_READ)
-def remembered(memo: str) -> ExitRules | None:
-    """The rules in a memo; None where there are none that make sense."""
+def read_memo(memo: str) -> Noted:
+    """What `write_memo` wrote; one that is not understood says nothing."""
     if not memo:
-        return None
+        return Noted(rules=None, part=False)
     try:
-        changes = json.loads(memo)["rules"]
-        return _rules(ExitRules(), changes, where="memo")
+        said = json.loads(memo)
+        return Noted(rules=_rules(ExitRules(), said["rules"], where="memo"), part=said.get("part") is True)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         logger.warning("memo not understood", extra={"facts": {"memo": memo, "error": str(error)}})
-        return None
+        return Noted(rules=None, part=False)
 
 
 @functools.lru_cache(maxsize=MEMOS_READ)
-def memo_of(rules: ExitRules) -> str:
-    """All numbers of the rules as text that `remembered` reads back, the very same ones."""
-    return json.dumps({"rules": asdict(rules)}, separators=(",", ":"))
+def write_memo(rules: ExitRules, *, part: bool) -> str:
+    """All numbers of the rules, as text that `read_memo` reads back to the last bit."""
+    said: dict[str, object] = {"rules": asdict(rules)}
+    if part:
+        said["part"] = True
+    return json.dumps(said, separators=(",", ":"))
 
 
 def _rules(base: ExitRules, changes: Mapping[str, float], *, where: str) -> ExitRules:

@@ -89,6 +89,15 @@ def decide(trade: TradeView, quote: QuoteView, rules: ExitRules, *, vix: float |
     return [wish for wish in (stop, partial(trade, quote, seen, rules)) if wish is not None]
 
 
+def decide_alone(trade: TradeView, quote: QuoteView, rules: ExitRules) -> Wish | None:
+    """What may be done past DTMS while it is away: breakeven, else the partial. Both can only reduce the risk."""
+    if not quote.usable or deferral(trade) is not None:
+        return None
+    seen = Seen(trade, quote)
+    stop = None if seen.protected(rules.breakeven_extra) else breakeven(seen, rules)
+    return stop or partial(trade, quote, seen, rules)
+
+
 def breakeven(seen: Seen, rules: ExitRules) -> MoveStop | None:
     """The stop to where the trade costs nothing, once it is far enough ahead."""
     if seen.risk is None or seen.gain < rules.breakeven_at_r * seen.risk - SNAP:
@@ -130,7 +139,7 @@ def widen(trade: TradeView, seen: Seen, rules: ExitRules, vix: float | None) -> 
 
 def partial(trade: TradeView, quote: QuoteView, seen: Seen, rules: ExitRules) -> TakePartial | None:
     """A part of the volume off on the way to the target, once."""
-    if trade.partial_taken or seen.target is None:
+    if trade.partial_taken or trade.part_off_outside or seen.target is None:
         return None
     way = seen.target - seen.entry
     if way <= 0 or seen.gain < rules.partial_at * way - SNAP:

@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from dtms.v1.action_pb2 import (
     OUTCOME_STATUS_CONFIRMED,
@@ -95,6 +95,23 @@ class _Pause:
         return now_ns < until_ns and trade == self.trade
 
 
+class Standby(Protocol):
+    """What may be done for trades while DTMS is away, past it. Most managers have none."""
+
+    every_s: float
+    """How often it looks, seconds."""
+
+    async def prepare(self) -> None:
+        """Once, before the first look."""
+
+    async def act(self, trade: TradeView, *, now_ns: int) -> None:
+        """Looks after a trade that DTMS does not answer for now, as it was known last. Nothing else is under way for
+        it. Never raises on a failure."""
+
+    async def close(self) -> None:
+        """The manager ends."""
+
+
 class Brain(ABC):
     """What a manager wishes, and what every manager keeps: the latest quotes, and what was refused.
 
@@ -103,6 +120,9 @@ class Brain(ABC):
 
     timeframes_s: Sequence[int] = ()
     """Lengths of the closed bars that it wants, s; none unless it says so."""
+
+    standby: Standby | None = None
+    """None unless the operator wants one."""
 
     def __init__(self, name: str) -> None:
         """`name` is the manager of the credential: its partials and memos are found in the trade under it."""

@@ -13,8 +13,8 @@ from dtms.v1.trade_pb2 import TRADE_STATE_CLOSED, Trade
 from dtms.v1.trade_status_service_pb2 import Progress
 from dtms_client._channel import Backoff
 from dtms_client.aio import AsyncClient
-from dtms_client.errors import OUTAGE, DtmsError, PermissionDenied, Unauthenticated
-from dtms_client.managing.brain import Brain, Memo, Proposal
+from dtms_client.errors import LOST, DtmsError, PermissionDenied, Unauthenticated
+from dtms_client.managing.brain import Brain, Memo, Proposal, Standby
 from dtms_client.managing.state_source import Answer, Limits, Source, StateSource
 from dtms_client.managing.views import Instrument, Key, TradeView
 from dtms_client.requests import new_request_id
@@ -64,6 +64,8 @@ class Live:
                 if self._brain.timeframes_s:
                     tasks.create_task(self._follow_bars(), name="bars")
                 tasks.create_task(self._propose_all(tasks), name="proposals")
+                if self._brain.standby is not None:
+                    tasks.create_task(self._stand_by(self._brain.standby), name="standby")
         except BaseExceptionGroup as group:
             failed, others = group.split(DtmsError)
             if failed is None or others is not None:
@@ -138,6 +140,32 @@ class Live:
     def _touch(self, instruments: list[Instrument] | defaultdict[Instrument, set[Key]]) -> None:
         self._touched.update(instruments)
         self._work.set()
+
+    # ---- while DTMS is away
+
+    async def _stand_by(self, standby: Standby) -> None:
+        """Asks for all trades now and then, and hands those over that DTMS no longer answers for."""
+        try:
+            await standby.prepare()
+            while True:
+                await asyncio.sleep(standby.every_s)
+                await self._states.read(self._symbols, max_age_s=self._limits.state_s)
+                for key in tuple(self._symbols):
+                    # Looked up one by one: DTMS may be back in the middle of it.
+                    trade = self._states.outlived(key)
+                    if trade is not None and key not in self._busy:
+                        await self._hand_over(standby, trade)
+        finally:
+            await standby.close()
+
+    async def _hand_over(self, standby: Standby, trade: Trade) -> None:
+        view = TradeView.of(trade, manager=self._brain.name)
+        self._busy.add(view.key)
+        try:
+            await standby.act(view, now_ns=self._now_ns())
+        finally:
+            self._busy.discard(view.key)
+        self._touch([view.instrument])
 
     # ---- what goes out
 
@@ -223,7 +251,7 @@ class Live:
                     owner_epoch=request.owner_epoch,
                     action=request.action,
                 )
-            except OUTAGE as error:
+            except LOST as error:
                 pause_s = backoff.pause_s(error.retry_after_s)
                 if self._monotonic() + pause_s >= expires_s:
                     return None

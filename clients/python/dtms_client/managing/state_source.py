@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from dtms.v1.trade_pb2 import Trade
 from dtms.v1.trade_status_service_pb2 import BatchGetTradesResponse
-from dtms_client.errors import OUTAGE
+from dtms_client.errors import LOST
 from dtms_client.managing.views import DEFENSIVE, Key
 
 # The service takes at most so many tickets in one call.
@@ -123,6 +123,16 @@ class StateSource:
         now_s = self._monotonic()
         return {key: self._answer(key, fresh=key in asked, cached=key not in stale, now_s=now_s) for key in wanted}
 
+    def outlived(self, key: Key) -> Trade | None:
+        """What DTMS said last of a trade, once that is too old to be LAST_KNOWN; None before, and where it never spoke.
+
+        No ground for a proposal.
+        """
+        memory = self._memory.get(key)
+        if memory is None or self._monotonic() - memory.asked_at_s <= self._limits.last_known_s:
+            return None
+        return memory.trade
+
     def put(self, trade: Trade) -> None:
         """Remembers a trade that the stream listed just now."""
         key = (trade.account_id, trade.ticket)
@@ -150,11 +160,11 @@ class StateSource:
         """Asks, once more after a failure; empty when DTMS does not answer."""
         try:
             return await self._ask_once(account_id, tickets)
-        except OUTAGE:
+        except LOST:
             pass
         try:
             return await self._ask_once(account_id, tickets)
-        except OUTAGE:
+        except LOST:
             return set()
 
     async def _ask_once(self, account_id: str, tickets: Sequence[int]) -> set[Key]:

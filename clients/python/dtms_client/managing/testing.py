@@ -37,6 +37,7 @@ BUY = TradeView(
     strategy_type="",
     registered_ns=NOW_NS,
     partial_taken=False,
+    part_off_outside=False,
     last_change_ns=0,
     memo="",
 )

@@ -20,6 +20,7 @@ from dtms.v1.trade_pb2 import (
     Trade,
     TradeState,
 )
+from dtms_client.managing.points import SNAP
 
 DEFENSIVE: Final = frozenset({TRADE_STATE_WARNING_L2, TRADE_STATE_HEDGED})
 OPEN_TO_OTHERS: Final = frozenset({TRADE_STATE_HEALTHY, TRADE_STATE_WARNING_L1, TRADE_STATE_RECOVERING})
@@ -62,6 +63,8 @@ class TradeView:
     registered_ns: int
     partial_taken: bool
     """By this manager."""
+    part_off_outside: bool
+    """A part is gone that nobody has taken through DTMS: closed by hand, or while DTMS was away."""
     last_change_ns: int
     """Of this manager, confirmed; 0 for none."""
     memo: str = field(compare=False)
@@ -101,6 +104,7 @@ class TradeView:
             strategy_type=trade.strategy_type,
             registered_ns=trade.registered_ns,
             partial_taken=own.partial_taken,
+            part_off_outside=_part_off_outside(trade),
             last_change_ns=own.last_change_ns,
             memo=own.memo,
         )
@@ -114,6 +118,13 @@ class TradeView:
     def instrument(self) -> Instrument:
         """Whose quotes it follows."""
         return (self.account_id, self.symbol)
+
+
+def _part_off_outside(trade: Trade) -> bool:
+    taken_inside = (
+        trade.partial_taken or trade.closed_volume > 0 or any(record.partial_taken for record in trade.managers)
+    )
+    return not taken_inside and 0 < trade.volume < trade.initial_volume * (1 - SNAP)
 
 
 @dataclass(frozen=True, slots=True)
