@@ -15,6 +15,7 @@ from dtms_client._channel import Backoff
 from dtms_client.aio import AsyncClient
 from dtms_client.errors import LOST, DtmsError, PermissionDenied, Unauthenticated
 from dtms_client.managing.brain import Brain, Memo, Proposal, Standby
+from dtms_client.managing.owning import Owning
 from dtms_client.managing.state_source import Answer, Limits, Source, StateSource
 from dtms_client.managing.views import Instrument, Key, TradeView
 from dtms_client.requests import new_request_id
@@ -54,6 +55,7 @@ class Live:
         self._noting: set[Key] = set()
         """Trades with a memo of ours under way."""
         self._assuming = False
+        self._owning = Owning(client, brain, monotonic=monotonic, changed=self._reread)
 
     async def run(self) -> None:
         """Until cancelled. Raises what no repeat can mend, a refused credential above all."""
@@ -72,6 +74,8 @@ class Live:
                 raise
             # The tasks share one client: they fail for one reason, and the first to notice ends the others.
             raise _first(failed) from group
+        finally:
+            await self._owning.close()
 
     # ---- what comes in
 
@@ -135,11 +139,18 @@ class Live:
         if symbol is not None:
             self._open[key[0], symbol].discard(key)
         self._states.forget(key)
+        self._owning.forget(key)
         self._brain.forget(key)
 
     def _touch(self, instruments: list[Instrument] | defaultdict[Instrument, set[Key]]) -> None:
         self._touched.update(instruments)
         self._work.set()
+
+    def _reread(self, key: Key) -> None:
+        """After a change of our own: what is known of the trade is old."""
+        if key in self._symbols:
+            self._states.doubt(key)
+            self._touch([(key[0], self._symbols[key])])
 
     # ---- while DTMS is away
 
@@ -182,6 +193,8 @@ class Live:
                 for answer in answers.values()
                 if answer.trade is not None and not answer.doubted
             ]
+            if due := self._owning.due(views):
+                tasks.create_task(self._owning.take(due), name="ownership")
             now_ns = self._now_ns()
             for proposal in self._brain.propose(views, now_ns=now_ns):
                 self._busy.add(proposal.key)
@@ -216,9 +229,7 @@ class Live:
                 self._brain.decided(proposal, response.decision, outcome, now_ns=self._now_ns())
         finally:
             self._busy.discard(proposal.key)
-        if proposal.key in self._symbols:
-            self._states.doubt(proposal.key)
-            self._touch([proposal.trade.instrument])
+        self._reread(proposal.key)
 
     async def _leave(self, memo: Memo) -> None:
         """Sends a memo once; what is lost is decided anew, after a pause."""
@@ -232,9 +243,7 @@ class Live:
             await asyncio.sleep(Backoff.LONGEST_S if error.retry_after_s is None else error.retry_after_s)
         finally:
             self._noting.discard(memo.trade.key)
-        if memo.trade.key in self._symbols:
-            self._states.doubt(memo.trade.key)
-            self._touch([memo.trade.instrument])
+        self._reread(memo.trade.key)
 
     async def _send(self, proposal: Proposal) -> ProposeResponse | None:
         """The answer, or None when DTMS did not answer for too long. Repeats carry the same request_id."""
