@@ -23,7 +23,7 @@ from dtms_service.credentials import IDENTITY_PATTERN
 from dtms_service.errors import ConfigInvalid, FieldViolation
 
 PREFIX: Final = "DTMS_"
-CLIENT_VARIABLES: Final = frozenset({"DTMS_ADDRESS", "DTMS_TOKEN", "DTMS_TOKEN_FILE"})
+CLIENT_VARIABLES: Final = frozenset({"DTMS_ADDRESS", "DTMS_ROOT_CERTIFICATES", "DTMS_TOKEN", "DTMS_TOKEN_FILE"})
 """Read by clients: a service that starts in a client's environment leaves them alone."""
 
 PROFILES: Final[Mapping[str, Mapping[str, int]]] = {

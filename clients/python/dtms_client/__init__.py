@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from dtms_client.client import Client
     from dtms_client.errors import DtmsError
     from dtms_client.holdings import Lost
+    from dtms_client.registrar import PendingRegistration, Registrar, RegistrationFailure
+    from dtms_client.registration import auto_register, default_registrar, register_trade
     from dtms_client.requests import new_request_id
     from dtms_client.session import OwnershipSession
     from dtms_client.watch import Interrupted, Listed, Quotes, Relisted, WatchItem
@@ -27,10 +29,16 @@ __all__ = [
     "Listed",
     "Lost",
     "OwnershipSession",
+    "PendingRegistration",
     "Quotes",
+    "Registrar",
+    "RegistrationFailure",
     "Relisted",
     "WatchItem",
+    "auto_register",
+    "default_registrar",
     "new_request_id",
+    "register_trade",
 ]
 
 _HOMES: Final = {
@@ -42,10 +50,16 @@ _HOMES: Final = {
     "Listed": "dtms_client.watch",
     "Lost": "dtms_client.holdings",
     "OwnershipSession": "dtms_client.session",
+    "PendingRegistration": "dtms_client.registrar",
     "Quotes": "dtms_client.watch",
+    "Registrar": "dtms_client.registrar",
+    "RegistrationFailure": "dtms_client.registrar",
     "Relisted": "dtms_client.watch",
     "WatchItem": "dtms_client.watch",
+    "auto_register": "dtms_client.registration",
+    "default_registrar": "dtms_client.registration",
     "new_request_id": "dtms_client.requests",
+    "register_trade": "dtms_client.registration",
 }
 
 

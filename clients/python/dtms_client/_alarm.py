@@ -1,4 +1,4 @@
-"""What the workers of these clients sleep on: a clock, and a sleep that anybody can end."""
+"""What the workers of these clients need: a clock, a sleep that anybody can end, a way out for errors of others."""
 
 from __future__ import annotations
 
@@ -60,3 +60,10 @@ class AsyncAlarm:
         except TimeoutError:
             return
         self._rung.clear()
+
+
+def hand_on(error: Exception) -> None:
+    """What a callback raised goes where it would have gone had it ended this thread; the worker lives on."""
+    threading.excepthook(
+        threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+    )

@@ -11,7 +11,7 @@ from typing import Final, Self
 from dtms.v1.arbitration_service_pb2 import AcquireOwnershipResponse, Grant
 from dtms.v1.ownership_pb2 import Ownership
 from dtms.v1.trade_pb2 import Trade
-from dtms_client._alarm import Alarm
+from dtms_client._alarm import Alarm, hand_on
 from dtms_client.client import Client
 from dtms_client.errors import OUTAGE, Cancelled, DtmsError, closed
 from dtms_client.holdings import Holdings, Lost, Owned, as_grants, batches
@@ -210,11 +210,4 @@ class OwnershipSession:
                 try:
                     self._on_lost(each)
                 except Exception as error:  # noqa: BLE001  the keep-alive of the others goes on
-                    _hand_on(error)
-
-
-def _hand_on(error: Exception) -> None:
-    """As if it had ended this thread."""
-    threading.excepthook(
-        threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
-    )
+                    hand_on(error)

@@ -153,6 +153,15 @@ class ManualTime:
         self.advance(left_s)
         return left_s
 
+    async def until(self, fact: Callable[[], bool]) -> None:
+        """Waits until the fact holds; looks whenever a worker goes to sleep."""
+        await asyncio.to_thread(self._until, fact)
+
+    def _until(self, fact: Callable[[], object]) -> None:
+        with self._changed:
+            if not self._changed.wait_for(fact, PATIENCE_S):
+                raise TimeoutError(f"not so within {PATIENCE_S:g} s")
+
     def _asleep(self) -> float:
         def ends() -> list[float]:
             return [each.until_s for each in self._sleepers if each.until_s is not None and each.until_s > self.now_s]
