@@ -75,6 +75,14 @@ class Seen:
         """The level that the broker takes at this one or nearer to the price."""
         return -floor(-level, self._grid)
 
+    def beyond(self, level: float) -> int:
+        """The next level that the broker takes nearer to the price than this one."""
+        return self.round(level) + self._grid
+
+    def span(self, distance: float) -> float:
+        """A price distance in points."""
+        return points(distance, self._point)
+
     def price(self, level: int) -> float:
         """A level as a price."""
         return units(self._sign * level, self._point)

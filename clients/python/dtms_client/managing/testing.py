@@ -35,6 +35,7 @@ BUY = TradeView(
     owner_rank=RANK_DTMS_NORMAL,
     owner_epoch=3,
     strategy_type="",
+    opened_ns=NOW_NS,
     registered_ns=NOW_NS,
     partial_taken=False,
     part_off_outside=False,

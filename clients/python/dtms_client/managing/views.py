@@ -60,6 +60,8 @@ class TradeView:
     owner_rank: Rank.ValueType
     owner_epoch: int
     strategy_type: str
+    opened_ns: int
+    """At the broker; 0 where whoever registered it did not say."""
     registered_ns: int
     partial_taken: bool
     """By this manager."""
@@ -102,6 +104,7 @@ class TradeView:
             owner_rank=trade.owner_rank,
             owner_epoch=trade.owner_epoch,
             strategy_type=trade.strategy_type,
+            opened_ns=trade.opened_ns,
             registered_ns=trade.registered_ns,
             partial_taken=own.partial_taken,
             part_off_outside=_part_off_outside(trade),
