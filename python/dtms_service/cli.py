@@ -21,6 +21,7 @@ from dtms.v1.trade_status_service_pb2 import Progress
 from dtms_client import Client
 from dtms_client import DtmsError as ClientError
 from dtms_client.exit_manager.__main__ import main as exit_manager_main
+from dtms_client.universal_manager.__main__ import main as universal_manager_main
 from dtms_client.watch import Interrupted, Listed, Relisted, WatchItem
 from dtms_service import logs
 from dtms_service.credentials import token_path
@@ -296,6 +297,12 @@ def notify_test(
 def exit_manager(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
     """Run the Intelligent Exit Manager against a service (its own --help says more)."""
     sys.exit(exit_manager_main(list(arguments)))
+
+
+@app.command(name="universal-manager", help_flags=[])
+def universal_manager(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+    """Run the Universal Manager against a service (its own --help says more)."""
+    sys.exit(universal_manager_main(list(arguments)))
 
 
 def _client(address: str, token_file: Path | None, data_dir: Path | None) -> Client:

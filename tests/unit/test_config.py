@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from dtms_service.config import PROFILES, UNIVERSAL_STRATEGIES, Config, ManagerRank, all_keys, load
+from dtms_client.universal_manager.strategies import PROFILES as UNIVERSAL_PROFILES
+from dtms_client.universal_manager.strategies import STRATEGIES, SUFFIXES, Frame
+from dtms_service.config import PROFILES, UNIVERSAL_STRATEGIES, Config, ManagerRank, SymbolsConfig, all_keys, load
 from dtms_service.errors import ConfigInvalid
 
 NEEDED = {"DTMS_DATA_DIR": "/var/lib/dtms"}
@@ -168,8 +170,21 @@ def test_custom_managers_join_the_built_in_ones(file: Path) -> None:
 
 
 def test_fourteen_strategies_belong_to_universal() -> None:
-    """The six with rules of their own in the table and the eight beside them."""
+    """Exactly those that it has rules for, in the order of its table."""
     assert len(set(UNIVERSAL_STRATEGIES)) == 14
+    assert tuple(STRATEGIES) == UNIVERSAL_STRATEGIES
+
+
+def test_a_profile_has_the_same_bars_for_the_service_and_the_universal_manager() -> None:
+    """Fast and slow are the same lengths on both sides."""
+    for name, lengths in PROFILES.items():
+        theirs = UNIVERSAL_PROFILES[name]
+        assert (theirs[Frame.FAST], theirs[Frame.SLOW]) == (lengths["fast_s"], lengths["slow_s"])
+
+
+def test_symbols_have_the_same_suffixes_for_the_service_and_the_universal_manager() -> None:
+    """A name that one of them knows, the other knows."""
+    assert SymbolsConfig().suffixes == SUFFIXES
 
 
 def test_the_paper_account_has_no_money_defaults(file: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from dtms_client.universal_manager.indicators import Bar, Chart, Reading
 
 Bars = Sequence[Bar]
-SEEDS = range(6)
+SEEDS = range(4)
 SIDE = 2
 
 
@@ -129,14 +129,14 @@ def values(reading: Reading) -> list[float | None]:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_bar_by_bar_is_the_same_as_all_at_once(seed: int) -> None:
     """After every bar each reading is what a look at the whole history says."""
-    bars = walk(seed, 110)
+    bars = walk(seed, 90)
     for count, reading in enumerate(fed(bars), start=1):
         assert values(reading) == near(naive(bars[:count])), count
 
 
 def test_the_walks_have_everything_in_them() -> None:
     """Every reading occurs, and shifts and impulses come and go: the comparison above compares something."""
-    readings = [reading for seed in SEEDS for reading in fed(walk(seed, 110))]
+    readings = [reading for seed in SEEDS for reading in fed(walk(seed, 90))]
     for name in Reading.__slots__:
         known = sum(getattr(reading, name) is not None for reading in readings)
         assert 10 < known < len(readings), name
