@@ -11,7 +11,7 @@ from benches import plain_table
 from benches.plain_arbiter import Grid, OwnedTrade, PlainArbiter, Rank
 from benches.plain_table import BUY, NS_PER_S, SELL, PlainTrade, Rules, State, View
 from dtms_service._core import Engine
-from dtms_service.config import BUILT_IN_MANAGERS, PROFILES, EngineConfig
+from dtms_service.config import BUILT_IN_MANAGERS, PROFILES, EngineConfig, RailsConfig
 
 SEED: Final = 20_261_122
 ACCOUNT: Final = "1@bench"
@@ -99,7 +99,9 @@ def rules(numbers: EngineConfig) -> Rules:
 
 def new_engine(numbers: EngineConfig, symbols: int) -> Engine:
     """Knows one hedging account and its symbols, priced, with a neutral score reported from outside."""
-    engine = Engine(numbers.to_core(), {name: int(rank) for name, rank in BUILT_IN_MANAGERS.items()}, [])
+    engine = Engine(
+        numbers.to_core() | RailsConfig().to_core(), {name: int(rank) for name, rank in BUILT_IN_MANAGERS.items()}, []
+    )
     engine.define_account(ACCOUNT, True, "USD", T0_NS)
     for name in symbol_names(symbols):
         engine.define_symbol(ACCOUNT, {**SPEC, "symbol": name}, T0_NS)

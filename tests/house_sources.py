@@ -22,10 +22,10 @@ LAYERS = MappingProxyType(
         unit: layer
         for layer, units in {
             1: "_core",
-            2: "bar_store bars broker clock config credentials errors event_log history journal latency quotes stage "
-            "symbols",
+            2: "bar_store bars broker clock config credentials errors event_log history journal latency news quotes "
+            "stage symbols",
             3: "convert describe gateway_messages status",
-            4: "desk doors executor gateway_door lockstep monitor notify paper_account recovery system",
+            4: "desk doors executor gateway_door lockstep monitor news_watch notify paper_account recovery system",
             5: "interceptors servicers",
             6: "__main__ server cli gateway demo live_table logs replay report service settings",
         }.items()

@@ -15,11 +15,13 @@ from google.protobuf.message import Message
 from dtms.v1 import (
     action_pb2,
     arbitration_service_pb2,
+    event_pb2,
     market_data_service_pb2,
     paper_service_pb2,
     registry_service_pb2,
     score_pb2,
     trade_pb2,
+    trade_status_service_pb2,
 )
 from dtms_client import AsyncClient
 from dtms_service.broker.faults import Faults
@@ -30,6 +32,7 @@ from dtms_service.service import CREDENTIALS_FOLDER, credentials_of, paper_accou
 from dtms_service.settings import configuration
 from dtms_service.system import System
 from tests import wire
+from tests.grpc.watching import events_until
 
 SYMBOL = "EURUSD"
 POINT = 0.00001
@@ -198,6 +201,11 @@ class Stack:
             dry_run=dry_run,
             timeout_s=timeout_s,
         )
+
+    async def marked(self) -> None:
+        """The account's day and hour have their marks: losses count, and no more marks come by themselves."""
+        watch = await self.stream("viewer", trade_status_service_pb2.WatchRequest(start_revision=1))
+        await events_until(watch, lambda event: event.account_marked.span == event_pb2.SPAN_HOUR)
 
     def held(self) -> dict[int, tuple[float, float | None, float | None]]:
         """Volume, stop and target by ticket, as the broker itself has them."""

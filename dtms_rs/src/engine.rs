@@ -2,11 +2,12 @@
 use std::sync::Mutex;
 
 use dtms_core::engine::{self, Proposal, Registration, TickBatch};
-use dtms_core::enums::{CloseReason, KillScope, Origin, Side, TradingState};
+use dtms_core::enums::{AlarmCode, CloseReason, KillScope, Origin, Side, TradingState};
 use dtms_core::error::CoreError;
 use dtms_core::event::{Action, Outcome, SymbolSpec};
 use dtms_core::market::Bar;
-use dtms_core::message::Number;
+use dtms_core::message::{Number, Text};
+use dtms_core::rails::Blackout;
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyMapping};
@@ -422,6 +423,37 @@ impl Engine {
         ))
     }
 
+    fn on_account(&self, account_id: &str, equity: f64, now_ns: i64) -> PyResult<Option<Step>> {
+        Ok(Step::if_any(
+            self.ask(|core| core.on_account(account_id, equity, now_ns))?,
+        ))
+    }
+
+    fn set_news(
+        &self,
+        account_id: &str,
+        symbol: &str,
+        blackouts: Vec<(i64, i64, String)>,
+        now_ns: i64,
+    ) -> PyResult<Option<Step>> {
+        let blackouts = blackouts
+            .into_iter()
+            .map(|(start_ns, end_ns, label)| Blackout {
+                start_ns,
+                end_ns,
+                label: Text::from(label.as_str()),
+            })
+            .collect();
+        Ok(Step::if_any(self.ask(|core| {
+            core.set_news(account_id, symbol, blackouts, now_ns)
+        })?))
+    }
+
+    fn raise_alarm(&self, code: i64, detail: &str, now_ns: i64) -> PyResult<Step> {
+        let code = number::<AlarmCode>("code", code)?;
+        self.act(|core| core.raise_alarm(code, detail, now_ns))
+    }
+
     #[expect(clippy::too_many_arguments, reason = "a report is these facts")]
     fn report_score(
         &self,
@@ -494,17 +526,19 @@ impl Engine {
         self.act(|core| core.set_trading_state(state, by, reason, now_ns))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a switch is these facts")]
     fn set_kill_switch(
         &self,
         scope: i64,
         value: &str,
         engaged: bool,
+        flatten: bool,
         by: &str,
         reason: &str,
         now_ns: i64,
     ) -> PyResult<Step> {
         let scope = number::<KillScope>("scope", scope)?;
-        self.act(|core| core.set_kill_switch(scope, value, engaged, by, reason, now_ns))
+        self.act(|core| core.set_kill_switch(scope, value, engaged, flatten, by, reason, now_ns))
     }
 
     fn trade<'py>(
@@ -528,6 +562,10 @@ impl Engine {
 
     fn open_positions(&self, account_id: &str) -> PyResult<Vec<(u64, u64)>> {
         self.ask(|core| core.open_positions(account_id))
+    }
+
+    fn is_exposed(&self, account_id: &str) -> PyResult<bool> {
+        self.ask(|core| core.is_exposed(account_id))
     }
 
     fn ownership<'py>(
@@ -597,6 +635,7 @@ impl Engine {
             dict.set_item("value", value.as_str())?;
             Ok(dict)
         });
+        let rails = shown.rails.iter().map(|rail| message_to_dict(py, rail));
         let states = PyDict::new(py);
         for (state, trades) in &shown.trades_by_state {
             states.set_item(state.number(), trades)?;
@@ -605,6 +644,7 @@ impl Engine {
         dict.set_item("revision", shown.revision)?;
         dict.set_item("trading_state", shown.trading_state.number())?;
         dict.set_item("kill_switches", switches.collect::<PyResult<Vec<_>>>()?)?;
+        dict.set_item("rails", rails.collect::<PyResult<Vec<_>>>()?)?;
         dict.set_item("states", states)?;
         dict.set_item("open_intents", shown.open_intents)?;
         Ok(dict)

@@ -186,6 +186,17 @@ class Engine:
         """A proof that the broker closed the position (``CloseReason``)."""
     def on_missing(self, account_id: str, ticket: int, now_ns: int) -> Step | None:
         """Not at the broker and not proven closed: quarantine, until on_position or on_closed ends it."""
+    def on_account(self, account_id: str, equity: float, now_ns: int) -> Step | None:
+        """The account's equity: marks of days and hours, loss rails. ACCOUNT_UNKNOWN, FIELD_INVALID."""
+    def set_news(
+        self, account_id: str, symbol: str, blackouts: Sequence[tuple[int, int, str]], now_ns: int
+    ) -> Step | None:
+        """(start_ns, end_ns, label) of the times in which news may move the symbol, in place of those before.
+
+        ACCOUNT_UNKNOWN, SYMBOL_UNKNOWN, FIELD_INVALID.
+        """
+    def raise_alarm(self, code: int, detail: str, now_ns: int) -> Step:
+        """An alarm about the service (``AlarmCode``). FIELD_INVALID."""
     def report_score(
         self,
         account_id: str,
@@ -208,13 +219,18 @@ class Engine:
     def indices(self) -> list[dict[str, Any]]:
         """The last report (``Index``) of each index, by name."""
     def set_trading_state(self, state: int, by: str, reason: str, now_ns: int) -> Step: ...
-    def set_kill_switch(self, scope: int, value: str, engaged: bool, by: str, reason: str, now_ns: int) -> Step: ...
+    def set_kill_switch(
+        self, scope: int, value: str, engaged: bool, flatten: bool, by: str, reason: str, now_ns: int
+    ) -> Step:
+        """``flatten`` closes the trades of the account or symbol at once. FIELD_INVALID."""
     def trade(self, account_id: str, ticket: int) -> dict[str, Any] | None:
         """The ``Trade``; None when it is not registered."""
     def keys(self, open_only: bool = False) -> list[tuple[str, int]]:
         """(account_id, ticket) in order of registration; closed ones are kept until they are unregistered."""
     def open_positions(self, account_id: str) -> list[tuple[int, int]]:
         """(ticket, position) of every position believed to be open, legs included. ACCOUNT_UNKNOWN."""
+    def is_exposed(self, account_id: str) -> bool:
+        """Whether a trade of the account is open. ACCOUNT_UNKNOWN."""
     def ownership(self, account_id: str, ticket: int, mono_ns: int) -> dict[str, Any] | None: ...
     def decision_on(self, manager: str, request_id: str) -> dict[str, Any] | None:
         """The ``Decision`` on a proposal; None once it is forgotten (``request_ids_kept``)."""
@@ -225,7 +241,9 @@ class Engine:
     def quote(self, account_id: str, symbol: str) -> dict[str, Any] | None:
         """bid, ask, spread_points, time_msc and, once known, atr_slow, atr_fast, swing_high, swing_low."""
     def status(self) -> dict[str, Any]:
-        """revision, trading_state, kill_switches (scope, value), states ({TradeState: count}), open_intents (count)."""
+        """revision, trading_state, kill_switches (scope, value), rails (``EngagedRail``), states ({TradeState: count}),
+        open_intents (count).
+        """
     def position_owner(self, account_id: str, position: int) -> int | None:
         """The ticket of the trade that a broker's position belongs to, main position or leg."""
     def apply(self, event: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
-from dtms.v1.event_pb2 import Event
+from dtms.v1.event_pb2 import Event, KillScope, TradingState
 from dtms.v1.trade_status_service_pb2 import Progress
 from dtms_client import Client
 from dtms_client import DtmsError as ClientError
@@ -54,6 +54,7 @@ console = Console()
 errors = Console(stderr=True)
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+VIEWER, OPERATOR = "viewer", "operator"  # identities that every service has
 Profile = Literal["intraday", "swing"]
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -64,6 +65,11 @@ TokenFile = Annotated[
     Path | None,
     Parameter(env_var="DTMS_TOKEN_FILE", help="the caller's token; default: DATA_DIR/credentials/viewer.token"),
 ]
+OperatorTokenFile = Annotated[
+    Path | None,
+    Parameter(env_var="DTMS_TOKEN_FILE", help="the caller's token; default: DATA_DIR/credentials/operator.token"),
+]
+Scope = Annotated[Literal["account", "symbol", "manager"], Parameter(help="what the switch covers")]
 DataDir = Annotated[Path | None, Parameter(env_var="DTMS_DATA_DIR", help="journal, credentials and lock")]
 
 
@@ -110,6 +116,7 @@ def replay(
     spec: Annotated[list[str] | None, Parameter(help=SPEC_SYNTAX)] = None,
     warm_up: Annotated[list[Path] | None, Parameter(help="older history that indicators and entry rule see")] = None,
     strategy_type: Annotated[list[str] | None, Parameter(help=STRATEGY_SYNTAX, consume_multiple=True)] = None,
+    news: Annotated[Path | None, Parameter(help="news calendar, CSV with time, currency, impact, title")] = None,
     profile: Annotated[Profile | None, Parameter(help="intraday: M5 and M15; swing: H1 and H4")] = None,
     exit_manager: Annotated[bool, Parameter(help="run the exit manager beside the service")] = True,
     universal_manager: Annotated[bool, Parameter(help="run the Universal Manager beside the service")] = False,
@@ -131,7 +138,13 @@ def replay(
         strategy_types=tuple(strategy_type or ()),
         out=out,
     )
-    given = {"data_dir": fresh_data_dir(out), "server.port": 0, "profile": profile, **spec_override(symbol, spec)}
+    given = {
+        "data_dir": fresh_data_dir(out),
+        "server.port": 0,
+        "profile": profile,
+        "rails.news_calendar": news,
+        **spec_override(symbol, spec),
+    }
     settings = configuration(config, paper=True, given=given)
     managers = programs(
         exit_manager=exit_manager, universal_manager=universal_manager, profile=settings.profile, vix=vix
@@ -293,6 +306,60 @@ def notify_test(
         sys.exit(1)
 
 
+@app.command(name="trading-state")
+def trading_state(
+    state: Annotated[Literal["ACTIVE", "REDUCING", "HALTED"], Parameter(help="the new state")],
+    *,
+    reason: Annotated[str, Parameter(help="why; recorded")],
+    address: Address = DEFAULT_ADDRESS,
+    token_file: OperatorTokenFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Allow everything (ACTIVE), nothing that adds risk (REDUCING), or managers only to close (HALTED)."""
+    with _client(address, token_file, data_dir, identity=OPERATOR) as client:
+        answer = client.set_trading_state(TradingState.Value(f"TRADING_STATE_{state}"), reason=reason)
+    console.print(f"{state} as of revision {answer.revision}")
+
+
+@app.command
+def kill(
+    scope: Scope,
+    value: Annotated[str, Parameter(help="account, symbol or manager")],
+    *,
+    reason: Annotated[str, Parameter(help="why; recorded")],
+    flatten: Annotated[bool, Parameter(help="close the trades of the account or symbol at once", negative="")] = False,
+    address: Address = DEFAULT_ADDRESS,
+    token_file: OperatorTokenFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Throw a kill switch: it stops managers and takes the trades it covers from them."""
+    _switch(scope, value, reason, _client(address, token_file, data_dir, identity=OPERATOR), flatten=flatten)
+
+
+@app.command
+def release(
+    scope: Scope,
+    value: Annotated[str, Parameter(help="account, symbol or manager")],
+    *,
+    reason: Annotated[str, Parameter(help="why; recorded")],
+    address: Address = DEFAULT_ADDRESS,
+    token_file: OperatorTokenFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Release a kill switch; the trades stay with DTMS until a manager acquires them."""
+    _switch(scope, value, reason, _client(address, token_file, data_dir, identity=OPERATOR), engaged=False)
+
+
+def _switch(
+    scope: str, value: str, reason: str, opened: Client, *, engaged: bool = True, flatten: bool = False
+) -> None:
+    number = KillScope.Value(f"KILL_SCOPE_{scope.upper()}")
+    with opened as client:
+        answer = client.set_kill_switch(number, value, engaged=engaged, reason=reason, flatten=flatten)
+    done = "thrown, everything is closed" if flatten else "thrown" if engaged else "released"
+    console.print(f"kill switch {scope} {value} {done} as of revision {answer.revision}", soft_wrap=True)
+
+
 @app.command(name="exit-manager", help_flags=[])
 def exit_manager(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
     """Run the Intelligent Exit Manager against a service (its own --help says more)."""
@@ -305,11 +372,11 @@ def universal_manager(*arguments: Annotated[str, Parameter(allow_leading_hyphen=
     sys.exit(universal_manager_main(list(arguments)))
 
 
-def _client(address: str, token_file: Path | None, data_dir: Path | None) -> Client:
+def _client(address: str, token_file: Path | None, data_dir: Path | None, *, identity: str = VIEWER) -> Client:
     if token_file is None:
         if data_dir is None:
             _fail("give --token-file, or --data-dir of a service on this machine")
-        token_file = token_path(data_dir / CREDENTIALS_FOLDER, "viewer")
+        token_file = token_path(data_dir / CREDENTIALS_FOLDER, identity)
     return Client(address, token_file=token_file)
 
 

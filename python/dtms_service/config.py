@@ -92,6 +92,7 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Score = Annotated[float, Field(ge=-10.5, le=10.5)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -173,7 +174,7 @@ class LimitsConfig(_Section):
 
 
 class EngineConfig(_Section):
-    """The numbers of the state table. The core takes exactly these keys, by these names."""
+    """The numbers of the state table. The core takes all of these keys, by these names."""
 
     warn1: Score = -2.0
     """HEALTHY to WARNING_L1 at or below."""
@@ -229,8 +230,8 @@ class EngineConfig(_Section):
     """Magic number of orders that DTMS sends."""
     max_retries: Whole = 3
     """How often a requoted action is sent again."""
-    stale_after_s: Count = 300
-    """Prices older than this are no ground for new risk."""
+    stale_after_s: Whole = 300
+    """Prices older than this are no ground for new risk; 0: never."""
     request_ids_kept: Count = 100_000
     """Answers remembered for repeated requests."""
     decisions_kept: Count = 10_000
@@ -252,7 +253,7 @@ class EngineConfig(_Section):
         return self
 
     def to_core(self) -> dict[str, int | float]:
-        """All keys and values, flat, as the core's Engine takes them."""
+        """Its part of what the core takes: all keys and values."""
         return self.model_dump()
 
 
@@ -272,6 +273,40 @@ class NotificationsConfig(_Section):
     """For connecting to a target, and for each silence of it."""
     max_waiting: Count = 1_000
     """Facts that may wait for one target: later ones are dropped, counted, and said. About 500 KB."""
+
+
+RAILS_OF_THE_CORE: Final = ("daily_loss_percent", "hourly_loss_percent", "consecutive_stops", "spread_factor")
+
+
+class RailsConfig(_Section):
+    """The safety rails: when no new risk is taken. 0 switches one off; for old prices see engine.stale_after_s."""
+
+    daily_loss_percent: Percent = 2.0
+    """Loss since the beginning of the UTC day, in percent of the equity then."""
+    hourly_loss_percent: Percent = 1.0
+    """Loss since the beginning of the UTC hour, in percent of the equity then."""
+    consecutive_stops: Whole = 3
+    """Losing stop-outs in a row on one account, within a UTC day."""
+    spread_factor: Annotated[float, Field(ge=0, le=1_000, allow_inf_nan=False)] = 2.0
+    """Spread of a symbol as a multiple of its rolling median: 0, or at least 1."""
+    news_calendar: Path | None = None
+    """CSV file with the columns time (ISO, UTC), currency, impact, title; read again when it changes."""
+    news_impacts: tuple[Literal["low", "medium", "high", "holiday"], ...] = ("high",)
+    """News of these impacts count."""
+    news_before_s: Whole = 1_800
+    """The blackout begins so long before the news."""
+    news_after_s: Whole = 900
+    """It ends so long after the news."""
+
+    @model_validator(mode="after")
+    def _check_factor(self) -> Self:
+        if 0 < self.spread_factor < 1:
+            raise ValueError("spread_factor below 1 would trip at every normal spread")
+        return self
+
+    def to_core(self) -> dict[str, int | float]:
+        """Its part of what the core takes: what is measured there."""
+        return self.model_dump(include=set(RAILS_OF_THE_CORE))
 
 
 class SymbolOverride(_Section):
@@ -371,6 +406,7 @@ class Config(BaseSettings):
     limits: LimitsConfig = LimitsConfig()
     notifications: NotificationsConfig = NotificationsConfig()
     engine: EngineConfig
+    rails: RailsConfig = RailsConfig()
     symbols: SymbolsConfig = SymbolsConfig()
     managers: dict[ManagerName, Rank]
     """Rank by manager name; each gets a credential. The two built-in ones are always there."""
@@ -378,6 +414,10 @@ class Config(BaseSettings):
     """Strategy types whose trades belong to the Universal Manager at registration."""
     paper: PaperSection | None = None
     """The paper broker in this process, if there shall be one."""
+
+    def to_core(self) -> dict[str, int | float]:
+        """All numbers of the core, flat, as its Engine takes them."""
+        return {**self.engine.to_core(), **self.rails.to_core()}
 
     @classmethod
     def settings_customise_sources(

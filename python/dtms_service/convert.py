@@ -29,6 +29,7 @@ _FIRST_FIELD = b"\x0a"  # field 1, length-delimited: WatchResponse.events, GetTr
 # Numbers of the wire that the desk and what drives it decide on.
 OUTCOME_UNKNOWN = action_pb2.OUTCOME_STATUS_UNKNOWN
 DENIED_STALE_EPOCH = action_pb2.DENIAL_CODE_STALE_EPOCH
+ALARM_NEWS_CALENDAR = event_pb2.ALARM_CODE_NEWS_CALENDAR
 ORIGIN_CLIENT, ORIGIN_EXTERNAL = trade_pb2.ORIGIN_CLIENT, trade_pb2.ORIGIN_EXTERNAL
 CLOSE_REASONS: dict[CloseReason, int] = {
     CloseReason.CLIENT: event_pb2.CLOSE_REASON_CLIENT,

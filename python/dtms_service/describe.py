@@ -8,14 +8,14 @@ from typing import Protocol
 from google.protobuf.descriptor import EnumDescriptor
 
 from dtms.v1 import action_pb2, event_pb2, ownership_pb2, trade_pb2
-from dtms.v1.admin_service_pb2 import GetSystemStatusResponse, KillSwitch, Latency, ServiceStage
+from dtms.v1.admin_service_pb2 import EngagedRail, GetSystemStatusResponse, KillSwitch, Latency, ServiceStage
 
 # The row of the arbitration table, or the check, behind each denial (domain.md).
 RULES: dict[int, str] = {
     action_pb2.DENIAL_CODE_UNSPECIFIED: "granted: the rank allows it and every check passed",
     action_pb2.DENIAL_CODE_TRADE_UNKNOWN: "only registered trades can be changed",
     action_pb2.DENIAL_CODE_TRADE_CLOSED: "a closed trade is final",
-    action_pb2.DENIAL_CODE_HALTED: "trading is halted, or a kill switch holds for the account, symbol or manager",
+    action_pb2.DENIAL_CODE_HALTED: "the trading state, a kill switch, a safety rail or quarantine forbids it",
     action_pb2.DENIAL_CODE_STALE_EPOCH: "what was decided under an older grant is refused",
     action_pb2.DENIAL_CODE_DTMS_DEFENSIVE: "in WARNING_L2 and HEDGED only DTMS acts",
     action_pb2.DENIAL_CODE_OWNED_BY_OTHER: "the owner has the higher rank",
@@ -103,7 +103,9 @@ def _trading_state(event: event_pb2.Event) -> str:
 def _kill_switch(event: event_pb2.Event) -> str:
     changed = event.kill_switch_changed
     what = f"{enum_name(event_pb2.KillScope, changed.scope)} {changed.value}"
-    return f"kill switch {what} {'engaged' if changed.engaged else 'released'}, by {changed.by}: {changed.reason}"
+    flatten = ", everything is closed" if changed.flatten else ""
+    verb = "engaged" if changed.engaged else "released"
+    return f"kill switch {what} {verb}{flatten}, by {changed.by}: {changed.reason}"
 
 
 def _quarantine(event: event_pb2.Event) -> str:
@@ -187,6 +189,7 @@ def status_rows(status: GetSystemStatusResponse) -> list[tuple[str, str]]:
         ("accounts", ", ".join(status.account_ids) or "none"),
         ("trading", enum_name(event_pb2.TradingState, status.trading_state)),
         ("kill switches", ", ".join(map(_switch, status.kill_switches)) or "none"),
+        ("rails", "; ".join(map(_engaged, status.rails)) or "none"),
         ("trades", ", ".join(f"{count.state} {count.trades}" for count in status.states) or "none"),
         ("revisions", f"{status.oldest_revision} to {status.revision}"),
         ("journal", status.journal_sha256),
@@ -204,6 +207,11 @@ def clock(time_ns: int) -> str:
 
 def _switch(switch: KillSwitch) -> str:
     return f"{enum_name(event_pb2.KillScope, switch.scope)} {switch.value}"
+
+
+def _engaged(rail: EngagedRail) -> str:
+    where = " ".join(filter(None, (rail.account_id, rail.symbol)))
+    return f"{enum_name(event_pb2.Rail, rail.rail)} on {where}: {rail.detail}"
 
 
 def _latency(latency: Latency) -> str:

@@ -184,9 +184,12 @@ class Desk:
     async def set_trading_state(self, state: int, by: str, reason: str) -> int:
         return await self._commit(self._decide(self.engine.set_trading_state, state, by, reason, self.clock.now_ns()))
 
-    async def set_kill_switch(self, scope: int, value: str, engaged: bool, by: str, reason: str) -> int:
-        now_ns = self.clock.now_ns()
-        return await self._commit(self._decide(self.engine.set_kill_switch, scope, value, engaged, by, reason, now_ns))
+    async def set_kill_switch(
+        self, scope: int, value: str, by: str, reason: str, *, engaged: bool, flatten: bool
+    ) -> int:
+        """Raises FIELD_INVALID for a ``flatten`` that is released or of a manager."""
+        switch = scope, value, engaged, flatten
+        return await self._commit(self._decide(self.engine.set_kill_switch, *switch, by, reason, self.clock.now_ns()))
 
     # ---- facts from the market and the broker: handed to the disk, nobody waits for an answer -----------------------
 
@@ -219,6 +222,18 @@ class Desk:
     def closed(self, account_id: str, position: int, reason: int, price: float, profit: float) -> None:
         now_ns = self.clock.now_ns()
         self.keep(self._run(self.engine.on_closed, account_id, position, reason, price, profit, now_ns))
+
+    def account(self, account_id: str, equity: float) -> bool:
+        """Account figures, in account currency; True when something followed from them. Raises FIELD_INVALID."""
+        return self.keep(self._run(self.engine.on_account, account_id, equity, self.clock.now_ns()))
+
+    def news(self, account_id: str, symbol: str, blackouts: list[tuple[int, int, str]]) -> None:
+        """(start ns, end ns, label) of the symbol's news, in place of those before."""
+        self.keep(self._run(self.engine.set_news, account_id, symbol, blackouts, self.clock.now_ns()))
+
+    def alarm(self, code: int, detail: str) -> None:
+        """An alarm about the service itself."""
+        self.keep(self._run(self.engine.raise_alarm, code, detail, self.clock.now_ns()))
 
     def missing(self, key: TradeKey) -> None:
         self.keep(self._run(self.engine.on_missing, *key, self.clock.now_ns()))

@@ -20,10 +20,12 @@ from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, ClosingDeal,
 from dtms_service.clock import VirtualClock
 from dtms_service.desk import Desk, Tick
 from dtms_service.doors import Doors
+from dtms_service.errors import DtmsError
 from dtms_service.executor import Executor
 from dtms_service.latency import Latencies
 from dtms_service.quotes import Quotes
 
+FIGURES_INTERVAL_NS = 1_000_000_000  # between two looks at an account's figures: a loss of a second is no day's loss
 MISSING_REPORTS = 2  # positive reports without a position or a closing deal before it is quarantined (I23)
 
 log = structlog.get_logger(__name__)
@@ -37,6 +39,12 @@ class _Account:
     # After a new trade everything is read: its position has not changed, but the broker may never have had it.
     trades_seen: int = 0
     missing: dict[int, int] = field(default_factory=dict)
+    # Its figures: told with the ticks, or asked for.
+    is_told: bool = False
+    asked_ns: int = 0
+    outcomes_seen: int = 0
+    has_closing: bool = False
+    asking: asyncio.Task[bool] | None = None
 
 
 @dataclass(slots=True)
@@ -48,6 +56,9 @@ class Monitor:
     bars: ClosedBars
     spec_of: Callable[[SymbolSpec], dict[str, Any]]
     virtual_clock: VirtualClock | None
+    on_failure: Callable[[BaseException], None]
+    # A symbol became known on an account.
+    on_symbol: Callable[[str, SymbolSpec], None] = field(default=lambda _account_id, _spec: None)
     # Lockstep: the managers' turn after each tick.
     managers_turn: Callable[[], Awaitable[None]] | None = None
     tick_to_decision: Latencies = field(default_factory=Latencies)
@@ -66,15 +77,19 @@ class Monitor:
         for spec in specs:
             await self.desk.define_symbol(account_id, self.spec_of(spec))
             self.quotes.describe(account_id, spec)
+            self.on_symbol(account_id, spec)
         log.info("account_attached", account=account_id, hedging=account.hedging, symbols=symbols)
 
     def detach(self, account_id: str, door: BrokerDoor) -> None:
         self.doors.detach(account_id, door)
         log.warning("account_detached", account=account_id)
 
-    async def tick(self, account_id: str, symbol: str, tick: Tick, change_count: int) -> None:
+    async def tick(
+        self, account_id: str, symbol: str, tick: Tick, change_count: int, equity: float | None = None
+    ) -> None:
         """Returns when what follows from the tick is durable, in virtual time also executed.
 
+        ``equity`` is that of the account at the tick, in its currency; a broker that never tells it is asked.
         Raises FIELD_INVALID or SYMBOL_UNKNOWN.
         """
         arrived = time.perf_counter_ns()
@@ -83,9 +98,10 @@ class Monitor:
                 self.virtual_clock.advance_to(tick.time_msc * 1_000_000)
             if change_count != self._accounts[account_id].change_count:
                 await self.sync(account_id, change_count)
+            weighed = await self._figures(account_id, equity)
             step = self.desk.decide_on(account_id, symbol, tick)
             self.tick_to_decision.add(time.perf_counter_ns() - arrived)
-            made = self.desk.keep(step)
+            made = self.desk.keep(step) | weighed
             if self.virtual_clock is not None:
                 made |= self.desk.time()
             self.quotes.changed(account_id, symbol)
@@ -129,6 +145,64 @@ class Monitor:
         account.change_count = change_count if is_final and not missing else -1
         await self._executed()
 
+    # ---- figures of the accounts -----------------------------------------------------------------------------------
+
+    async def _figures(self, account_id: str, equity: float | None) -> bool:
+        """Takes the account's figures before a tick is decided; True when something followed from them.
+
+        In real time nothing is asked here: see ``look``.
+        """
+        if equity is not None:
+            self._accounts[account_id].is_told = True
+            return self.desk.account(account_id, equity)
+        if self.virtual_clock is not None and self._wants_figures(account_id):
+            return await self.weigh(account_id)
+        return False
+
+    def look(self) -> None:
+        """In real time, on the timer: asks in the background for figures that are due, one question an account."""
+        for account_id, account in self._accounts.items():
+            if account.asking is None and self.doors.attached(account_id) and self._wants_figures(account_id):
+                account.asking = asyncio.get_running_loop().create_task(self.weigh(account_id))
+                account.asking.add_done_callback(self._asked)
+
+    def stop(self) -> None:
+        """Nobody waits for figures any more."""
+        for account in self._accounts.values():
+            if account.asking is not None:
+                account.asking.cancel()
+
+    def _wants_figures(self, account_id: str) -> bool:
+        """After a closing, after an outcome, and every second while a trade is open; never where they are told."""
+        account = self._accounts[account_id]
+        if account.is_told:
+            return False
+        if account.has_closing or account.outcomes_seen != self.executor.outcomes:
+            return True
+        waited_ns = self.desk.clock.now_ns() - account.asked_ns
+        return waited_ns >= FIGURES_INTERVAL_NS and self.desk.engine.is_exposed(account_id)
+
+    async def weigh(self, account_id: str) -> bool:
+        """Asks for the account's figures; True when something followed. A question that fails changes nothing."""
+        account = self._accounts[account_id]
+        account.asked_ns, account.outcomes_seen = self.desk.clock.now_ns(), self.executor.outcomes
+        account.has_closing = False
+        try:
+            figures = await self.doors.of(account_id).account(account_id)
+        except (BrokerUnavailable, DtmsError) as error:
+            log.info("figures_unknown", account=account_id, why=str(error))
+            return False
+        return self.desk.account(account_id, figures.equity)
+
+    def _asked(self, task: asyncio.Task[bool]) -> None:
+        for account in self._accounts.values():
+            if account.asking is task:
+                account.asking = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.on_failure(error)
+
+    # ---- positions -------------------------------------------------------------------------------------------------
+
     async def _executed(self) -> None:
         """In virtual time a tick ends with its commands; in real time no price waits for a broker."""
         if self.virtual_clock is not None:
@@ -166,6 +240,7 @@ class Monitor:
         """True when the deals prove that the position is closed."""
         if not deals or deals[-1].remaining > 0:
             return False
+        self._accounts[account_id].has_closing = True
         last = deals[-1]
         profit = sum(deal.profit + deal.commission + deal.swap for deal in deals)
         self.desk.closed(account_id, position, convert.CLOSE_REASONS[last.reason], last.price, profit)

@@ -71,6 +71,17 @@ def load(name: str, overrides: Mapping[str, Mapping[str, int | float | str]], su
     return Symbol(SymbolSpec(name=name, **numbers, **others), float(rules["vwap_slope_threshold"]))
 
 
+def currencies(name: str, currency_profit: str, suffixes: Sequence[str]) -> frozenset[str]:
+    """What news may move the symbol: its profit currency and, where the name ends with that, what stands before it."""
+    plain = name.upper()
+    for suffix in ("", *sorted(filter(None, suffixes), key=len, reverse=True)):
+        shorter = plain.removesuffix(suffix.upper())
+        base = shorter.removesuffix(currency_profit)
+        if base and base != shorter:
+            return frozenset({base, currency_profit})
+    return frozenset({currency_profit})
+
+
 @cache
 def _table() -> dict[str, dict[str, Any]]:
     return tomllib.loads(files("dtms_service").joinpath(_TABLE).read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from dtms_service import convert, recovery, symbols
+from dtms_service import convert, news_watch, recovery, symbols
 from dtms_service._core import CorePanic, Engine
 from dtms_service.bar_store import BarStore
 from dtms_service.bars import ClosedBars
@@ -25,11 +25,13 @@ from dtms_service.executor import Executor
 from dtms_service.journal import CommitQueue, SqliteJournal
 from dtms_service.lockstep import Lockstep
 from dtms_service.monitor import Monitor
+from dtms_service.news_watch import NewsWatch
 from dtms_service.notify import Notifier, Target, open_senders
 from dtms_service.paper_account import PaperAccount
 from dtms_service.quotes import Quotes
 from dtms_service.stage import Stage
 
+NEWS_INTERVAL_S = 5.0  # between two looks at the calendar's file: news are known hours before
 TIMER_INTERVAL_S = 0.25  # timers are minutes, leases seconds: a quarter of a second late changes nothing
 OTHER_VWAP_SLOPE = 0.001
 BARS = "bars.db"
@@ -59,6 +61,7 @@ class System:
     executor: Executor
     monitor: Monitor
     quotes: Quotes
+    news: NewsWatch
     events: EventLog
     lockstep: Lockstep | None
     started_ns: int
@@ -73,6 +76,7 @@ class System:
     on_stage: list[Callable[[Stage], None]] = field(default_factory=list)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: asyncio.Task[None] | None = None
+    _news_timer: asyncio.Task[None] | None = None
     _watcher: asyncio.Task[None] | None = None
     _snapshot_revision: int = 0
 
@@ -83,6 +87,7 @@ class System:
         Raises ConfigInvalid, DataDirectoryBusy, JournalDamaged, JournalVersionUnknown or JournalFailed; then nothing
         was changed.
         """
+        announcements, calendar_seen = news_watch.first(config.rails)
         virtual = managers_in_lockstep is not None
         clock: Clock = LockstepClock(0) if virtual else SystemClock()
         notifier = None if virtual else _notifier(config, clock)  # a history of last year is no news to anybody
@@ -92,7 +97,7 @@ class System:
         if report.recovered:
             log.warning("journal_recovered", torn_revisions=report.torn_revisions, torn_log_bytes=report.torn_log_bytes)
         engine = Engine(
-            config.engine.to_core(),
+            config.to_core(),
             {name: int(rank) for name, rank in config.managers.items()},
             config.universal_strategies,
         )
@@ -128,8 +133,17 @@ class System:
         desk.on_fact = notifier.on_event if notifier is not None else None
         quotes, bars = Quotes(engine.quote, engine.indices), ClosedBars()
         desk.on_index = quotes.index_changed
+        news = NewsWatch(desk, config.rails, config.symbols.suffixes, announcements, calendar_seen)
         monitor = Monitor(
-            desk, doors, executor, quotes, bars, _spec_of(config), clock if isinstance(clock, VirtualClock) else None
+            desk,
+            doors,
+            executor,
+            quotes,
+            bars,
+            _spec_of(config),
+            clock if isinstance(clock, VirtualClock) else None,
+            fail,
+            on_symbol=news.follow,
         )
         lockstep = None
         if managers_in_lockstep is not None:
@@ -144,6 +158,7 @@ class System:
             executor=executor,
             monitor=monitor,
             quotes=quotes,
+            news=news,
             events=events,
             lockstep=lockstep,
             started_ns=SystemClock().now_ns(),
@@ -177,6 +192,7 @@ class System:
             log.info("bars_recalled", account=account_id, bars=recalled)
         await recovery.reconcile(self.desk, self.doors, self.executor, account_id)
         await self.monitor.sync(account_id, -1)
+        await self.monitor.weigh(account_id)
         missing = [known for known in self.doors.account_ids if not self.doors.attached(known)]
         if missing:
             self.recovery_detail = f"waiting for the gateway of {', '.join(missing)}"
@@ -185,6 +201,7 @@ class System:
             self._enter(Stage.SERVING)
             if self.lockstep is None:
                 self._timer = asyncio.get_running_loop().create_task(self._run_timer())
+                self._news_timer = asyncio.get_running_loop().create_task(self._run_news())
 
     def begin_drain(self, why: str) -> None:
         """No new writes; streams are told where to resume. The server stops when what is in flight has ended."""
@@ -195,7 +212,8 @@ class System:
 
     async def close(self) -> None:
         """Finishes what is at the broker, writes a snapshot and gives the journal back."""
-        for task in (self._timer, self._watcher):
+        self.monitor.stop()
+        for task in (self._timer, self._news_timer, self._watcher):
             if task is not None:
                 task.cancel()
         if not self.failed.done():
@@ -214,11 +232,22 @@ class System:
             await asyncio.sleep(TIMER_INTERVAL_S)
             try:
                 self.desk.time()
+                self.monitor.look()
                 if self.notifier is not None:
                     self.notifier.time()
                 if self.desk.engine.revision - self._snapshot_revision >= self.config.journal.snapshot_every_events:
                     await self._save_snapshot()
             except (Exception, CorePanic) as error:  # noqa: BLE001  a service whose timers stand still must not go on
+                if not self.failed.done():
+                    self.failed.set_exception(error)
+                return
+
+    async def _run_news(self) -> None:
+        while True:
+            await asyncio.sleep(NEWS_INTERVAL_S)
+            try:
+                await self.news.look()
+            except (Exception, CorePanic) as error:  # noqa: BLE001  a calendar that is followed no more must not look so
                 if not self.failed.done():
                     self.failed.set_exception(error)
                 return

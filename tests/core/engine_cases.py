@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dtms_service._core import Engine, Step
-from dtms_service.config import EngineConfig
+from dtms_service.config import EngineConfig, RailsConfig
 
 ACCOUNT = "7@paper"
 SYMBOL = "EURUSD"
@@ -14,6 +14,7 @@ S = 1_000_000_000
 START_S = 1_699_950_600  # Tuesday, 14 November 2023, 08:30 UTC: London, multiplier 1
 EXIT = "intelligent_exit_manager"
 MANAGERS = {"universal_sl_tp_manager": 3, EXIT: 1}
+NUMBERS = EngineConfig(fast_s=300, slow_s=900).to_core() | RailsConfig().to_core()
 STRATEGIES = ["trend_continuation_pullback"]
 SPEC: dict[str, Any] = {
     "symbol": SYMBOL,
@@ -31,7 +32,7 @@ SPEC: dict[str, Any] = {
 
 
 def engine() -> Engine:
-    return Engine(EngineConfig(fast_s=300, slow_s=900).to_core(), MANAGERS, STRATEGIES)
+    return Engine(NUMBERS, MANAGERS, STRATEGIES)
 
 
 def defined() -> Engine:

@@ -13,11 +13,11 @@ import pytest
 from dtms.v1 import event_pb2, trade_pb2
 from dtms_service import convert
 from dtms_service._core import CoreError, Engine
-from dtms_service.config import EngineConfig
 from tests.core.engine_cases import (
     ACCOUNT,
     EXIT,
     MANAGERS,
+    NUMBERS,
     SPEC,
     START_S,
     STRATEGIES,
@@ -139,7 +139,7 @@ def test_what_cannot_be_decided_is_a_core_error_and_changes_nothing(
 
 def test_the_configuration_is_complete_or_refused() -> None:
     """An unknown key, a missing key and a rank that no manager may have are named."""
-    config: dict[str, Any] = dict(EngineConfig(fast_s=300, slow_s=900).to_core())
+    config: dict[str, Any] = dict(NUMBERS)
     assert refused(lambda: Engine(config | {"holds": 1}, MANAGERS, [])) == ("FIELD_INVALID", "holds")
     short = {key: value for key, value in config.items() if key != "hold_s"}
     assert refused(lambda: Engine(short, MANAGERS, [])) == ("FIELD_INVALID", "hold_s")
@@ -251,15 +251,40 @@ def test_queries_have_the_shapes_that_the_service_reads() -> None:
         "revision": made.revision,
         "trading_state": 1,
         "kill_switches": [],
+        "rails": [],
         "states": {1: 1},
         "open_intents": 0,
     }
-    made.set_kill_switch(event_pb2.KILL_SCOPE_MANAGER, EXIT, True, "op", "why", 0)
+    made.set_kill_switch(event_pb2.KILL_SCOPE_MANAGER, EXIT, True, False, "op", "why", 0)
     assert made.status()["kill_switches"] == [{"scope": 3, "value": EXIT}]
     assert made.keys(True) == [(ACCOUNT, TICKET)]
     assert made.open_positions(ACCOUNT) == [(TICKET, TICKET)]
     assert made.position_owner(ACCOUNT, TICKET) == TICKET
     assert made.position_owner(ACCOUNT, 5) is None
+
+
+def test_figures_and_news_become_rails() -> None:
+    """Equity and blackouts go in, edges come out and stand in the status; a calendar's alarm is about no trade."""
+    made = ready()
+    assert made.is_exposed(ACCOUNT) is False
+    assert made.on_account(ACCOUNT, 10_000.0, START_S * S) is None
+    register(made)
+    assert made.is_exposed(ACCOUNT) is True
+    marks = made.on_account(ACCOUNT, 10_000.0, START_S * S)
+    assert marks is not None
+    assert [mark["span"] for mark in bodies(marks.events, "account_marked")] == [1, 2]
+    lost = made.on_account(ACCOUNT, 9_850.0, START_S * S)
+    assert lost is not None
+    (edge,) = bodies(lost.events, "rail_changed")
+    assert edge == {"rail": 2, "engaged": True, "value": 1.5, "limit": 1.0, "detail": "1.5 % of 1 %"}
+    told = made.set_news(ACCOUNT, SYMBOL, [(START_S * S, (START_S + 60) * S, "USD Payrolls")], START_S * S)
+    assert told is not None
+    assert made.status()["rails"] == [
+        {"account_id": ACCOUNT, "symbol": "", "rail": 2, "detail": "1.5 % of 1 %"},
+        {"account_id": ACCOUNT, "symbol": SYMBOL, "rail": 4, "detail": "USD Payrolls"},
+    ]
+    (alarm,) = made.raise_alarm(event_pb2.ALARM_CODE_NEWS_CALENDAR, "bad", START_S * S).events
+    assert (alarm["ticket"], alarm["alarm_raised"]) == (0, {"code": 6, "detail": "bad"})
 
 
 def test_a_bar_says_whether_it_was_of_use() -> None:

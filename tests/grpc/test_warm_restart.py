@@ -27,6 +27,7 @@ async def test_indicators_are_warm_after_a_restart_and_no_trade_is_judged_by_old
         await stack.tick(1.1002)
         warm, total = await score(stack)
         assert warm
+        await stack.marked()
         before = stack.system.desk.quote("1000@paper", SYMBOL)
         revision = stack.system.desk.engine.revision
     async with running(tmp_path) as stack:

@@ -94,7 +94,7 @@ def check_fold(data_dir: Path, shown: dict[int, trade_pb2.Trade]) -> None:
     """I20: a fresh engine that folds the whole journal has exactly the trades that the service showed."""
     config = configuration(None, paper=True, given={"data_dir": data_dir})
     managers = {name: int(rank) for name, rank in config.managers.items()}
-    engine = Engine(config.engine.to_core(), managers, config.universal_strategies)
+    engine = Engine(config.to_core(), managers, config.universal_strategies)
     journal, _report = SqliteJournal.open(data_dir, wal_limit_bytes=1 << 30, progress=no_progress)
     try:
         revision = 1

@@ -51,16 +51,18 @@ class ServicePart:
         self._run, self._reactions = run, reactions or {}
         self.calls: list[tuple[str, int]] = []
         self.change_counts: list[int] = []
+        self.equities: list[float | None] = []
         self.registered: list[Registration] = []
 
     async def register(self, registration: Registration) -> None:
         self.calls.append(("register", registration.ticket))
         self.registered.append(registration)
 
-    async def tick(self, symbol: str, tick: Tick, change_count: int) -> None:
+    async def tick(self, symbol: str, tick: Tick, change_count: int, equity: float | None) -> None:
         assert symbol == self._run.job.spec.name
         self.calls.append(("tick", tick.time_msc))
         self.change_counts.append(change_count)
+        self.equities.append(equity)
         reaction = self._reactions.get((tick.time_msc - T0) // SECOND)
         if reaction is not None:
             await reaction(self._run, self.registered[-1], tick)

@@ -16,6 +16,7 @@ from benches.plain_table import BUY, NS_PER_S, SELL, Guard, PlainTrade, State
 from benches.world import ACCOUNT, POINTS, PRICE, SPREAD, T0_NS
 from dtms.v1 import action_pb2, event_pb2
 from dtms_service._core import Engine, Step
+from dtms_service.config import RailsConfig
 
 SYMBOL = world.symbol_names(1)[0]
 STRATEGY = "trend_continuation_pullback"
@@ -23,6 +24,8 @@ UNIVERSAL, EXIT_MANAGER = "universal_sl_tp_manager", "intelligent_exit_manager"
 TRADES, ANSWERS_AT_ONCE = 40, 10
 NO_TICKET = 999_999
 SEEDS = range(16)
+# The twins have none.
+WITHOUT_RAILS = {**dict.fromkeys(RailsConfig().to_core(), 0), "stale_after_s": 0}
 CAUSE_OF_GUARD = {
     Guard.SCORE_WORSE: event_pb2.TRANSITION_CAUSE_SCORE_WORSE,
     Guard.BETTER_HELD: event_pb2.TRANSITION_CAUSE_SCORE_BETTER,
@@ -76,7 +79,7 @@ class Pair:
     def make(cls, seed: int, trades: int) -> Pair:
         numbers = world.config().model_copy(update={"cooldown_ms": 0, "allow_loosen": True})
         managers = {EXIT_MANAGER: 1, UNIVERSAL: 3}
-        engine, rules = Engine(numbers.to_core(), managers, [STRATEGY]), world.rules(numbers)
+        engine, rules = Engine(numbers.to_core() | WITHOUT_RAILS, managers, [STRATEGY]), world.rules(numbers)
         engine.define_account(ACCOUNT, True, "USD", T0_NS)
         engine.define_symbol(ACCOUNT, {**world.SPEC, "symbol": SYMBOL}, T0_NS)
         for index in range(60):  # flat bars by turns up and down: ATR is known, nothing breaks, no side leads

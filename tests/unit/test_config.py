@@ -43,7 +43,7 @@ def refused(environ: dict[str, str], file: Path | None = None) -> dict[str, str]
 
 def test_the_defaults_are_those_of_the_state_table() -> None:
     """The engine gets the numbers of the domain page, under the names the core knows."""
-    core = load(None, NEEDED).engine.to_core()
+    core = load(None, NEEDED).to_core()
     assert core == {
         "warn1": -2.0, "warn1_recovered": 0.0, "warn2": -4.0, "warn2_eased": -2.0, "critical": -6.0,
         "recovery_confirmed": 1.0, "tighten_r": 0.3, "arm_gain_r": 0.2, "arm_loss_r": -0.5, "arm_after_s": 900,
@@ -52,7 +52,8 @@ def test_the_defaults_are_those_of_the_state_table() -> None:
         "lease_ttl_ms": 30000, "cooldown_ms": 0, "deviation_points": 20, "magic": 20261122, "max_retries": 3,
         "hedge_pause_slow_bars": 2, "max_hedges": 3,
         "stale_after_s": 300, "request_ids_kept": 100000, "decisions_kept": 10000, "close_on_flat_timer_l1": False,
-        "allow_loosen": True,
+        "allow_loosen": True, "daily_loss_percent": 2.0, "hourly_loss_percent": 1.0,
+        "consecutive_stops": 3, "spread_factor": 2.0,
     }  # fmt: skip
 
 

@@ -192,7 +192,7 @@ class Silent:
     async def register(self, registration: Registration) -> None:
         raise AssertionError(registration)
 
-    async def tick(self, symbol: str, tick: Tick, change_count: int) -> None:
+    async def tick(self, symbol: str, tick: Tick, change_count: int, equity: float | None) -> None:
         pass
 
     async def score(self, symbol: str) -> ScoreReading:

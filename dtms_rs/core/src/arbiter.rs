@@ -1,7 +1,7 @@
 //! "May this manager change this trade now?" One table of authority, one order of denials.
 use crate::config::{Config, NS_PER_MS};
 use crate::enums::{ActionKind, DenialCode, Rank, TradeState, TradingState};
-use crate::plan::{Order, Scene, is_frozen, least_distance, leaves_legal_rest};
+use crate::plan::{Scene, is_frozen, least_distance, leaves_legal_rest};
 use crate::risk;
 use crate::symbol::{Points, Steps};
 use crate::trade::TradeRecord;
@@ -31,12 +31,23 @@ pub struct Asker {
     pub owner_rank: Option<Rank>,
 }
 
-/// Switches that stop managers.
+/// What stops managers, or new risk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Brakes {
     pub trading: TradingState,
     /// A kill switch holds for this account, symbol or manager.
     pub killed: bool,
+    /// A safety rail holds for this account or symbol.
+    pub railed: bool,
+}
+
+/// What a denial HALTED is due to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Halt {
+    Killed,
+    Quarantined,
+    Trading,
+    Railed,
 }
 
 /// The arbitration table: may the asker change stop, target or volume at all?
@@ -88,7 +99,7 @@ impl Case<'_> {
                 trade.state == TradeState::Closed || trade.main_closed,
                 DenialCode::TradeClosed,
             ),
-            (self.is_halted(), DenialCode::Halted),
+            (self.halt().is_some(), DenialCode::Halted),
             (
                 self.asked_epoch != trade.owner_epoch,
                 DenialCode::StaleEpoch,
@@ -119,14 +130,23 @@ impl Case<'_> {
             .map(|(_, code)| code)
     }
 
-    fn is_halted(&self) -> bool {
-        self.brakes.killed
-            || self.trade.quarantined
-            || match self.brakes.trading {
-                TradingState::Active => false,
-                TradingState::Reducing => self.loosens(),
-                TradingState::Halted => !matches!(self.change, Change::Close | Change::Partial(_)),
-            }
+    /// What halts the change, the strongest first. A rail halts new risk and nothing else.
+    #[must_use]
+    pub fn halt(&self) -> Option<Halt> {
+        let is_braked = match self.brakes.trading {
+            TradingState::Active => false,
+            TradingState::Reducing => self.loosens(),
+            TradingState::Halted => !matches!(self.change, Change::Close | Change::Partial(_)),
+        };
+        if self.brakes.killed {
+            Some(Halt::Killed)
+        } else if self.trade.quarantined {
+            Some(Halt::Quarantined)
+        } else if is_braked {
+            Some(Halt::Trading)
+        } else {
+            (self.brakes.railed && self.loosens()).then_some(Halt::Railed)
+        }
     }
 
     fn is_too_soon(&self, config: &Config) -> bool {
@@ -210,25 +230,40 @@ impl Case<'_> {
     }
 }
 
-/// What denies an entry action of DTMS itself. In CLOSED nobody owns anything any more, and DTMS
-/// has to finish what CLOSED means.
+/// What halts an entry action of DTMS itself. A re-add is new risk; a hedge makes the net position
+/// smaller, so only the trading state forbids to open one.
 #[must_use]
-pub fn own_denial(
-    asker: Asker,
-    trade: &TradeRecord,
-    kind: ActionKind,
-    order: Option<&Order>,
-    trading: TradingState,
-) -> Option<DenialCode> {
-    let opens = match order {
-        Some(order) => matches!(order.kind, ActionKind::OpenHedge | ActionKind::ReAdd),
-        None => matches!(kind, ActionKind::OpenHedge | ActionKind::ReAdd),
+pub const fn own_halt(kind: ActionKind, brakes: Brakes) -> Option<Halt> {
+    let (opens, adds) = match kind {
+        ActionKind::OpenHedge => (true, false),
+        ActionKind::ReAdd => (true, true),
+        ActionKind::Stop
+        | ActionKind::Target
+        | ActionKind::PartialClose
+        | ActionKind::Close
+        | ActionKind::CloseHedge
+        | ActionKind::CloseReAdd => (false, false),
     };
-    let is_braked = match trading {
+    let is_braked = match brakes.trading {
         TradingState::Active => false,
         TradingState::Reducing | TradingState::Halted => opens,
     };
-    if is_braked {
+    if adds && brakes.killed {
+        Some(Halt::Killed)
+    } else if is_braked {
+        Some(Halt::Trading)
+    } else if adds && brakes.railed {
+        Some(Halt::Railed)
+    } else {
+        None
+    }
+}
+
+/// What denies an entry action of DTMS itself. In CLOSED nobody owns anything any more, and DTMS
+/// has to finish what CLOSED means.
+#[must_use]
+pub fn own_denial(asker: Asker, trade: &TradeRecord, halt: Option<Halt>) -> Option<DenialCode> {
+    if halt.is_some() {
         return Some(DenialCode::Halted);
     }
     if trade.state == TradeState::Closed {

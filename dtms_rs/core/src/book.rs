@@ -13,6 +13,7 @@ use crate::message::Text;
 use crate::messages;
 use crate::ownership::Key;
 use crate::plan::Quote;
+use crate::rails::{Mark, News, Rails, Spreads, Stops};
 use crate::symbol::Symbol;
 use crate::trade::{TradeRecord, Watch};
 
@@ -60,9 +61,46 @@ pub struct Account {
     pub hedging: bool,
     pub currency: Text,
     pub(crate) symbols: BTreeMap<Text, usize>,
+    /// Equity at the beginning of the day and of the hour; folded, as the rails and the stops.
+    pub day: Option<Mark>,
+    pub hour: Option<Mark>,
+    pub stops: Stops,
+    pub rails: Rails,
+    /// Trades that are not closed.
+    pub open: usize,
+    pub seen: Option<Seen>,
 }
 
-/// One symbol of one account. `symbol`, `trades` and `outside` are folded; the rest is what the
+/// The account figures that came last: not folded, they come again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seen {
+    pub equity: f64,
+    /// A trade was open.
+    pub is_exposed: bool,
+}
+
+impl Account {
+    #[must_use]
+    pub fn new(id: Text, hedging: bool, currency: Text) -> Self {
+        Self {
+            id,
+            hedging,
+            currency,
+            symbols: BTreeMap::new(),
+            day: None,
+            hour: None,
+            stops: Stops {
+                count: 0,
+                day_ns: 0,
+            },
+            rails: Rails::default(),
+            open: 0,
+            seen: None,
+        }
+    }
+}
+
+/// One symbol of one account. `symbol`, `trades`, `outside` and `rails` are folded; the rest is what the
 /// market says, and follows from ticks and bars.
 #[derive(Clone, Debug)]
 pub struct Instrument {
@@ -70,6 +108,11 @@ pub struct Instrument {
     pub symbol: Symbol,
     pub trades: Vec<TradeRecord>,
     pub outside: Option<OutsideScore>,
+    pub rails: Rails,
+    /// Trades that are not closed.
+    pub open: usize,
+    pub spreads: Spreads,
+    pub news: News,
     pub market: Market,
     pub quote: Option<Quote>,
     /// Time of the last accepted tick, as the caller gave it.
@@ -92,6 +135,10 @@ impl Instrument {
             symbol,
             trades: Vec::new(),
             outside: None,
+            rails: Rails::default(),
+            open: 0,
+            spreads: Spreads::default(),
+            news: News::default(),
             market,
             quote: None,
             quoted_at_ns: i64::MIN,
@@ -290,6 +337,30 @@ impl Book {
         self.accounts
             .get(index)
             .ok_or_else(|| CoreError::bug("no such account"))
+    }
+
+    /// # Errors
+    /// `CORE_PANIC`: a place that was valid has gone.
+    pub fn account_mut(&mut self, index: usize) -> Result<&mut Account> {
+        self.accounts
+            .get_mut(index)
+            .ok_or_else(|| CoreError::bug("no such account"))
+    }
+
+    /// A trade of the instrument began or ended.
+    pub(crate) fn count_open(&mut self, instrument: usize, is_begun: bool) -> Result<()> {
+        let count = |open: &mut usize| {
+            *open = if is_begun {
+                *open + 1
+            } else {
+                open.saturating_sub(1)
+            };
+        };
+        let of = self.instrument_mut(instrument)?;
+        count(&mut of.open);
+        let account = of.account;
+        count(&mut self.account_mut(account)?.open);
+        Ok(())
     }
 
     /// # Errors

@@ -92,10 +92,18 @@ config! {
     magic: whole,
     /// How often a requoted action is tried again.
     max_retries: whole,
-    /// A price older than this is stale.
+    /// A price older than this is stale; 0: never.
     stale_after_s: whole,
     /// Answers kept for repeated request ids; the oldest is forgotten first.
     request_ids_kept: whole,
+    /// Daily loss that blocks new risk, in percent of the equity at the beginning of the UTC day; 0: never.
+    daily_loss_percent: real,
+    /// As before, of the UTC hour.
+    hourly_loss_percent: real,
+    /// Losing stop-outs in a row that block new risk; 0: never.
+    consecutive_stops: whole,
+    /// A spread above so many medians blocks new risk; 0: never.
+    spread_factor: real,
     /// Read by the service (Explain).
     decisions_kept: whole,
     /// The end of the flat timer closes a trade in `WARNING_L1`.
@@ -178,6 +186,21 @@ impl Config {
         }
         if !(0.0..=1_000.0).contains(&self.trail_buffer_atr) {
             return Err(CoreError::field("trail_buffer_atr", "is out of range"));
+        }
+        for (key, percent) in [
+            ("daily_loss_percent", self.daily_loss_percent),
+            ("hourly_loss_percent", self.hourly_loss_percent),
+        ] {
+            if !(0.0..=100.0).contains(&percent) {
+                return Err(CoreError::field(key, "is not a percentage"));
+            }
+        }
+        let factor = self.spread_factor;
+        if factor != 0.0 && !(1.0..=1_000.0).contains(&factor) {
+            return Err(CoreError::field(
+                "spread_factor",
+                "is neither 0 nor from 1 to 1,000",
+            ));
         }
         if self.fast_s == 0 || self.slow_s < self.fast_s || self.slow_s > 604_800 {
             return Err(CoreError::field(

@@ -225,6 +225,11 @@ impl Book {
             .instrument(at.instrument)?
             .symbol
             .nearest_price("price", closed.price)?;
+        if closed.leg == LegKind::Main {
+            let account = self.instrument(at.instrument)?.account;
+            let stops = &mut self.account_mut(account)?.stops;
+            stops.count(closed.reason, closed.profit, time_ns);
+        }
         let trade = self.trade_mut(at)?;
         match closed.leg {
             LegKind::Main => {

@@ -58,7 +58,7 @@ numbers! {
     TransitionCause {
         ScoreWorse = 1, ScoreBetter = 2, Flip = 3, Bos = 4, Choch = 5, FlatTimer = 6,
         RecoveryTimer = 7, RecoveryConfirmed = 8, HedgeStopped = 9, HedgeClosedByHand = 10,
-        BrokerClosed = 11, HedgeImpossible = 12, ClosedByManager = 13
+        BrokerClosed = 11, HedgeImpossible = 12, ClosedByManager = 13, ClosedByOperator = 14
     }
 
     /// What armed a trade.
@@ -74,7 +74,7 @@ numbers! {
     LegKind { Main = 1, Hedge = 2, ReAdd = 3 }
 
     /// What an alarm is about.
-    AlarmCode { ActionFailed = 1, TradingDisabled = 2, HedgeFailed = 3, DataStale = 4, Quarantined = 5 }
+    AlarmCode { ActionFailed = 1, TradingDisabled = 2, HedgeFailed = 3, DataStale = 4, Quarantined = 5, NewsCalendar = 6 }
 
     /// Whether new risk may be taken.
     TradingState { Active = 1, Reducing = 2, Halted = 3 }

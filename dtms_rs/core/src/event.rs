@@ -123,7 +123,9 @@ messages! {
     ScoreReported { score: Score, valid_until_ns: i64 }
     AlarmRaised { code: AlarmCode, detail: Text }
     TradingStateChanged { trading_state: TradingState, by: Text, reason: Text }
-    KillSwitchChanged { scope: KillScope, value: Text, engaged: bool, by: Text, reason: Text }
+    KillSwitchChanged {
+        scope: KillScope, value: Text, engaged: bool, by: Text, reason: Text, flatten: bool,
+    }
 
     /// A number of the market that is no price of a symbol here.
     Index { name: Text, value: f64, time_ns: i64, valid_until_ns: i64 }

@@ -1,13 +1,12 @@
 //! `evolve(state, event)`: how each fact changes the book. Recovery and live running use only this.
-use std::collections::BTreeMap;
-
 use crate::book::{Account, At, Book, Instrument, key_part};
-use crate::enums::StatePhase;
+use crate::enums::{Span, StatePhase, TradeState};
 use crate::error::{CoreError, Reason, Result};
 use crate::event::{Body, Event, SymbolDefined, TradeRegistered};
 use crate::guard::OutsideScore;
 use crate::idempotency::Answer;
 use crate::message::Text;
+use crate::rails::Mark;
 use crate::symbol::Symbol;
 use crate::trade::{TradeRecord, Watch};
 
@@ -51,6 +50,28 @@ impl Book {
                     self.kills.remove(&switch);
                 }
             }
+            Body::RailChanged(changed) => {
+                let account = self.account(event.account_id.as_str())?;
+                if event.symbol.is_empty() {
+                    self.account_mut(account)?.rails.fold(changed);
+                } else {
+                    let index =
+                        self.instrument_index(event.account_id.as_str(), event.symbol.as_str())?;
+                    self.instrument_mut(index)?.rails.fold(changed);
+                }
+            }
+            Body::AccountMarked(marked) => {
+                let index = self.account(event.account_id.as_str())?;
+                let account = self.account_mut(index)?;
+                let mark = Mark {
+                    start_ns: marked.start_ns,
+                    equity: marked.equity,
+                };
+                match marked.span {
+                    Span::Day => account.day = Some(mark),
+                    Span::Hour => account.hour = Some(mark),
+                }
+            }
             Body::DecisionMade(made) => {
                 self.last_decision = made.decision.decision_id;
                 self.answers.record(Answer {
@@ -64,8 +85,6 @@ impl Book {
                 self.indices.insert(index.name.clone(), index);
             }
             Body::AlarmRaised(_)
-            | Body::RailChanged(_)
-            | Body::AccountMarked(_)
             | Body::MemoSet(_)
             | Body::RiskBudgetChanged(_)
             | Body::RiskDefined(_)
@@ -124,6 +143,9 @@ impl Book {
                     .max()
                     .unwrap_or(self.last_action);
                 self.trade_mut(at)?.enter(changed, event.time_ns);
+                if changed.to == TradeState::Closed && changed.from != TradeState::Closed {
+                    self.count_open(at.instrument, false)?;
+                }
             }
             Body::StateConfirmed(_) => self.trade_mut(at)?.phase = StatePhase::Confirmed,
             Body::HoldChanged(hold) => self.trade_mut(at)?.better_since_ns = hold.better_since_ns,
@@ -164,13 +186,8 @@ impl Book {
             account.currency = currency.clone();
         } else {
             self.account_ids.insert(id.clone(), self.accounts.len());
-            let currency = currency.clone();
-            self.accounts.push(Account {
-                id: id.clone(),
-                hedging,
-                currency,
-                symbols: BTreeMap::new(),
-            });
+            self.accounts
+                .push(Account::new(id.clone(), hedging, currency.clone()));
         }
     }
 
@@ -225,7 +242,7 @@ impl Book {
         instrument.trades.push(trade);
         self.trades.insert(key, at);
         self.positions.insert(key, event.ticket);
-        Ok(())
+        self.count_open(index, true)
     }
 
     fn unregister(&mut self, event: &Event) -> Result<()> {
@@ -243,6 +260,9 @@ impl Book {
         for leg in gone.hedge.iter().chain(&gone.readd) {
             self.positions.remove(&(key.0, leg.ticket));
         }
-        Ok(())
+        if gone.state == TradeState::Closed {
+            return Ok(());
+        }
+        self.count_open(at.instrument, false)
     }
 }

@@ -19,6 +19,7 @@ pub mod market;
 pub mod message;
 pub mod ownership;
 pub mod plan;
+pub mod rails;
 pub mod retcode;
 pub mod risk;
 mod snapshot;

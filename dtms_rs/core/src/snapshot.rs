@@ -5,20 +5,21 @@ use crate::book::{Account, At, Book, Instrument, OpenIntent, key_part};
 use crate::codec::{Bytes, Cursor, crc64};
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::enums::{KillScope, TradingState};
+use crate::enums::{KillScope, TradeState, TradingState};
 use crate::error::{CoreError, Result};
 use crate::event::{Index, SymbolSpec};
 use crate::guard::OutsideScore;
 use crate::idempotency::Answer;
 use crate::message::{Field, Malformed, Reader, Text, Writer};
 use crate::messages;
+use crate::rails::{Engaged, Mark, Rails, Stops};
 use crate::symbol::Symbol;
 use crate::trade::{TradeRecord, Watch};
 
 const MAGIC: &[u8; 4] = b"DTMS";
 /// Rises with every change of a message of the book. Another version is refused: the journal is
 /// folded from its start instead.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Magic, version, checksum.
 const HEADER: usize = 16;
 
@@ -28,8 +29,13 @@ messages! {
         trading: TradingState,
     }
     Kill { scope: KillScope, value: Text }
-    AccountRecord { id: Text, hedging: bool, currency: Text }
-    InstrumentRecord { account: u64, spec: SymbolSpec, outside: Option<OutsideScore> }
+    AccountRecord {
+        id: Text, hedging: bool, currency: Text, day: Option<Mark>, hour: Option<Mark>, stops: Stops,
+        rails: Vec<Engaged>,
+    }
+    InstrumentRecord {
+        account: u64, spec: SymbolSpec, outside: Option<OutsideScore>, rails: Vec<Engaged>,
+    }
 }
 
 impl Engine {
@@ -111,6 +117,10 @@ impl Book {
             id: account.id.clone(),
             hedging: account.hedging,
             currency: account.currency.clone(),
+            day: account.day.clone(),
+            hour: account.hour.clone(),
+            stops: account.stops.clone(),
+            rails: account.rails.engaged().to_vec(),
         };
         self.accounts
             .iter()
@@ -125,6 +135,7 @@ impl Book {
                 account,
                 spec,
                 outside,
+                rails: instrument.rails.engaged().to_vec(),
             }
             .write("", to);
             write_all(instrument.trades.iter(), to);
@@ -156,16 +167,12 @@ impl Book {
         for account in Vec::<AccountRecord>::read("accounts", from)? {
             book.account_ids
                 .insert(account.id.clone(), book.accounts.len());
-            let AccountRecord {
-                id,
-                hedging,
-                currency,
-            } = account;
             book.accounts.push(Account {
-                id,
-                hedging,
-                currency,
-                symbols: std::collections::BTreeMap::new(),
+                day: account.day,
+                hour: account.hour,
+                stops: account.stops,
+                rails: Rails::from(account.rails),
+                ..Account::new(account.id, account.hedging, account.currency)
             });
         }
         for _ in 0..from.open_list("instruments")? {
@@ -191,6 +198,7 @@ impl Book {
         let mut instrument =
             Instrument::new(account_index, Symbol::try_new(record.spec)?, &self.config);
         instrument.outside = record.outside;
+        instrument.rails = Rails::from(record.rails);
         let key = key_part(account_index);
         for (slot, trade) in trades.iter().enumerate() {
             self.trades.insert(
@@ -209,6 +217,9 @@ impl Book {
             instrument.earliest_ns = instrument.earliest_ns.min(watch.deadline_ns);
             instrument.watches.push(watch);
         }
+        let is_open = |trade: &&TradeRecord| trade.state != TradeState::Closed;
+        instrument.open = trades.iter().filter(is_open).count();
+        account.open += instrument.open;
         instrument.trades = trades;
         self.instruments.push(instrument);
         Ok(())

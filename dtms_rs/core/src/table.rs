@@ -2,9 +2,9 @@
 use crate::enums::TradeState::{self, Closed, Healthy, Hedged, Recovering, WarningL1, WarningL2};
 use crate::enums::{ActionKind, Purpose, Timer, TransitionCause};
 use Guard::{
-    BetterHeld, Bos, BrokerClosed, Choch, ChochConfirmed, ClosedByManager, FlatTimerEnded, Flip,
-    HedgeClosedByHand, HedgeImpossible, HedgeStopped, RecoveryConfirmed, RecoveryFailed,
-    ScoreWorse,
+    BetterHeld, Bos, BrokerClosed, Choch, ChochConfirmed, ClosedByManager, ClosedByOperator,
+    FlatTimerEnded, Flip, HedgeClosedByHand, HedgeImpossible, HedgeStopped, RecoveryConfirmed,
+    RecoveryFailed, ScoreWorse,
 };
 
 /// What can happen to a trade, named from its own side. Whether it happens is decided in
@@ -33,10 +33,12 @@ pub enum Guard {
     HedgeImpossible,
     BrokerClosed,
     ClosedByManager,
+    /// An operator closes everything at once, see `Engine::set_kill_switch`.
+    ClosedByOperator,
 }
 
 impl Guard {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Choch,
         ChochConfirmed,
         ScoreWorse,
@@ -51,6 +53,7 @@ impl Guard {
         HedgeImpossible,
         BrokerClosed,
         ClosedByManager,
+        ClosedByOperator,
     ];
 
     #[must_use]
@@ -69,6 +72,7 @@ impl Guard {
             HedgeImpossible => TransitionCause::HedgeImpossible,
             BrokerClosed => TransitionCause::BrokerClosed,
             ClosedByManager => TransitionCause::ClosedByManager,
+            ClosedByOperator => TransitionCause::ClosedByOperator,
         }
     }
 }
@@ -128,6 +132,7 @@ pub const fn next(state: TradeState, guard: Guard) -> Option<Edge> {
         (Recovering, RecoveryConfirmed) => edge(Healthy, &[RE_ADD], None),
         (Recovering, RecoveryFailed | Choch) => edge(Closed, ALL_POSITIONS, None),
         (Healthy | WarningL1 | WarningL2 | Hedged | Recovering, BrokerClosed | ClosedByManager) => edge(Closed, LEGS, None),
+        (Healthy | WarningL1 | WarningL2 | Hedged | Recovering, ClosedByOperator) => edge(Closed, ALL_POSITIONS, None),
 
         (Healthy, Choch | ChochConfirmed | Flip | FlatTimerEnded | RecoveryConfirmed | RecoveryFailed | BetterHeld) => None,
         (WarningL1, Choch | ChochConfirmed | Flip | RecoveryConfirmed | RecoveryFailed | Bos) => None,
@@ -136,6 +141,7 @@ pub const fn next(state: TradeState, guard: Guard) -> Option<Edge> {
         (Recovering, ChochConfirmed | Flip | FlatTimerEnded | Bos | BetterHeld) => None,
         (Healthy | WarningL1 | WarningL2 | Recovering, HedgeStopped | HedgeClosedByHand | HedgeImpossible) => None,
         (Closed, Choch | ChochConfirmed | ScoreWorse | Flip | FlatTimerEnded | RecoveryConfirmed | RecoveryFailed
-            | Bos | BetterHeld | HedgeStopped | HedgeClosedByHand | HedgeImpossible | BrokerClosed | ClosedByManager) => None,
+            | Bos | BetterHeld | HedgeStopped | HedgeClosedByHand | HedgeImpossible | BrokerClosed | ClosedByManager
+            | ClosedByOperator) => None,
     }
 }

@@ -290,9 +290,9 @@ fn kill_switches_stop_managers_and_take_their_trades() {
         rig.register_as(MANAGED, 1_000, Some(109_000), None, 1.0);
         rig.tick(PIVOT);
         let before = rig.trade().owner_epoch;
-        let step = rig
-            .engine
-            .set_kill_switch(scope, value, true, "op", "test", rig.now_ns());
+        let step =
+            rig.engine
+                .set_kill_switch(scope, value, true, false, "op", "test", rig.now_ns());
         let (events, ()) = rig.take(step).unwrap();
         assert_eq!(bodies!(events, OwnershipGranted).len(), 1);
         assert_eq!(rig.trade().managed_by.as_str(), "dtms_manager");
@@ -306,9 +306,9 @@ fn kill_switches_stop_managers_and_take_their_trades() {
             "DTMS acts all the same"
         );
         rig.settle();
-        let step = rig
-            .engine
-            .set_kill_switch(scope, value, false, "op", "test", rig.now_ns());
+        let step =
+            rig.engine
+                .set_kill_switch(scope, value, false, false, "op", "test", rig.now_ns());
         rig.take(step).unwrap();
         assert_eq!(
             denial(&mut rig, UNIVERSAL, &stop),

@@ -58,6 +58,10 @@ enum Command {
         stale: bool,
     },
     Trading(usize),
+    /// Equity in thousandths of the first.
+    Equity(i32),
+    /// News from so many seconds before now to so many after.
+    News(i64, i64),
     Kill {
         manager: usize,
         engaged: bool,
@@ -97,6 +101,8 @@ fn command() -> impl Strategy<Value = Command> {
             |(manager, kind, level, loosen, stale)| Command::Propose { manager, kind, level, loosen, stale }
         ),
         1 => (0..3_usize).prop_map(Command::Trading),
+        1 => (950..1_010_i32).prop_map(Command::Equity),
+        1 => (0..100_i64, 0..200_i64).prop_map(|(before_s, after_s)| Command::News(before_s, after_s)),
         1 => (0..3_usize, any::<bool>()).prop_map(|(manager, engaged)| Command::Kill { manager, engaged }),
         1 => Just(Command::Restart),
     ]
@@ -349,12 +355,15 @@ fn run(rig: &mut Rig, command: &Command) -> Option<(Vec<Event>, bool)> {
                     .set_trading_state(TradingState::ALL[*state].1, "op", "test", now_ns);
             rig.take(step).unwrap().0
         }
+        Command::Equity(thousandths) => rig.equity(f64::from(*thousandths) * 10.0),
+        Command::News(before_s, after_s) => rig.news(&[(-before_s, *after_s, "news")]),
         Command::Kill { manager, engaged } => {
             let scope = KillScope::Manager;
             let step = rig.engine.set_kill_switch(
                 scope,
                 MANAGERS[*manager],
                 *engaged,
+                false,
                 "op",
                 "test",
                 now_ns,

@@ -9,11 +9,13 @@ mod engine_support;
 
 use std::collections::BTreeSet;
 
-use dtms_core::enums::{ActionKind, CloseReason, Purpose, Timer, TradeState, TransitionCause};
+use dtms_core::enums::{
+    ActionKind, CloseReason, KillScope, Purpose, Timer, TradeState, TransitionCause,
+};
 use dtms_core::event::{Event, StateChanged};
 use dtms_core::message::Number;
 use dtms_core::table::{Guard, next};
-use engine_support::{PIVOT, Rig, Setup, TICKET, action};
+use engine_support::{PIVOT, Rig, SYMBOL, Setup, TICKET, action};
 
 /// Every edge there is; a pair that is not here has none.
 const EDGES: &str = "
@@ -21,16 +23,19 @@ Healthy ScoreWorse -> WarningL1 tighten flat_timer
 Healthy Bos -> Healthy trail
 Healthy BrokerClosed -> Closed close_hedge close_re_add
 Healthy ClosedByManager -> Closed close_hedge close_re_add
+Healthy ClosedByOperator -> Closed close_hedge close_re_add close
 WarningL1 ScoreWorse -> WarningL2 partial breakeven
 WarningL1 BetterHeld -> Healthy
 WarningL1 FlatTimerEnded -> Closed close_hedge close_re_add close
 WarningL1 BrokerClosed -> Closed close_hedge close_re_add
 WarningL1 ClosedByManager -> Closed close_hedge close_re_add
+WarningL1 ClosedByOperator -> Closed close_hedge close_re_add close
 WarningL2 ScoreWorse -> Hedged hedge flat_timer
 WarningL2 Flip -> Hedged hedge flat_timer
 WarningL2 BetterHeld -> WarningL1
 WarningL2 BrokerClosed -> Closed close_hedge close_re_add
 WarningL2 ClosedByManager -> Closed close_hedge close_re_add
+WarningL2 ClosedByOperator -> Closed close_hedge close_re_add close
 Hedged Bos -> Recovering close_hedge recovery_timer
 Hedged HedgeStopped -> Recovering recovery_timer
 Hedged HedgeClosedByHand -> WarningL2
@@ -39,12 +44,14 @@ Hedged ChochConfirmed -> Closed close_hedge close_re_add close
 Hedged HedgeImpossible -> Closed close_hedge close_re_add close
 Hedged BrokerClosed -> Closed close_hedge close_re_add
 Hedged ClosedByManager -> Closed close_hedge close_re_add
+Hedged ClosedByOperator -> Closed close_hedge close_re_add close
 Recovering ScoreWorse -> WarningL2 breakeven
 Recovering RecoveryConfirmed -> Healthy re_add
 Recovering RecoveryFailed -> Closed close_hedge close_re_add close
 Recovering Choch -> Closed close_hedge close_re_add close
 Recovering BrokerClosed -> Closed close_hedge close_re_add
 Recovering ClosedByManager -> Closed close_hedge close_re_add
+Recovering ClosedByOperator -> Closed close_hedge close_re_add close
 ";
 
 /// What happens to a trade that was brought to a state with every action done, and which edges
@@ -60,6 +67,7 @@ HEALTHY trend choch ->
 HEALTHY flip ->
 HEALTHY broker_closes -> CLOSED
 HEALTHY manager_closes -> CLOSED
+HEALTHY flatten -> CLOSED close
 WARNING_L1 score=-3.99 ->
 WARNING_L1 score=-4 -> WARNING_L2 partial breakeven
 WARNING_L1 score=-0.01 pass=100 ->
@@ -71,6 +79,7 @@ WARNING_L1 bos ->
 WARNING_L1 pass=300 ->
 WARNING_L1 broker_closes -> CLOSED
 WARNING_L1 manager_closes -> CLOSED
+WARNING_L1 flatten -> CLOSED close
 WARNING_L2 score=-5.99 ->
 WARNING_L2 score=-6 -> HEDGED hedge flat_timer
 WARNING_L2 flip -> HEDGED hedge flat_timer
@@ -80,6 +89,7 @@ WARNING_L2 score=5 pass=60 -> WARNING_L1
 WARNING_L2 score=5 pass=60 pass=60 -> WARNING_L1; HEALTHY
 WARNING_L2 trend choch ->
 WARNING_L2 broker_closes -> CLOSED
+WARNING_L2 flatten -> CLOSED close
 HEDGED score=-9 ->
 HEDGED score=9 pass=100 ->
 HEDGED bos -> RECOVERING close_hedge recovery_timer
@@ -90,6 +100,7 @@ HEDGED pass=300 -> CLOSED close_hedge close
 HEDGED trend choch ->
 HEDGED trend choch lower -> CLOSED close_hedge close
 HEDGED broker_closes -> CLOSED close_hedge
+HEDGED flatten -> CLOSED close_hedge close
 RECOVERING score=-3.99 ->
 RECOVERING score=-4 -> WARNING_L2 breakeven
 RECOVERING score=-6 -> WARNING_L2 breakeven
@@ -100,8 +111,10 @@ RECOVERING score=0.99 pass=120 -> CLOSED close
 RECOVERING trend choch -> CLOSED close
 RECOVERING broker_closes -> CLOSED
 RECOVERING manager_closes -> CLOSED
+RECOVERING flatten -> CLOSED close
 CLOSED score=-9 pass=1000 bos ->
 CLOSED broker_closes ->
+CLOSED flatten ->
 ";
 
 fn word(action: (ActionKind, Purpose)) -> &'static str {
@@ -217,6 +230,13 @@ fn stimulus(rig: &mut Rig, word: &str) -> Vec<Event> {
                     .granted
             );
             rig.confirm()
+        }
+        "flatten" => {
+            let scope = KillScope::Symbol;
+            let step =
+                rig.engine
+                    .set_kill_switch(scope, SYMBOL, true, true, "op", "test", rig.now_ns());
+            rig.take(step).unwrap().0
         }
         other => panic!("no stimulus {other}"),
     }

@@ -185,10 +185,10 @@ fn r_without_a_stop_is_taken_from_atr_once() {
 #[test]
 fn a_stale_price_is_alarmed_once() {
     let mut rig = at(Setup::default(), TradeState::Healthy);
-    assert_eq!(names(&rig.pass(301)), ["AlarmRaised"]);
+    assert_eq!(names(&rig.pass(301)), ["AlarmRaised", "RailChanged"]);
     assert!(rig.pass(301).is_empty());
     rig.tick(PIVOT);
-    assert_eq!(names(&rig.pass(301)), ["AlarmRaised"]);
+    assert_eq!(names(&rig.pass(301)), ["AlarmRaised", "RailChanged"]);
 }
 
 fn acquire(rig: &mut Rig, manager: &str) -> (Option<DenialCode>, u64) {

@@ -88,7 +88,7 @@ class GatewayLink:
     async def risk_distance(self, ticket: int) -> float | None:
         return await self._trader.risk_distance(ticket)
 
-    async def tick(self, symbol: str, tick: Tick, change_count: int) -> None:
+    async def tick(self, symbol: str, tick: Tick, change_count: int, equity: float | None) -> None:
         """Raises AttachmentLost."""
         self._seq += 1
         self._done = asyncio.get_running_loop().create_future()
@@ -96,7 +96,7 @@ class GatewayLink:
         await self._write(
             gateway_service_pb2.AttachRequest(
                 ticks=gateway_service_pb2.GatewayTicks(
-                    seq=self._seq, symbol=symbol, ticks=(price,), change_count=change_count
+                    seq=self._seq, symbol=symbol, ticks=(price,), change_count=change_count, equity=equity
                 )
             )
         )

@@ -26,6 +26,7 @@ from dtms_service.replay.entries import Entry, EntryRule, Level
 
 _FILLED = frozenset({Retcode.DONE, Retcode.DONE_PARTIAL})
 _BOTH_SIDES = frozenset(Side)
+EQUITY_INTERVAL_MS = 1000  # of virtual time, between two figures of an account that holds positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,8 @@ class Link(Protocol):
     async def register(self, registration: Registration) -> None:
         """Register an open position. Raises what the service answers."""
 
-    async def tick(self, symbol: str, tick: Tick, change_count: int) -> None:
-        """Returns when all that follows from the tick is done."""
+    async def tick(self, symbol: str, tick: Tick, change_count: int, equity: float | None) -> None:
+        """Returns when all that follows from the tick is done. ``equity`` is None where it need not be told."""
 
     async def score(self, symbol: str) -> ScoreReading: ...
 
@@ -170,7 +171,7 @@ class HistoryDriver:
         observed = BarBuilder(self.plan.bar_s)
         wanted = BarBuilder(entries.timeframe_s) if entries.timeframe_s is not None else None
         path_ms = (self.plan.path_period_s or 0) * 1000
-        path_ends_msc = changes = ticks = bars = 0
+        path_ends_msc = changes = weighed_changes = weighed_msc = ticks = bars = 0
         first_msc: int | None = None
         time_msc = 0
         tick_done = Latencies()
@@ -190,8 +191,13 @@ class HistoryDriver:
                 entries.on_bar(wanted_bar)
             for entry in entries.on_tick(tick, self._open_sides):
                 await self._enter(entry, tick)
+            equity = None
+            is_due = bool(broker.book.positions) and time_msc - weighed_msc >= EQUITY_INTERVAL_MS
+            if is_due or broker.change_count != weighed_changes:
+                equity = broker.account().equity
+                weighed_changes, weighed_msc = broker.change_count, time_msc
             sent = time.perf_counter_ns()
-            await link.tick(symbol, tick, broker.change_count)
+            await link.tick(symbol, tick, broker.change_count, equity)
             tick_done.add(time.perf_counter_ns() - sent)
             ticks += 1
             if first_msc is None:

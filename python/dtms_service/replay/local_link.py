@@ -17,7 +17,7 @@ TICKS_PER_TURN = 64
 class TickSink(Protocol):
     """The service's monitor."""
 
-    async def tick(self, account_id: str, symbol: str, tick: Tick, change_count: int) -> None:
+    async def tick(self, account_id: str, symbol: str, tick: Tick, change_count: int, equity: float | None) -> None:
         """Returns when all that follows from the tick is done."""
 
 
@@ -31,8 +31,8 @@ class LocalLink:
     async def register(self, registration: Registration) -> None:
         await self._trader.register(registration)
 
-    async def tick(self, symbol: str, tick: Tick, change_count: int) -> None:
-        await self._monitor.tick(self._account_id, symbol, tick, change_count)
+    async def tick(self, symbol: str, tick: Tick, change_count: int, equity: float | None) -> None:
+        await self._monitor.tick(self._account_id, symbol, tick, change_count, equity)
         self._until_turn -= 1
         if not self._until_turn:
             self._until_turn = TICKS_PER_TURN

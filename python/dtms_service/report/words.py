@@ -87,6 +87,7 @@ CAUSES: dict[str, str] = {
     "BROKER_CLOSED": "the broker closed the position",
     "HEDGE_IMPOSSIBLE": "the hedge could not be opened",
     "CLOSED_BY_MANAGER": "a manager closed it",
+    "CLOSED_BY_OPERATOR": "an operator closed everything",
 }
 
 GRANTS: dict[str, str] = {

@@ -38,6 +38,7 @@ class AdminServicer:
             started_ns=system.started_ns,
             trading_state=status["trading_state"],
             kill_switches=[pb.KillSwitch(**switch) for switch in status["kill_switches"]],
+            rails=[pb.EngagedRail(**rail) for rail in status["rails"]],
             states=[
                 pb.StateCount(state=enum_name(trade_pb2.TradeState, state), trades=trades)
                 for state, trades in status["states"].items()
@@ -62,7 +63,12 @@ class AdminServicer:
         require("value", request.value)
         require("reason", request.reason)
         revision = await self.system.desk.set_kill_switch(
-            request.scope, request.value, request.engaged, call.principal.name, request.reason
+            request.scope,
+            request.value,
+            call.principal.name,
+            request.reason,
+            engaged=request.engaged,
+            flatten=request.flatten,
         )
         return pb.SetKillSwitchResponse(revision=revision)
 

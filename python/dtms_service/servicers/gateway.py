@@ -74,8 +74,9 @@ class GatewayServicer:
                 await self.system.lockstep.complete.wait()
             await outgoing.put(pb.AttachResponse(attached_at_revision=self.system.desk.engine.revision))
             while (ticks := await prices.get()) is not None:
-                for tick in ticks.ticks:
-                    await self.system.monitor.tick(hello.account_id, ticks.symbol, tick, ticks.change_count)
+                for left, tick in zip(range(len(ticks.ticks) - 1, -1, -1), ticks.ticks, strict=True):
+                    equity = ticks.equity if not left and ticks.HasField("equity") else None
+                    await self.system.monitor.tick(hello.account_id, ticks.symbol, tick, ticks.change_count, equity)
                 await outgoing.put(pb.AttachResponse(ticks_done=ticks.seq))
             if self.system.lockstep is not None:
                 await self.system.lockstep.end()

@@ -57,6 +57,8 @@ class _TransitionCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Trans
     """The hedge could not be opened (no money, prohibited): closed instead."""
     TRANSITION_CAUSE_CLOSED_BY_MANAGER: _TransitionCause.ValueType  # 13
     """A manager closed the trade through DTMS."""
+    TRANSITION_CAUSE_CLOSED_BY_OPERATOR: _TransitionCause.ValueType  # 14
+    """An operator closes everything (SetKillSwitch with flatten)."""
 
 class TransitionCause(_TransitionCause, metaclass=_TransitionCauseEnumTypeWrapper):
     """Why a state was left."""
@@ -89,6 +91,8 @@ TRANSITION_CAUSE_HEDGE_IMPOSSIBLE: TransitionCause.ValueType  # 12
 """The hedge could not be opened (no money, prohibited): closed instead."""
 TRANSITION_CAUSE_CLOSED_BY_MANAGER: TransitionCause.ValueType  # 13
 """A manager closed the trade through DTMS."""
+TRANSITION_CAUSE_CLOSED_BY_OPERATOR: TransitionCause.ValueType  # 14
+"""An operator closes everything (SetKillSwitch with flatten)."""
 Global___TransitionCause: _TypeAlias = TransitionCause  # noqa: Y015
 
 class _ArmCause:
@@ -225,6 +229,8 @@ class _AlarmCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlarmCode.V
     """No fresh price."""
     ALARM_CODE_QUARANTINED: _AlarmCode.ValueType  # 5
     """A trade is not at the broker and not proven closed."""
+    ALARM_CODE_NEWS_CALENDAR: _AlarmCode.ValueType  # 6
+    """A new version of the news calendar cannot be used; the one before holds."""
 
 class AlarmCode(_AlarmCode, metaclass=_AlarmCodeEnumTypeWrapper):
     """What an alarm is about."""
@@ -241,6 +247,8 @@ ALARM_CODE_DATA_STALE: AlarmCode.ValueType  # 4
 """No fresh price."""
 ALARM_CODE_QUARANTINED: AlarmCode.ValueType  # 5
 """A trade is not at the broker and not proven closed."""
+ALARM_CODE_NEWS_CALENDAR: AlarmCode.ValueType  # 6
+"""A new version of the news calendar cannot be used; the one before holds."""
 Global___AlarmCode: _TypeAlias = AlarmCode  # noqa: Y015
 
 class _TradingState:
@@ -1187,6 +1195,7 @@ class KillSwitchChanged(_message.Message):
     ENGAGED_FIELD_NUMBER: _builtins.int
     BY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    FLATTEN_FIELD_NUMBER: _builtins.int
     scope: Global___KillScope.ValueType
     """What it stops."""
     value: _builtins.str
@@ -1197,6 +1206,8 @@ class KillSwitchChanged(_message.Message):
     """Who."""
     reason: _builtins.str
     """Why."""
+    flatten: _builtins.bool
+    """The trades of the account or symbol are closed at once."""
     def __init__(
         self,
         *,
@@ -1205,10 +1216,11 @@ class KillSwitchChanged(_message.Message):
         engaged: _builtins.bool = ...,
         by: _builtins.str = ...,
         reason: _builtins.str = ...,
+        flatten: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "engaged", b"engaged", "reason", b"reason", "scope", b"scope", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "engaged", b"engaged", "flatten", b"flatten", "reason", b"reason", "scope", b"scope", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1348,9 +1360,9 @@ class RailChanged(_message.Message):
     engaged: _builtins.bool
     """Tripped, or released."""
     value: _builtins.float
-    """What was measured: a share of equity, a count, points, seconds."""
+    """What was measured: percent of the equity, a count, points, seconds (of silence; of news, those that are left)."""
     limit: _builtins.float
-    """What it was measured against, in the same unit."""
+    """What it was measured against, in the same unit; 0 for news."""
     detail: _builtins.str
     """In words."""
     def __init__(

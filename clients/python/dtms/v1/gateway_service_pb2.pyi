@@ -320,12 +320,17 @@ class GatewayTicks(_message.Message):
     SYMBOL_FIELD_NUMBER: _builtins.int
     TICKS_FIELD_NUMBER: _builtins.int
     CHANGE_COUNT_FIELD_NUMBER: _builtins.int
+    EQUITY_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Rises by one each message."""
     symbol: _builtins.str
     """Symbol."""
     change_count: _builtins.int
     """Rises with every change of any position, so that the service knows when to look."""
+    equity: _builtins.float
+    """Equity after the last of these ticks, account currency, so that the service need not ask; while positions are open,
+    and after one was closed. A gateway that never sends it is asked.
+    """
     @_builtins.property
     def ticks(self) -> _containers.RepeatedCompositeFieldContainer[_market_data_service_pb2.Tick]:
         """Ticks in order of time."""
@@ -337,12 +342,15 @@ class GatewayTicks(_message.Message):
         symbol: _builtins.str = ...,
         ticks: _abc.Iterable[_market_data_service_pb2.Tick] | None = ...,
         change_count: _builtins.int = ...,
+        equity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_equity", b"_equity", "equity", b"equity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_count", b"change_count", "seq", b"seq", "symbol", b"symbol", "ticks", b"ticks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_equity", b"_equity", "change_count", b"change_count", "equity", b"equity", "seq", b"seq", "symbol", b"symbol", "ticks", b"ticks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__equity: _TypeAlias = _typing.Literal["equity"]  # noqa: Y015
+    _WhichOneofArgType__equity: _TypeAlias = _typing.Literal["_equity", b"_equity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__equity) -> _WhichOneofReturnType__equity | None: ...
 
 Global___GatewayTicks: _TypeAlias = GatewayTicks  # noqa: Y015
 

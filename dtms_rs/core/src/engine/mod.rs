@@ -8,6 +8,7 @@ mod owners;
 mod positions;
 mod proposals;
 mod queue;
+mod rails;
 mod registry;
 mod show;
 mod switches;

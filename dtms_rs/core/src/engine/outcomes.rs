@@ -244,6 +244,7 @@ impl Engine {
         };
         self.emit(About::Trade(at), now_ns, closed)?;
         if intent.leg == LegKind::Main {
+            self.note_stops(at, now_ns)?;
             self.transition(at, Guard::ClosedByManager, now_ns)?;
         }
         Ok(())

@@ -6,6 +6,7 @@ use crate::enums::{DenialCode, GrantCause, KillScope, TradeState};
 use crate::error::{CoreError, Reason, Result};
 use crate::event::Ownership;
 use crate::message::{Maybe, Text};
+use crate::table::Guard;
 
 /// The answer to a claim.
 #[derive(Clone, Debug, PartialEq)]
@@ -235,15 +236,17 @@ impl Engine {
         Ok(Brakes {
             trading: self.book.trading,
             killed: self.is_killed(at, manager)?,
+            railed: self.rails_of(at)?.next().is_some(),
         })
     }
 
     /// Whether a kill switch stops `manager` on this trade.
     pub(super) fn is_killed(&self, at: At, manager: &str) -> Result<bool> {
-        Ok(self.kill_on(at, manager)?.is_some())
+        Ok(self.kill_of(at, manager)?.is_some())
     }
 
-    fn kill_on(&self, at: At, manager: &str) -> Result<Option<(KillScope, Text)>> {
+    /// The kill switch that stops `manager` on this trade.
+    pub(super) fn kill_of(&self, at: At, manager: &str) -> Result<Option<(KillScope, Text)>> {
         if self.book.kills.is_empty() {
             return Ok(None);
         }
@@ -259,21 +262,6 @@ impl Engine {
             .find(|switch| self.book.kills.contains(switch)))
     }
 
-    /// What stops `manager` on this trade, in words.
-    pub(super) fn halted_by(&self, at: At, manager: &Text) -> Result<Text> {
-        if self.book.trade(at)?.quarantined {
-            return Ok(Text::from("quarantined: not found at the broker"));
-        }
-        if let Some((scope, value)) = self.kill_on(at, manager.as_str())? {
-            let scope = format!("{scope:?}").to_lowercase();
-            return Ok(Text::from(
-                format!("kill switch {scope} {}", value.as_str()).as_str(),
-            ));
-        }
-        let state = format!("{:?}", self.book.trading).to_uppercase();
-        Ok(Text::from(format!("trading state {state}").as_str()))
-    }
-
     /// Takes every trade that a thrown switch covers from its manager, and fences what he had in hand.
     pub(super) fn disown(&mut self, scope: KillScope, value: &Text, now_ns: i64) -> Result<()> {
         for at in self.every_trade() {
@@ -282,15 +270,30 @@ impl Engine {
             if owner.is_empty() || owner == self.dtms || trade.state == TradeState::Closed {
                 continue;
             }
-            let is_covered = match scope {
-                KillScope::Account => self.book.account_of(at.instrument)?.id == *value,
-                KillScope::Symbol => self.book.instrument(at.instrument)?.name() == value,
-                KillScope::Manager => owner == *value,
-            };
-            if is_covered {
+            if self.is_covered(at, scope, value)? {
                 self.grant(at, &self.dtms.clone(), &owner, GrantCause::Killed, now_ns)?;
             }
         }
         Ok(())
+    }
+
+    /// Closes every trade that a thrown switch covers, whatever state it is in.
+    pub(super) fn flatten(&mut self, scope: KillScope, value: &Text, now_ns: i64) -> Result<()> {
+        for at in self.every_trade() {
+            if self.is_covered(at, scope, value)?
+                && self.transition(at, Guard::ClosedByOperator, now_ns)?
+            {
+                self.pump(at, now_ns)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_covered(&self, at: At, scope: KillScope, value: &Text) -> Result<bool> {
+        Ok(match scope {
+            KillScope::Account => self.book.account_of(at.instrument)?.id == *value,
+            KillScope::Symbol => self.book.instrument(at.instrument)?.name() == value,
+            KillScope::Manager => self.book.trade(at)?.managed_by == *value,
+        })
     }
 }

@@ -124,6 +124,7 @@ impl Engine {
         )?;
         match (leg, state) {
             (LegKind::Main, _) => {
+                self.note_stops(at, now_ns)?;
                 self.transition(at, Guard::BrokerClosed, now_ns)?;
             }
             (LegKind::Hedge, TradeState::Hedged) => {

@@ -65,7 +65,7 @@ impl Engine {
         if !asked.dry_run {
             self.settle_lease(at, now_ns, mono_ns)?;
         }
-        let denial = Case {
+        let case = Case {
             asker: self.asker(at, asked.manager)?,
             manager: asked.manager,
             change,
@@ -75,8 +75,9 @@ impl Engine {
             trade: self.book.trade(at)?,
             scene: self.scene(at.instrument)?,
             now_ns,
-        }
-        .denial();
+        };
+        let denial = case.denial();
+        let halt = case.halt().filter(|_| denial == Some(DenialCode::Halted));
         let mut decision = self.decision(
             at,
             &manager,
@@ -86,6 +87,7 @@ impl Engine {
             denial,
             now_ns,
         )?;
+        decision.halted_by = self.halted_by(at, asked.manager, halt)?;
         if asked.dry_run {
             (decision.decision_id, decision.revision, decision.dry_run) = (0, 0, true);
             return Ok(self.step(Reply {
@@ -243,10 +245,7 @@ impl Engine {
             time_ns: now_ns,
             dry_run: false,
             revision: self.book.revision + 1,
-            halted_by: match denial {
-                Some(DenialCode::Halted) => self.halted_by(at, manager)?,
-                Some(_) | None => Text::default(),
-            },
+            halted_by: Text::default(),
             gave_way_to: self.prevailing(at, manager, denial)?,
         })
     }

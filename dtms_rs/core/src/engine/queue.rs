@@ -1,6 +1,6 @@
 //! The queue of a trade: entry actions waiting for their turn, one command at a time.
 use super::{About, Engine};
-use crate::arbiter::own_denial;
+use crate::arbiter::{own_denial, own_halt};
 use crate::book::At;
 use crate::enums::{
     ActionKind, AlarmCode, DenialCode, LegKind, SkipReason, StatePhase, TradeState,
@@ -138,17 +138,13 @@ impl Engine {
     ) -> Result<()> {
         let action = &queued.action;
         let order = planned.as_ref().ok();
-        let denial = {
-            let asker = self.asker(at, self.dtms.as_str())?;
-            own_denial(
-                asker,
-                self.book.trade(at)?,
-                action.kind,
-                order,
-                self.book.trading,
-            )
-        };
-        let decision = self.own_decision(at, action, order, denial, now_ns)?;
+        // What is sent may be of another kind than what was planned: a hedge that is a reduction.
+        let kind = order.map_or(action.kind, |order| order.kind);
+        let halt = own_halt(kind, self.brakes(at, self.dtms.as_str())?);
+        let asker = self.asker(at, self.dtms.as_str())?;
+        let denial = own_denial(asker, self.book.trade(at)?, halt);
+        let mut decision = self.own_decision(at, action, order, denial, now_ns)?;
+        decision.halted_by = self.halted_by(at, self.dtms.as_str(), halt)?;
         self.emit(About::Trade(at), now_ns, DecisionMade { decision })?;
         if denial.is_some() {
             return self.skip(at, action.clone(), SkipReason::Denied, now_ns);

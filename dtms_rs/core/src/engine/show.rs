@@ -2,12 +2,13 @@
 use std::collections::BTreeMap;
 
 use super::Engine;
-use crate::book::{At, OpenIntent};
-use crate::enums::{KillScope, LegKind, TradeState, TradingState};
+use crate::book::{Account, At, OpenIntent};
+use crate::enums::{KillScope, LegKind, Rail, TradeState, TradingState};
 use crate::error::Result;
 use crate::event::{ConfirmedLevels, Index, Leg, Trade};
 use crate::message::{Maybe, Text};
 use crate::messages;
+use crate::rails::Engaged;
 use crate::symbol::{Points, Symbol};
 use crate::trade::LegRecord;
 
@@ -17,6 +18,9 @@ messages! {
         bid: f64, ask: f64, spread_points: i64, atr_slow: Option<f64>, atr_fast: Option<f64>,
         time_msc: i64, swing_high: Option<f64>, swing_low: Option<f64>,
     }
+
+    /// A rail that holds; without a symbol for all of the account.
+    EngagedRail { account_id: Text, symbol: Text, rail: Rail, detail: Text }
 }
 
 /// The engine at a glance.
@@ -25,6 +29,7 @@ pub struct Status {
     pub revision: u64,
     pub trading_state: TradingState,
     pub kill_switches: Vec<(KillScope, Text)>,
+    pub rails: Vec<EngagedRail>,
     pub trades_by_state: BTreeMap<TradeState, u64>,
     pub open_intents: u64,
 }
@@ -164,9 +169,33 @@ impl Engine {
             revision: self.book.revision,
             trading_state: self.book.trading,
             kill_switches: self.book.kills.iter().cloned().collect(),
+            rails: self.engaged_rails(),
             trades_by_state,
             open_intents: self.book.intents.len() as u64,
         }
+    }
+
+    /// Every rail that holds: those of accounts, then those of symbols, in order of definition.
+    fn engaged_rails(&self) -> Vec<EngagedRail> {
+        let shown = |account: &Account, symbol: Text, engaged: &Engaged| EngagedRail {
+            account_id: account.id.clone(),
+            symbol,
+            rail: engaged.rail,
+            detail: engaged.detail.clone(),
+        };
+        let mut listed = Vec::new();
+        for account in &self.book.accounts {
+            let of = account.rails.engaged().iter();
+            listed.extend(of.map(|engaged| shown(account, Text::default(), engaged)));
+        }
+        for instrument in &self.book.instruments {
+            let Some(account) = self.book.accounts.get(instrument.account) else {
+                continue;
+            };
+            let of = instrument.rails.engaged().iter();
+            listed.extend(of.map(|engaged| shown(account, instrument.name().clone(), engaged)));
+        }
+        listed
     }
 
     /// (ticket, position) of every position that is open as far as the engine knows: the trades and
@@ -198,6 +227,16 @@ impl Engine {
             .into_iter()
             .map(|(_, ticket, position)| (ticket, position))
             .collect())
+    }
+
+    /// Whether a trade of the account is open.
+    ///
+    /// # Errors
+    /// `ACCOUNT_UNKNOWN`.
+    pub fn is_exposed(&self, account_id: &str) -> Result<bool> {
+        let index = self.book.account(account_id)?;
+        let account = self.book.accounts.get(index);
+        Ok(account.is_some_and(|account| account.open > 0))
     }
 
     /// The ticket of the trade to which a broker's position belongs, as main position or as leg.

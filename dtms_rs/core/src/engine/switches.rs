@@ -1,10 +1,10 @@
 //! What an operator sets, and scores from outside.
 use super::{About, Engine, Step};
-use crate::enums::{KillScope, Side, TradingState};
+use crate::enums::{AlarmCode, KillScope, Side, TradingState};
 use crate::error::{CoreError, Result};
 use crate::event::{
-    Index, IndexReported, KillSwitchChanged, MemoSet, RiskBudgetChanged, Score, ScoreReported,
-    TradingStateChanged,
+    AlarmRaised, Index, IndexReported, KillSwitchChanged, MemoSet, RiskBudgetChanged, Score,
+    ScoreReported, TradingStateChanged,
 };
 use crate::guard;
 use crate::market::score::GREATEST_TOTAL;
@@ -50,24 +50,34 @@ impl Engine {
     }
 
     /// Throws or releases a switch; no event when it stands so already. Throwing it takes the
-    /// trades it covers from their managers; releasing it gives none back.
+    /// trades it covers from their managers; releasing it gives none back. `flatten` closes the trades
+    /// of the account or symbol at once, also where the switch stands already.
     ///
     /// # Errors
-    /// `FIELD_INVALID` for an empty value, or for DTMS itself, which no switch stops.
+    /// `FIELD_INVALID` for an empty value, for DTMS itself, which no switch stops, and for a `flatten`
+    /// that is released or of a manager.
+    #[expect(clippy::too_many_arguments, reason = "a switch is these facts")]
     pub fn set_kill_switch(
         &mut self,
         scope: KillScope,
         value: &str,
         engaged: bool,
+        flatten: bool,
         by: &str,
         reason: &str,
         now_ns: i64,
     ) -> Result<Step<()>> {
+        if flatten && (scope == KillScope::Manager || !engaged) {
+            return Err(CoreError::field(
+                "flatten",
+                "is for an account or symbol whose switch is thrown",
+            ));
+        }
         if value.is_empty() || (scope == KillScope::Manager && value == crate::arbiter::DTMS) {
             return Err(CoreError::field("value", "is empty or the service itself"));
         }
         let value = Text::from(value);
-        if self.book.kills.contains(&(scope, value.clone())) != engaged {
+        if flatten || self.book.kills.contains(&(scope, value.clone())) != engaged {
             let (by, reason) = (Text::from(by), Text::from(reason));
             self.emit(
                 About::Service,
@@ -78,12 +88,26 @@ impl Engine {
                     engaged,
                     by,
                     reason,
+                    flatten,
                 },
             )?;
             if engaged {
                 self.disown(scope, &value, now_ns)?;
             }
+            if flatten {
+                self.flatten(scope, &value, now_ns)?;
+            }
         }
+        Ok(self.step(()))
+    }
+
+    /// Records an alarm that is about the service, not about a trade.
+    ///
+    /// # Errors
+    /// `CORE_PANIC` only.
+    pub fn raise_alarm(&mut self, code: AlarmCode, detail: &str, now_ns: i64) -> Result<Step<()>> {
+        let detail = Text::from(detail);
+        self.emit(About::Service, now_ns, AlarmRaised { code, detail })?;
         Ok(self.step(()))
     }
 

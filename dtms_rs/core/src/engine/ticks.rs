@@ -2,7 +2,7 @@
 use super::{About, Engine, Step};
 use crate::book::{At, Book, Instrument};
 use crate::config::NS_PER_S;
-use crate::enums::{AlarmCode, Side, TradeState};
+use crate::enums::{AlarmCode, Side};
 use crate::error::{CoreError, Result};
 use crate::event::AlarmRaised;
 use crate::market::Bar;
@@ -106,6 +106,7 @@ impl Engine {
         instrument.quoted_at_ns = now_ns;
         instrument.stale_alarmed = false;
         instrument.market.on_tick(time_msc, bid, ask, volume);
+        self.look_at_quote(index, now_ns)?;
         self.evaluate_attentive(index, now_ns, true)
     }
 
@@ -164,8 +165,12 @@ impl Engine {
     /// `CORE_PANIC` only.
     pub fn on_time(&mut self, now_ns: i64, mono_ns: i64) -> Result<Step<()>> {
         self.settle_leases(now_ns, mono_ns)?;
+        for index in 0..self.book.accounts.len() {
+            self.end_spans(index, now_ns)?;
+        }
         for index in 0..self.book.instruments.len() {
             self.note_stale(index, now_ns)?;
+            self.look_at_market(index, now_ns)?;
             if self.book.instrument(index)?.earliest_ns <= now_ns {
                 self.evaluate_attentive(index, now_ns, false)?;
             }
@@ -229,16 +234,15 @@ impl Engine {
             .get_mut(index)
             .ok_or_else(|| CoreError::bug("no such instrument"))?;
         let is_stale = !instrument.stale_alarmed
+            && instrument.open > 0
+            && config.stale_after_s > 0
             && instrument.quote.is_some()
-            && now_ns - instrument.quoted_at_ns > config.stale_after_s * NS_PER_S
-            && instrument
-                .trades
-                .iter()
-                .any(|trade| trade.state != TradeState::Closed);
+            && now_ns - instrument.quoted_at_ns > config.stale_after_s * NS_PER_S;
         if !is_stale {
             return Ok(());
         }
         instrument.stale_alarmed = true;
+        let silence_ns = now_ns - instrument.quoted_at_ns;
         let detail =
             Text::from(format!("no price for more than {} s", config.stale_after_s).as_str());
         self.emit(
@@ -246,9 +250,10 @@ impl Engine {
             now_ns,
             AlarmRaised {
                 code: AlarmCode::DataStale,
-                detail,
+                detail: detail.clone(),
             },
-        )
+        )?;
+        self.engage_stale(index, silence_ns, detail, now_ns)
     }
 }
 

@@ -17,7 +17,8 @@ pub mod text;
 
 use dtms_core::engine::{Engine, Proposal, Registration, Reply, Step};
 use dtms_core::enums::{
-    ActionKind, CloseReason, LegKind, Origin, OutcomeStatus, Purpose, Side, TradeState,
+    ActionKind, CloseReason, KillScope, LegKind, Origin, OutcomeStatus, Purpose, Side, TradeState,
+    TradingState,
 };
 use dtms_core::error::{CoreError, Result};
 use dtms_core::event::{
@@ -25,6 +26,7 @@ use dtms_core::event::{
 };
 use dtms_core::market::Bar;
 use dtms_core::message::{Maybe, Text};
+use dtms_core::rails::Blackout;
 
 pub const ACCOUNT: &str = "7@paper";
 pub const SYMBOL: &str = "EURUSD";
@@ -40,7 +42,7 @@ pub const MANAGED: &str = "trend_continuation_pullback";
 const FOR_EVER: i64 = i64::MAX;
 
 /// The numbers of the default configuration, on bars of one minute.
-pub const CONFIG: [(&str, f64); 32] = [
+pub const CONFIG: [(&str, f64); 36] = [
     ("warn1", -2.0),
     ("warn1_recovered", 0.0),
     ("warn2", -4.0),
@@ -69,6 +71,10 @@ pub const CONFIG: [(&str, f64); 32] = [
     ("hedge_pause_slow_bars", 2.0),
     ("max_hedges", 3.0),
     ("stale_after_s", 300.0),
+    ("daily_loss_percent", 2.0),
+    ("hourly_loss_percent", 1.0),
+    ("consecutive_stops", 3.0),
+    ("spread_factor", 2.0),
     ("request_ids_kept", 100.0),
     ("decisions_kept", 100.0),
     ("close_on_flat_timer_l1", 0.0),
@@ -449,6 +455,51 @@ impl Rig {
         let step = self
             .engine
             .on_closed(ACCOUNT, position, reason, price, 0.0, self.now_ns());
+        self.take(step).unwrap().0
+    }
+
+    /// The main position is closed with this result, in account currency.
+    pub fn closed_with(&mut self, ticket: u64, reason: CloseReason, profit: f64) -> Vec<Event> {
+        let price = self.price(PIVOT);
+        let step = self
+            .engine
+            .on_closed(ACCOUNT, ticket, reason, price, profit, self.now_ns());
+        self.take(step).unwrap().0
+    }
+
+    pub fn equity(&mut self, equity: f64) -> Vec<Event> {
+        let step = self.engine.on_account(ACCOUNT, equity, self.now_ns());
+        self.take(step).unwrap().0
+    }
+
+    /// News from `start_s` to `end_s`, seconds from now.
+    pub fn news(&mut self, blackouts: &[(i64, i64, &str)]) -> Vec<Event> {
+        let at = |seconds: i64| (self.now_s + seconds) * S;
+        let blackouts = blackouts
+            .iter()
+            .map(|(start_s, end_s, label)| Blackout {
+                start_ns: at(*start_s),
+                end_ns: at(*end_s),
+                label: Text::from(*label),
+            })
+            .collect();
+        let step = self
+            .engine
+            .set_news(ACCOUNT, SYMBOL, blackouts, self.now_ns());
+        self.take(step).unwrap().0
+    }
+
+    pub fn trading(&mut self, state: TradingState) -> Vec<Event> {
+        let step = self
+            .engine
+            .set_trading_state(state, "op", "test", self.now_ns());
+        self.take(step).unwrap().0
+    }
+
+    pub fn kill(&mut self, scope: KillScope, value: &str, engaged: bool) -> Vec<Event> {
+        let step =
+            self.engine
+                .set_kill_switch(scope, value, engaged, false, "op", "test", self.now_ns());
         self.take(step).unwrap().0
     }
 

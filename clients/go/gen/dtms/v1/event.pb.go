@@ -55,6 +55,8 @@ const (
 	TransitionCause_TRANSITION_CAUSE_HEDGE_IMPOSSIBLE TransitionCause = 12
 	// A manager closed the trade through DTMS.
 	TransitionCause_TRANSITION_CAUSE_CLOSED_BY_MANAGER TransitionCause = 13
+	// An operator closes everything (SetKillSwitch with flatten).
+	TransitionCause_TRANSITION_CAUSE_CLOSED_BY_OPERATOR TransitionCause = 14
 )
 
 // Enum value maps for TransitionCause.
@@ -74,6 +76,7 @@ var (
 		11: "TRANSITION_CAUSE_BROKER_CLOSED",
 		12: "TRANSITION_CAUSE_HEDGE_IMPOSSIBLE",
 		13: "TRANSITION_CAUSE_CLOSED_BY_MANAGER",
+		14: "TRANSITION_CAUSE_CLOSED_BY_OPERATOR",
 	}
 	TransitionCause_value = map[string]int32{
 		"TRANSITION_CAUSE_UNSPECIFIED":          0,
@@ -90,6 +93,7 @@ var (
 		"TRANSITION_CAUSE_BROKER_CLOSED":        11,
 		"TRANSITION_CAUSE_HEDGE_IMPOSSIBLE":     12,
 		"TRANSITION_CAUSE_CLOSED_BY_MANAGER":    13,
+		"TRANSITION_CAUSE_CLOSED_BY_OPERATOR":   14,
 	}
 )
 
@@ -368,6 +372,8 @@ const (
 	AlarmCode_ALARM_CODE_DATA_STALE AlarmCode = 4
 	// A trade is not at the broker and not proven closed.
 	AlarmCode_ALARM_CODE_QUARANTINED AlarmCode = 5
+	// A new version of the news calendar cannot be used; the one before holds.
+	AlarmCode_ALARM_CODE_NEWS_CALENDAR AlarmCode = 6
 )
 
 // Enum value maps for AlarmCode.
@@ -379,6 +385,7 @@ var (
 		3: "ALARM_CODE_HEDGE_FAILED",
 		4: "ALARM_CODE_DATA_STALE",
 		5: "ALARM_CODE_QUARANTINED",
+		6: "ALARM_CODE_NEWS_CALENDAR",
 	}
 	AlarmCode_value = map[string]int32{
 		"ALARM_CODE_UNSPECIFIED":      0,
@@ -387,6 +394,7 @@ var (
 		"ALARM_CODE_HEDGE_FAILED":     3,
 		"ALARM_CODE_DATA_STALE":       4,
 		"ALARM_CODE_QUARANTINED":      5,
+		"ALARM_CODE_NEWS_CALENDAR":    6,
 	}
 )
 
@@ -2290,7 +2298,9 @@ type KillSwitchChanged struct {
 	// Who.
 	By string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
 	// Why.
-	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The trades of the account or symbol are closed at once.
+	Flatten       bool `protobuf:"varint,6,opt,name=flatten,proto3" json:"flatten,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2358,6 +2368,13 @@ func (x *KillSwitchChanged) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *KillSwitchChanged) GetFlatten() bool {
+	if x != nil {
+		return x.Flatten
+	}
+	return false
 }
 
 // A manager left a memo on a trade.
@@ -2614,9 +2631,9 @@ type RailChanged struct {
 	Rail Rail `protobuf:"varint,1,opt,name=rail,proto3,enum=dtms.v1.Rail" json:"rail,omitempty"`
 	// Tripped, or released.
 	Engaged bool `protobuf:"varint,2,opt,name=engaged,proto3" json:"engaged,omitempty"`
-	// What was measured: a share of equity, a count, points, seconds.
+	// What was measured: percent of the equity, a count, points, seconds (of silence; of news, those that are left).
 	Value float64 `protobuf:"fixed64,3,opt,name=value,proto3" json:"value,omitempty"`
-	// What it was measured against, in the same unit.
+	// What it was measured against, in the same unit; 0 for news.
 	Limit float64 `protobuf:"fixed64,4,opt,name=limit,proto3" json:"limit,omitempty"`
 	// In words.
 	Detail        string `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
@@ -3480,13 +3497,14 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x13TradingStateChanged\x12:\n" +
 	"\rtrading_state\x18\x01 \x01(\x0e2\x15.dtms.v1.TradingStateR\ftradingState\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x95\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xaf\x01\n" +
 	"\x11KillSwitchChanged\x12(\n" +
 	"\x05scope\x18\x01 \x01(\x0e2\x12.dtms.v1.KillScopeR\x05scope\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x18\n" +
 	"\aengaged\x18\x03 \x01(\bR\aengaged\x12\x0e\n" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"7\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
+	"\aflatten\x18\x06 \x01(\bR\aflatten\"7\n" +
 	"\aMemoSet\x12\x18\n" +
 	"\amanager\x18\x01 \x01(\tR\amanager\x12\x12\n" +
 	"\x04memo\x18\x02 \x01(\tR\x04memo\"p\n" +
@@ -3552,7 +3570,7 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x13risk_budget_changed\x18# \x01(\v2\x1a.dtms.v1.RiskBudgetChangedH\x00R\x11riskBudgetChanged\x129\n" +
 	"\frail_changed\x18$ \x01(\v2\x14.dtms.v1.RailChangedH\x00R\vrailChanged\x12?\n" +
 	"\x0eaccount_marked\x18% \x01(\v2\x16.dtms.v1.AccountMarkedH\x00R\raccountMarkedB\x06\n" +
-	"\x04body*\xfa\x03\n" +
+	"\x04body*\xa3\x04\n" +
 	"\x0fTransitionCause\x12 \n" +
 	"\x1cTRANSITION_CAUSE_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cTRANSITION_CAUSE_SCORE_WORSE\x10\x01\x12!\n" +
@@ -3568,7 +3586,8 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x12\"\n" +
 	"\x1eTRANSITION_CAUSE_BROKER_CLOSED\x10\v\x12%\n" +
 	"!TRANSITION_CAUSE_HEDGE_IMPOSSIBLE\x10\f\x12&\n" +
-	"\"TRANSITION_CAUSE_CLOSED_BY_MANAGER\x10\r*a\n" +
+	"\"TRANSITION_CAUSE_CLOSED_BY_MANAGER\x10\r\x12'\n" +
+	"#TRANSITION_CAUSE_CLOSED_BY_OPERATOR\x10\x0e*a\n" +
 	"\bArmCause\x12\x19\n" +
 	"\x15ARM_CAUSE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eARM_CAUSE_GAIN\x10\x01\x12\x12\n" +
@@ -3590,14 +3609,15 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x14LEG_KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rLEG_KIND_MAIN\x10\x01\x12\x12\n" +
 	"\x0eLEG_KIND_HEDGE\x10\x02\x12\x13\n" +
-	"\x0fLEG_KIND_RE_ADD\x10\x03*\xba\x01\n" +
+	"\x0fLEG_KIND_RE_ADD\x10\x03*\xd8\x01\n" +
 	"\tAlarmCode\x12\x1a\n" +
 	"\x16ALARM_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ALARM_CODE_ACTION_FAILED\x10\x01\x12\x1f\n" +
 	"\x1bALARM_CODE_TRADING_DISABLED\x10\x02\x12\x1b\n" +
 	"\x17ALARM_CODE_HEDGE_FAILED\x10\x03\x12\x19\n" +
 	"\x15ALARM_CODE_DATA_STALE\x10\x04\x12\x1a\n" +
-	"\x16ALARM_CODE_QUARANTINED\x10\x05*}\n" +
+	"\x16ALARM_CODE_QUARANTINED\x10\x05\x12\x1c\n" +
+	"\x18ALARM_CODE_NEWS_CALENDAR\x10\x06*}\n" +
 	"\fTradingState\x12\x1d\n" +
 	"\x19TRADING_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14TRADING_STATE_ACTIVE\x10\x01\x12\x1a\n" +

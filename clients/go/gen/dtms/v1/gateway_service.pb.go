@@ -623,7 +623,10 @@ type GatewayTicks struct {
 	// Ticks in order of time.
 	Ticks []*Tick `protobuf:"bytes,3,rep,name=ticks,proto3" json:"ticks,omitempty"`
 	// Rises with every change of any position, so that the service knows when to look.
-	ChangeCount   uint64 `protobuf:"varint,4,opt,name=change_count,json=changeCount,proto3" json:"change_count,omitempty"`
+	ChangeCount uint64 `protobuf:"varint,4,opt,name=change_count,json=changeCount,proto3" json:"change_count,omitempty"`
+	// Equity after the last of these ticks, account currency, so that the service need not ask; while positions are open,
+	// and after one was closed. A gateway that never sends it is asked.
+	Equity        *float64 `protobuf:"fixed64,5,opt,name=equity,proto3,oneof" json:"equity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -682,6 +685,13 @@ func (x *GatewayTicks) GetTicks() []*Tick {
 func (x *GatewayTicks) GetChangeCount() uint64 {
 	if x != nil {
 		return x.ChangeCount
+	}
+	return 0
+}
+
+func (x *GatewayTicks) GetEquity() float64 {
+	if x != nil && x.Equity != nil {
+		return *x.Equity
 	}
 	return 0
 }
@@ -1400,12 +1410,14 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\btime_msc\x18\n" +
 	" \x01(\x03R\atimeMsc\x12\x18\n" +
 	"\acomment\x18\v \x01(\tR\acomment\x12\x1c\n" +
-	"\tremaining\x18\f \x01(\x01R\tremaining\"\x80\x01\n" +
+	"\tremaining\x18\f \x01(\x01R\tremaining\"\xa8\x01\n" +
 	"\fGatewayTicks\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06symbol\x18\x02 \x01(\tR\x06symbol\x12#\n" +
 	"\x05ticks\x18\x03 \x03(\v2\r.dtms.v1.TickR\x05ticks\x12!\n" +
-	"\fchange_count\x18\x04 \x01(\x04R\vchangeCount\"T\n" +
+	"\fchange_count\x18\x04 \x01(\x04R\vchangeCount\x12\x1b\n" +
+	"\x06equity\x18\x05 \x01(\x01H\x00R\x06equity\x88\x01\x01B\t\n" +
+	"\a_equity\"T\n" +
 	"\rCommandResult\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\x04R\x06callId\x12*\n" +
 	"\aoutcome\x18\x02 \x01(\v2\x10.dtms.v1.OutcomeR\aoutcome\"\xa1\x02\n" +
@@ -1544,6 +1556,7 @@ func file_dtms_v1_gateway_service_proto_init() {
 	file_dtms_v1_market_data_service_proto_init()
 	file_dtms_v1_trade_proto_init()
 	file_dtms_v1_gateway_service_proto_msgTypes[2].OneofWrappers = []any{}
+	file_dtms_v1_gateway_service_proto_msgTypes[4].OneofWrappers = []any{}
 	file_dtms_v1_gateway_service_proto_msgTypes[7].OneofWrappers = []any{
 		(*AttachRequest_Hello)(nil),
 		(*AttachRequest_Ticks)(nil),
