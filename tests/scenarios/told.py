@@ -60,7 +60,11 @@ class Told:
 
         return await self.event(is_it, after=after)
 
-    def decisions(self, manager: str, ticket: int = 0) -> list[action_pb2.Decision]:
-        """Those told so far."""
-        made = [event.decision_made.decision for event in self.events if event.HasField("decision_made")]
+    def decisions(self, manager: str, ticket: int = 0, *, after: int = 0) -> list[action_pb2.Decision]:
+        """Those told so far, after a revision."""
+        made = [
+            event.decision_made.decision
+            for event in self.events
+            if event.HasField("decision_made") and event.revision > after
+        ]
         return [each for each in made if each.manager == manager and ticket in {0, each.ticket}]

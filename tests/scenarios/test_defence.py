@@ -1,0 +1,194 @@
+"""Scenarios A, B and C: everybody works; DTMS defends and the others defer; afterwards they go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtms.v1.action_pb2 import (
+    ACTION_KIND_OPEN_HEDGE,
+    DENIAL_CODE_DTMS_DEFENSIVE,
+    OUTCOME_STATUS_CONFIRMED,
+    PURPOSE_BREAKEVEN,
+    PURPOSE_HEDGE,
+    PURPOSE_PARTIAL,
+    PURPOSE_TIGHTEN,
+    PURPOSE_TRAIL,
+)
+from dtms.v1.event_pb2 import Event
+from dtms.v1.ownership_pb2 import GRANT_CAUSE_RETURNED
+from dtms.v1.trade_pb2 import SIDE_SELL, TRADE_STATE_HEDGED, TRADE_STATE_RECOVERING, TRADE_STATE_WARNING_L2, Trade
+from tests.checker.evidence import DEFENSIVE, Evidence
+from tests.scenarios.world import World, world
+from tests.stack import DTMS, EXIT_MANAGER, UNIVERSAL, stop_at
+
+MANAGED = "trend_continuation_pullback"
+
+
+async def test_a_all_three_work_side_by_side_without_a_conflict(tmp_path: Path) -> None:
+    """Exit manager, strategy manager and DTMS each change trades of one symbol at once; nobody is denied anything."""
+    async with world(tmp_path) as here:
+        await here.warm_up()
+        protected = await here.open()
+        manager = await here.exit_manager()
+        await here.tick(1.1013)
+        await here.told.moved(EXIT_MANAGER, PURPOSE_BREAKEVEN)
+        managed, plain = await here.open(strategy_type=MANAGED), await here.open()
+        arguments = ("--ticket", str(managed.ticket), "--steps", "30")
+        strategy = await here.program(UNIVERSAL, "tests.scenarios.trailing_manager", *arguments)
+        await here.score(0.001)
+        limits = await here.thresholds()
+        await here.score((limits.warn1 + limits.warn2) / 2)
+        tightened = await here.told.moved(DTMS, PURPOSE_TIGHTEN)
+        assert tightened.ticket == plain.ticket
+        await here.tick(1.1053)
+        part = await here.told.moved(EXIT_MANAGER, PURPOSE_PARTIAL)
+        assert part.ticket == protected.ticket
+        assert await strategy.ended() == 0, strategy.text()
+        assert await manager.terminate() == 0, manager.text()
+        evidence = await here.check()
+        for name in (EXIT_MANAGER, UNIVERSAL):
+            decisions = here.told.decisions(name)
+            assert decisions
+            assert all(decision.granted for decision in decisions), decisions
+        changed = {event.ticket for event in evidence.intents().values()}
+        assert changed >= {protected.ticket, managed.ticket, plain.ticket}
+
+
+@dataclass(frozen=True, slots=True)
+class Defended:
+    """Two buys that DTMS defends by a hedge: one was the strategy manager's, one nobody's. From ``since`` on only DTMS
+    acts on them."""
+
+    strategy: Trade
+    plain: Trade
+    since: int
+
+    @property
+    def tickets(self) -> set[int]:
+        return {self.strategy.ticket, self.plain.ticket}
+
+
+async def defended(here: World) -> Defended:
+    """In profit, with the exit manager at work; then the market turns, in two steps."""
+    await here.warm_up()
+    strategy, plain = await here.open(strategy_type=MANAGED), await here.open()
+    await here.exit_manager()
+    await here.tick(1.1013)
+    for ticket in (strategy.ticket, plain.ticket):
+        await here.told.event(at_breakeven(ticket))
+    await here.score(0.001)
+    limits = await here.thresholds()
+    await here.score((limits.warn2 + limits.critical) / 2)
+    warned = [
+        await here.told.event(entered(ticket, TRADE_STATE_WARNING_L2)) for ticket in (strategy.ticket, plain.ticket)
+    ]
+    # All of this tempts the exit manager: half of the way to the target, and room to trail.
+    await here.tick(1.1053)
+    await here.tick(1.1030)
+    await here.score(limits.critical - 0.5)
+    for ticket in (strategy.ticket, plain.ticket):
+        await here.told.event(entered(ticket, TRADE_STATE_HEDGED))
+        await here.told.event(hedged(here, ticket))
+    return Defended(strategy, plain, max(event.revision for event in warned))
+
+
+def entered(ticket: int, state: int) -> Callable[[Event], bool]:
+    return lambda event: event.ticket == ticket and event.state_changed.to == state
+
+
+def at_breakeven(ticket: int) -> Callable[[Event], bool]:
+    return lambda event: event.ticket == ticket and event.HasField("breakeven_triggered")
+
+
+def hedged(here: World, ticket: int) -> Callable[[Event], bool]:
+    """The broker holds the hedge."""
+
+    def is_it(event: Event) -> bool:
+        outcome = event.outcome_recorded.outcome
+        intents = (each.intent_recorded for each in here.told.events)
+        hedges = {each.intent_id for each in intents if each.kind == ACTION_KIND_OPEN_HEDGE}
+        done = outcome.status == OUTCOME_STATUS_CONFIRMED
+        return event.ticket == ticket and done and outcome.intent_id in hedges
+
+    return is_it
+
+
+def actors(evidence: Evidence, tickets: set[int], since: int) -> set[str]:
+    """Who changed these trades while DTMS defended them."""
+    return {
+        event.intent_recorded.manager
+        for event in evidence.intents().values()
+        if event.ticket in tickets and event.revision > since and event.state in DEFENSIVE
+    }
+
+
+async def test_b_both_clients_defer_while_dtms_defends(tmp_path: Path) -> None:
+    """In WARNING_L2 and HEDGED DTMS acts alone: partial, breakeven, hedge.
+
+    The exit manager is alive (it looks after a healthy trade meanwhile) and proposes nothing; a strategy manager that
+    tries all the same is told DTMS_DEFENSIVE.
+    """
+    async with world(tmp_path) as here:
+        trades = await defended(here)
+        healthy = await here.open(SIDE_SELL)
+        await here.tick(1.1015)
+        await here.told.event(at_breakeven(healthy.ticket))
+        owner = await here.client(UNIVERSAL)
+        trade = await owner.get_trade(trades.strategy.ticket)
+        assert (trade.state, trade.managed_by, trade.displaced_owner) == (TRADE_STATE_HEDGED, DTMS, UNIVERSAL)
+        tried = await owner.propose(
+            request_id="in spite of it",
+            ticket=trade.ticket,
+            owner_epoch=trade.owner_epoch,
+            action=stop_at(round(trade.confirmed.sl + 0.0001, 5), PURPOSE_TRAIL),
+        )
+        assert tried.decision.denial == DENIAL_CODE_DTMS_DEFENSIVE
+        evidence = await here.check()
+        for ticket in trades.tickets:
+            assert here.told.decisions(EXIT_MANAGER, ticket) != []
+            assert here.told.decisions(EXIT_MANAGER, ticket, after=trades.since) == []
+        assert actors(evidence, trades.tickets, trades.since) == {DTMS}
+        purposes = {
+            event.intent_recorded.purpose
+            for event in evidence.intents().values()
+            if event.ticket == trades.plain.ticket
+        }
+        assert purposes >= {PURPOSE_PARTIAL, PURPOSE_HEDGE}
+
+
+async def test_c_after_recovery_the_exit_manager_resumes_and_the_owner_is_back(tmp_path: Path) -> None:
+    """The hedge is stopped out: RECOVERING. The displaced owner gets its trade back and moves its stop under the new
+    token; the exit manager trails the other one by itself."""
+    async with world(tmp_path) as here:
+        trades = await defended(here)
+        owner = await here.client(UNIVERSAL)
+        await here.score(0.001)
+        await here.tick(1.1048)
+        for ticket in trades.tickets:
+            await here.told.event(entered(ticket, TRADE_STATE_RECOVERING))
+        back = await here.told.event(
+            lambda event: (
+                event.ticket == trades.strategy.ticket and event.ownership_granted.cause == GRANT_CAUSE_RETURNED
+            )
+        )
+        assert back.ownership_granted.managed_by == UNIVERSAL
+        trade = await owner.get_trade(trades.strategy.ticket)
+        moved = await owner.propose(
+            request_id="mine again",
+            ticket=trade.ticket,
+            owner_epoch=back.ownership_granted.owner_epoch,
+            action=stop_at(round(trade.confirmed.sl + 0.0005, 5), PURPOSE_TRAIL),
+        )
+        assert moved.outcome.status == OUTCOME_STATUS_CONFIRMED, moved
+        await here.tick(1.1065)
+        resumed = await here.told.event(
+            lambda event: event.ticket == trades.plain.ticket and event.intent_recorded.manager == EXIT_MANAGER,
+            after=back.revision,
+        )
+        await here.told.event(
+            lambda event: event.outcome_recorded.outcome.intent_id == resumed.intent_recorded.intent_id
+        )
+        evidence = await here.check()
+        assert actors(evidence, trades.tickets, trades.since) == {DTMS}
