@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from dtms_client import AsyncClient
 from dtms_service.credentials import token_path
@@ -36,8 +36,12 @@ class Process:
 
     @classmethod
     async def start(
-        cls, *arguments: str | Path, env: dict[str, str] | None = None, module: str = "dtms_service"
-    ) -> Process:
+        cls,
+        *arguments: str | Path,
+        env: dict[str, str] | None = None,
+        module: str = "dtms_service",
+        stdin: int = asyncio.subprocess.DEVNULL,
+    ) -> Self:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DTMS_")}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -46,7 +50,7 @@ class Process:
             *map(str, arguments),
             cwd=REPO,
             env=inherited | (env or {}),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=1 << 20,
@@ -133,12 +137,15 @@ class Service(Process):
 
 
 async def serve(
-    data_dir: Path, *, port: int = 0, env: dict[str, str] | None = None, arguments: tuple[str, ...] = ()
+    data_dir: Path,
+    *,
+    port: int = 0,
+    env: dict[str, str] | None = None,
+    arguments: tuple[str, ...] = ("--paper",),
 ) -> Service:
-    """Starts a service with the play-money account, and waits until it serves."""
-    command = ("serve", "--paper", "--data-dir", str(data_dir), "--port", str(port), *arguments)
+    """Starts a service, with the play-money account unless said otherwise, and waits until it can be called."""
+    command = ("serve", "--data-dir", str(data_dir), "--port", str(port), *arguments)
     service = await Service.start(*command, env=env)
-    assert isinstance(service, Service)
     service.data_dir = data_dir
     try:
         line = await service.until(lambda: next((line for line in service.said if line.startswith(SERVING)), ""))

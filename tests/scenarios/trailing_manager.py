@@ -1,7 +1,7 @@
 """A manager of two lines: it takes a trade and moves the stop by a point, again and again, as fast as it is answered.
 
-Says each answer on stdout. Ends with 0 after so many steps, or when it is told that its grant is gone. It trusts nothing
-but its own memory of the grant: nothing but DTMS keeps it from writing after it was frozen.
+Says each answer on stdout. Ends with 0 after so many steps, or when it is told that its grant is gone. It trusts
+nothing but its own memory of the grant: nothing but DTMS keeps it from writing after it was frozen.
 """
 
 from __future__ import annotations

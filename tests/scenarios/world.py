@@ -150,8 +150,15 @@ class World:
 @asynccontextmanager
 async def world(folder: Path, **settings: Any) -> AsyncIterator[World]:
     """A service on ``folder`` with a watcher; ``settings`` are keys of the configuration with __ for the dot."""
+    async with opened(folder, await serve_logged(folder, **settings)) as here:
+        yield here
+
+
+@asynccontextmanager
+async def opened(folder: Path, service: Service) -> AsyncIterator[World]:
+    """A world around a service that serves already; its broker's log is in ``folder``."""
     async with AsyncExitStack() as exits:
-        here = World(folder, await serve_logged(folder, **settings), exits)
+        here = World(folder, service, exits)
         exits.push_async_callback(here.end)
         watcher = await here.another("viewer")
         following = asyncio.create_task(here.told.follow(watcher))
@@ -162,7 +169,9 @@ async def world(folder: Path, **settings: Any) -> AsyncIterator[World]:
 async def serve_logged(folder: Path, *, port: int = 0, **settings: Any) -> Service:
     """A service with its paper account and that account's log."""
     env = {f"DTMS_{key.upper()}": str(value) for key, value in settings.items()}
-    return await serve(folder / "data", port=port, env=env, arguments=("--broker-log", str(folder / BROKER_LOG)))
+    return await serve(
+        folder / "data", port=port, env=env, arguments=("--paper", "--broker-log", str(folder / BROKER_LOG))
+    )
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
