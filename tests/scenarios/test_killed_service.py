@@ -15,7 +15,12 @@ from tests.stack import EXIT_MANAGER, stop_at
 
 
 @pytest.mark.parametrize(
-    ("leg", "outcome"), [("reply", OUTCOME_STATUS_CONFIRMED), ("request", OUTCOME_STATUS_REJECTED)]
+    ("leg", "outcome"),
+    [
+        ("reply", OUTCOME_STATUS_CONFIRMED),
+        # Scenario G goes the same way, and is in the fast suite.
+        pytest.param("request", OUTCOME_STATUS_REJECTED, marks=pytest.mark.slow),
+    ],
 )
 async def test_f_a_write_that_was_under_way_is_settled_by_reading_the_broker(
     tmp_path: Path, leg: str, outcome: OutcomeStatus.ValueType
