@@ -450,9 +450,21 @@ def stops_do_not_loosen(evidence: Evidence) -> Found:
             *_misplaced_stop(intent, decision, trade.trade_registered, specs.get(event.symbol, SymbolSpec()), line),
         ]
         if intent.kind == ACTION_KIND_STOP:
-            facts += _loosens(line, decision.action, intent, trade.trade_registered, set_by[line["position"]])
+            budget_r = _budget_r(evidence, event)
+            setter = set_by[line["position"]]
+            facts += _loosens(line, decision.action, intent, trade.trade_registered, set_by=setter, budget_r=budget_r)
             set_by[line["position"]] = intent.rank
         yield from (f"order {line['seq']} of {intent.manager}: {fact}" for fact in facts)
+
+
+def _budget_r(evidence: Evidence, at: Event) -> float:
+    """What an operator allowed to be lost on the trade at that moment, in R."""
+    raised = [
+        event.risk_budget_changed.budget_r
+        for event in evidence.bodies("risk_budget_changed")
+        if (event.account_id, event.ticket) == (at.account_id, at.ticket) and event.revision < at.revision
+    ]
+    return raised[-1] if raised else 1.0
 
 
 def _touches_more(line: Mapping[str, Any], intent: IntentRecorded) -> Found:
@@ -471,7 +483,13 @@ def _touches_more(line: Mapping[str, Any], intent: IntentRecorded) -> Found:
 
 
 def _loosens(
-    line: Mapping[str, Any], asked: Action, intent: IntentRecorded, trade: TradeRegistered, set_by: int
+    line: Mapping[str, Any],
+    asked: Action,
+    intent: IntentRecorded,
+    trade: TradeRegistered,
+    *,
+    set_by: int,
+    budget_r: float,
 ) -> list[str]:
     before, after = line["before"]["sl"], line["after"]["sl"]
     sign = 1 if trade.side == SIDE_BUY else -1
@@ -483,8 +501,8 @@ def _loosens(
     if set_by > intent.rank:
         facts.append(f"it loosens a stop that rank {set_by} has set")
     distance = trade.risk_distance if after is None else sign * (trade.entry_price - after)
-    if distance * line["after"]["volume"] > trade.risk_distance * trade.volume * (1 + PRICE_DUST):
-        facts.append(f"at {after} it risks more than the initial risk")
+    if distance * line["after"]["volume"] > budget_r * trade.risk_distance * trade.volume * (1 + PRICE_DUST):
+        facts.append(f"at {after} it risks more than {budget_r} R")
     return facts
 
 

@@ -24,11 +24,12 @@ from tests.scenarios.world import World, world
 from tests.stack import DTMS, EXIT_MANAGER, UNIVERSAL, stop_at
 
 MANAGED = "trend_continuation_pullback"
+LEASE_MS = 600_000  # nobody renews here: leases are scenario E
 
 
 async def test_a_all_three_work_side_by_side_without_a_conflict(tmp_path: Path) -> None:
     """Exit manager, strategy manager and DTMS each change trades of one symbol at once; nobody is denied anything."""
-    async with world(tmp_path) as here:
+    async with world(tmp_path, engine__lease_ttl_ms=LEASE_MS) as here:
         await here.warm_up()
         protected = await here.open()
         manager = await here.exit_manager()
@@ -130,7 +131,7 @@ async def test_b_both_clients_defer_while_dtms_defends(tmp_path: Path) -> None:
     The exit manager is alive (it looks after a healthy trade meanwhile) and proposes nothing; a strategy manager that
     tries all the same is told DTMS_DEFENSIVE.
     """
-    async with world(tmp_path) as here:
+    async with world(tmp_path, engine__lease_ttl_ms=LEASE_MS) as here:
         trades = await defended(here)
         healthy = await here.open(SIDE_SELL)
         await here.tick(1.1015)
@@ -161,7 +162,7 @@ async def test_b_both_clients_defer_while_dtms_defends(tmp_path: Path) -> None:
 async def test_c_after_recovery_the_exit_manager_resumes_and_the_owner_is_back(tmp_path: Path) -> None:
     """The hedge is stopped out: RECOVERING. The displaced owner gets its trade back and moves its stop under the new
     token; the exit manager trails the other one by itself."""
-    async with world(tmp_path) as here:
+    async with world(tmp_path, engine__lease_ttl_ms=LEASE_MS) as here:
         trades = await defended(here)
         owner = await here.client(UNIVERSAL)
         await here.score(0.001)

@@ -143,7 +143,8 @@ class World:
     async def check(self) -> Evidence:
         """The outside checker's word on all of it."""
         evidence = await self.evidence()
-        assert check(evidence) == []
+        violations = check(evidence)
+        assert not violations, "\n".join(f"{each.guarantee}: {each.fact}" for each in violations)
         return evidence
 
 
