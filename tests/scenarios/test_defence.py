@@ -10,7 +10,6 @@ from dtms.v1.action_pb2 import (
     ACTION_KIND_OPEN_HEDGE,
     DENIAL_CODE_DTMS_DEFENSIVE,
     OUTCOME_STATUS_CONFIRMED,
-    PURPOSE_BREAKEVEN,
     PURPOSE_HEDGE,
     PURPOSE_PARTIAL,
     PURPOSE_TIGHTEN,
@@ -23,43 +22,42 @@ from tests.checker.evidence import DEFENSIVE, Evidence
 from tests.scenarios.world import World, world
 from tests.stack import DTMS, EXIT_MANAGER, UNIVERSAL, stop_at
 
-MANAGED = "trend_continuation_pullback"
+MANAGED = "default_standard"
 LEASE_MS = 600_000  # nobody renews here: leases are scenario E
 
 
 async def test_a_all_three_work_side_by_side_without_a_conflict(tmp_path: Path) -> None:
-    """Exit manager, strategy manager and DTMS each change trades of one symbol at once; nobody is denied anything."""
+    """Exit manager, Universal Manager and DTMS each change trades of one symbol at once; nobody is denied anything."""
     async with world(tmp_path, engine__lease_ttl_ms=LEASE_MS) as here:
         await here.warm_up()
-        protected = await here.open()
-        manager = await here.exit_manager()
+        protected, managed = await here.open(), await here.open(strategy_type=MANAGED)
+        managers = await here.exit_manager(), await here.universal_manager()
         await here.tick(1.1013)
-        await here.told.moved(EXIT_MANAGER, PURPOSE_BREAKEVEN)
-        managed, plain = await here.open(strategy_type=MANAGED), await here.open()
-        arguments = ("--ticket", str(managed.ticket), "--steps", "30")
-        strategy = await here.program(UNIVERSAL, "tests.scenarios.trailing_manager", *arguments)
+        for trade in (protected, managed):
+            await here.told.event(at_breakeven(trade.ticket))
+        await here.tick(1.1053)
+        part = await here.told.moved(EXIT_MANAGER, PURPOSE_PARTIAL)
+        assert part.ticket == protected.ticket
+        trailed = await here.told.moved(UNIVERSAL, PURPOSE_TRAIL)
+        assert trailed.ticket == managed.ticket
+        plain = await here.open()
         await here.score(0.001)
         limits = await here.thresholds()
         await here.score((limits.warn1 + limits.warn2) / 2)
         tightened = await here.told.moved(DTMS, PURPOSE_TIGHTEN)
         assert tightened.ticket == plain.ticket
-        await here.tick(1.1053)
-        part = await here.told.moved(EXIT_MANAGER, PURPOSE_PARTIAL)
-        assert part.ticket == protected.ticket
-        assert await strategy.ended() == 0, strategy.text()
-        assert await manager.terminate() == 0, manager.text()
-        evidence = await here.check()
+        for manager in managers:
+            assert await manager.terminate() == 0, manager.text()
+        await here.check()
         for name in (EXIT_MANAGER, UNIVERSAL):
             decisions = here.told.decisions(name)
             assert decisions
             assert all(decision.granted for decision in decisions), decisions
-        changed = {event.ticket for event in evidence.intents().values()}
-        assert changed >= {protected.ticket, managed.ticket, plain.ticket}
 
 
 @dataclass(frozen=True, slots=True)
 class Defended:
-    """Two buys that DTMS defends by a hedge: one was the strategy manager's, one nobody's. From ``since`` on only DTMS
+    """Two buys that DTMS defends by a hedge: one was the Universal Manager's, one nobody's. From ``since`` on only DTMS
     acts on them."""
 
     strategy: Trade
@@ -72,10 +70,11 @@ class Defended:
 
 
 async def defended(here: World) -> Defended:
-    """In profit, with the exit manager at work; then the market turns, in two steps."""
+    """In profit, with both managers at work; then the market turns, in two steps."""
     await here.warm_up()
     strategy, plain = await here.open(strategy_type=MANAGED), await here.open()
     await here.exit_manager()
+    await here.universal_manager()
     await here.tick(1.1013)
     for ticket in (strategy.ticket, plain.ticket):
         await here.told.event(at_breakeven(ticket))
@@ -85,7 +84,7 @@ async def defended(here: World) -> Defended:
     warned = [
         await here.told.event(entered(ticket, TRADE_STATE_WARNING_L2)) for ticket in (strategy.ticket, plain.ticket)
     ]
-    # All of this tempts the exit manager: half of the way to the target, and room to trail.
+    # All of this tempts the managers: half of the way to the target, and room to trail.
     await here.tick(1.1053)
     await here.tick(1.1030)
     await here.score(limits.critical - 0.5)
@@ -128,8 +127,8 @@ def actors(evidence: Evidence, tickets: set[int], since: int) -> set[str]:
 async def test_b_both_clients_defer_while_dtms_defends(tmp_path: Path) -> None:
     """In WARNING_L2 and HEDGED DTMS acts alone: partial, breakeven, hedge.
 
-    The exit manager is alive (it looks after a healthy trade meanwhile) and proposes nothing; a strategy manager that
-    tries all the same is told DTMS_DEFENSIVE.
+    Both managers are alive (the exit manager looks after a healthy trade meanwhile) and propose nothing; whoever tries
+    all the same, under the name of the strategy manager, is told DTMS_DEFENSIVE.
     """
     async with world(tmp_path, engine__lease_ttl_ms=LEASE_MS) as here:
         trades = await defended(here)
@@ -150,6 +149,8 @@ async def test_b_both_clients_defer_while_dtms_defends(tmp_path: Path) -> None:
         for ticket in trades.tickets:
             assert here.told.decisions(EXIT_MANAGER, ticket) != []
             assert here.told.decisions(EXIT_MANAGER, ticket, after=trades.since) == []
+        asked = here.told.decisions(UNIVERSAL, after=trades.since)
+        assert [decision.request_id for decision in asked] == [tried.decision.request_id]
         assert actors(evidence, trades.tickets, trades.since) == {DTMS}
         purposes = {
             event.intent_recorded.purpose
@@ -160,11 +161,10 @@ async def test_b_both_clients_defer_while_dtms_defends(tmp_path: Path) -> None:
 
 
 async def test_c_after_recovery_the_exit_manager_resumes_and_the_owner_is_back(tmp_path: Path) -> None:
-    """The hedge is stopped out: RECOVERING. The displaced owner gets its trade back and moves its stop under the new
-    token; the exit manager trails the other one by itself."""
+    """The hedge is stopped out: RECOVERING. The Universal Manager gets its trade back and trails it under the new
+    token; the exit manager trails the other one."""
     async with world(tmp_path, engine__lease_ttl_ms=LEASE_MS) as here:
         trades = await defended(here)
-        owner = await here.client(UNIVERSAL)
         await here.score(0.001)
         await here.tick(1.1048)
         for ticket in trades.tickets:
@@ -175,21 +175,11 @@ async def test_c_after_recovery_the_exit_manager_resumes_and_the_owner_is_back(t
             )
         )
         assert back.ownership_granted.managed_by == UNIVERSAL
-        trade = await owner.get_trade(trades.strategy.ticket)
-        moved = await owner.propose(
-            request_id="mine again",
-            ticket=trade.ticket,
-            owner_epoch=back.ownership_granted.owner_epoch,
-            action=stop_at(round(trade.confirmed.sl + 0.0005, 5), PURPOSE_TRAIL),
-        )
-        assert moved.outcome.status == OUTCOME_STATUS_CONFIRMED, moved
         await here.tick(1.1065)
-        resumed = await here.told.event(
-            lambda event: event.ticket == trades.plain.ticket and event.intent_recorded.manager == EXIT_MANAGER,
-            after=back.revision,
-        )
-        await here.told.event(
-            lambda event: event.outcome_recorded.outcome.intent_id == resumed.intent_recorded.intent_id
-        )
+        for manager, ticket in ((UNIVERSAL, trades.strategy.ticket), (EXIT_MANAGER, trades.plain.ticket)):
+            resumed = await here.told.moved(manager, PURPOSE_TRAIL, after=back.revision)
+            assert resumed.ticket == ticket
         evidence = await here.check()
         assert actors(evidence, trades.tickets, trades.since) == {DTMS}
+        last = [event for event in evidence.intents().values() if event.intent_recorded.manager == UNIVERSAL][-1]
+        assert last.intent_recorded.owner_epoch == back.ownership_granted.owner_epoch

@@ -1,7 +1,7 @@
 """A manager of two lines: it takes a trade and moves the stop by a point, again and again, as fast as it is answered.
 
-Says each answer on stdout. Ends with 0 after so many steps, or when it is told that its grant is gone. It trusts
-nothing but its own memory of the grant: nothing but DTMS keeps it from writing after it was frozen.
+Says each answer on stdout. Ends with 0 when it is told that its grant is gone. It trusts nothing but its own memory of
+the grant: nothing but DTMS keeps it from writing after it was frozen.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,11 @@ def say(**fact: Any) -> None:
     os.write(sys.stdout.fileno(), json.dumps(fact).encode() + b"\n")
 
 
-async def trail(client: AsyncClient, ticket: int, steps: Iterable[int]) -> None:
+async def trail(client: AsyncClient, ticket: int) -> None:
     held = (await client.acquire_ownership(ticket)).ownership
     say(kind="acquired", epoch=held.owner_epoch)
     first = (await client.get_trade(ticket)).confirmed.sl
-    for step in steps:
+    for step in count(1):
         stop = round(first + step * POINT, 5)
         try:
             await client.renew_ownership([Grant(ticket=ticket, owner_epoch=held.owner_epoch)])
@@ -53,11 +52,9 @@ async def main() -> None:
     command.add_argument("--address", required=True)
     command.add_argument("--token-file", required=True, type=Path)
     command.add_argument("--ticket", required=True, type=int)
-    command.add_argument("--steps", type=int, help="default: no end")
     arguments = command.parse_args()
-    steps = count(1) if arguments.steps is None else range(1, arguments.steps + 1)
     async with AsyncClient(arguments.address, token_file=arguments.token_file) as client:
-        await trail(client, arguments.ticket, steps)
+        await trail(client, arguments.ticket)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,15 @@ class World:
 
     async def exit_manager(self) -> Process:
         """The exit manager, once it knows the trades."""
-        manager = await self.program("intelligent_exit_manager", "dtms_client.exit_manager")
-        await manager.until(lambda: any("trades listed" in str(line) for line in manager.log))
+        return await self._manager("intelligent_exit_manager", "dtms_client.exit_manager")
+
+    async def universal_manager(self) -> Process:
+        """The Universal Manager, once it knows the trades."""
+        return await self._manager("universal_sl_tp_manager", "dtms_client.universal_manager")
+
+    async def _manager(self, name: str, module: str) -> Process:
+        manager = await self.program(name, module)
+        await manager.logged("trades listed")
         return manager
 
     # ---- market and trades
