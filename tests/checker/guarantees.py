@@ -432,6 +432,7 @@ def stops_do_not_loosen(evidence: Evidence) -> Found:
         event.decision_made.decision.decision_id: event.decision_made.decision
         for event in evidence.bodies("decision_made")
     }
+    raised = list(evidence.bodies("risk_budget_changed"))
     intents, set_by = evidence.intents(), defaultdict[int, int](int)
     for line in evidence.broker:
         if line["event"] != "request" or line["retcode"] not in DONE:
@@ -450,21 +451,15 @@ def stops_do_not_loosen(evidence: Evidence) -> Found:
             *_misplaced_stop(intent, decision, trade.trade_registered, specs.get(event.symbol, SymbolSpec()), line),
         ]
         if intent.kind == ACTION_KIND_STOP:
-            budget_r = _budget_r(evidence, event)
+            budgets = [
+                each.risk_budget_changed.budget_r
+                for each in raised
+                if (each.account_id, each.ticket) == (event.account_id, event.ticket) and each.revision < event.revision
+            ]
             setter = set_by[line["position"]]
             facts += _loosens(line, decision.action, intent, trade.trade_registered, set_by=setter, budget_r=budget_r)
             set_by[line["position"]] = intent.rank
         yield from (f"order {line['seq']} of {intent.manager}: {fact}" for fact in facts)
-
-
-def _budget_r(evidence: Evidence, at: Event) -> float:
-    """What an operator allowed to be lost on the trade at that moment, in R."""
-    raised = [
-        event.risk_budget_changed.budget_r
-        for event in evidence.bodies("risk_budget_changed")
-        if (event.account_id, event.ticket) == (at.account_id, at.ticket) and event.revision < at.revision
-    ]
-    return raised[-1] if raised else 1.0
 
 
 def _touches_more(line: Mapping[str, Any], intent: IntentRecorded) -> Found:
