@@ -457,7 +457,9 @@ def stops_do_not_loosen(evidence: Evidence) -> Found:
                 if (each.account_id, each.ticket) == (event.account_id, event.ticket) and each.revision < event.revision
             ]
             setter = set_by[line["position"]]
-            facts += _loosens(line, decision.action, intent, trade.trade_registered, set_by=setter, budget_r=budget_r)
+            facts += _loosens(
+                line, decision.action, intent, trade.trade_registered, set_by=setter, budget_r=[1.0, *budgets][-1]
+            )
             set_by[line["position"]] = intent.rank
         yield from (f"order {line['seq']} of {intent.manager}: {fact}" for fact in facts)
 
