@@ -119,7 +119,7 @@ def replay(
     news: Annotated[Path | None, Parameter(help="news calendar, CSV with time, currency, impact, title")] = None,
     profile: Annotated[Profile | None, Parameter(help="intraday: M5 and M15; swing: H1 and H4")] = None,
     exit_manager: Annotated[bool, Parameter(help="run the exit manager beside the service")] = True,
-    universal_manager: Annotated[bool, Parameter(help="run the Universal Manager beside the service")] = False,
+    universal_manager: Annotated[bool, Parameter(help="run the Universal Manager beside the service")] = True,
     vix: Annotated[Path | None, Parameter(help="daily VIX for the exit manager: date,...,close; plain or gzip")] = None,
     config: Annotated[Path | None, Parameter(help="TOML file; environment DTMS_... lies over it")] = None,
     log_level: Level = "warning",

@@ -18,8 +18,8 @@ XAUUSD_M1 = "xauusd_m1_oanda_20140501_0515.csv.gz"
 
 # What is opened, and the excerpts of the fast suite (first tick ms UTC, rows): ECB press conference and payrolls.
 EURUSD = ("EURUSD", EURUSD_TICKS, ["BUY@2014-05-08T12:31:00,1.00,sl_distance=0.004,tp_distance=0.008"])
-XAUUSD = ("XAUUSD", XAUUSD_TICKS, ["BUY@2014-05-02T12:32:00,1.00,sl_distance=6,tp_distance=12"])
-EXCERPTS = {"EURUSD": ("1399552200000", 12_000), "XAUUSD": ("1399033860000", 30_000)}
+XAUUSD = ("XAUUSD", XAUUSD_TICKS, ["BUY@2014-05-02T12:33:25,1.00,sl_distance=3,tp_distance=6"])
+EXCERPTS = {"EURUSD": ("1399552200000", 5_000), "XAUUSD": ("1399034000000", 3_500)}
 
 
 def replay(out: Path, history: Path, symbol: str, trades: list[str], *more: str) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def compare(first: Path, second: Path) -> None:
 
 @pytest.mark.parametrize("case", [EURUSD, XAUUSD], ids=lambda case: case[0])
 def test_two_runs_of_an_excerpt_are_equal(shared_data: Path, tmp_path: Path, case: tuple[str, str, list[str]]) -> None:
-    """Around the ECB's press conference and the payrolls two runs with the exit manager have one journal hash."""
+    """Around the ECB's press conference and the payrolls two runs with both managers have one journal hash."""
     symbol, name, trades = case
     history = excerpt(shared_data / name, tmp_path / "ticks.csv", *EXCERPTS[symbol])
     runs = [replay(tmp_path / run, history, symbol, trades) for run in ("a", "b")]
@@ -68,7 +68,7 @@ def test_two_runs_of_an_excerpt_are_equal(shared_data: Path, tmp_path: Path, cas
 def test_two_runs_of_a_whole_tick_file_are_equal(
     shared_data: Path, tmp_path: Path, symbol: str, name: str, trades: list[str]
 ) -> None:
-    """Days of real ticks, weekend gap included, give one journal hash in two runs with the exit manager."""
+    """Days of real ticks, weekend gap included, give one journal hash in two runs with both managers."""
     runs = [replay(tmp_path / run, shared_data / name, symbol, trades) for run in ("a", "b")]
     assert runs[0]["journal_sha256"] == runs[1]["journal_sha256"]
     assert runs[0]["conflicting_writes"] == runs[0]["unconfirmed_actions"] == 0
@@ -83,7 +83,7 @@ def test_gold_at_the_payrolls_takes_a_long_into_defence(shared_data: Path, tmp_p
         shared_data / XAUUSD_TICKS,
         "XAUUSD",
         ["BUY@2014-05-02T12:00:00,1.00,sl_distance=20,tp_distance=40"],
-        *("--warm-up", str(shared_data / XAUUSD_M1), "--no-exit-manager"),
+        *("--warm-up", str(shared_data / XAUUSD_M1), "--no-exit-manager", "--no-universal-manager"),
     )
     assert {"WARNING_L2", "HEDGED"} <= set(summary["states_visited"])
     assert summary["conflicting_writes"] == summary["unconfirmed_actions"] == 0

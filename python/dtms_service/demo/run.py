@@ -99,7 +99,7 @@ async def run_demo(out: Path, console: Console) -> Finished:
     """Runs to the end of the history. Raises FatalError, or what a process died of."""
     data_dir = fresh_data_dir(out)
     options = _options(out)
-    managers = programs(exit_manager=True, universal_manager=False, profile=PROFILE, vix=None)
+    managers = programs(exit_manager=True, universal_manager=True, profile=PROFILE, vix=None)
     processes = Processes(out)
     try:
         await processes.start(SERVICE, *_service_arguments(data_dir, names(managers)))
