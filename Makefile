@@ -60,7 +60,7 @@ build: $(BUILT) ## Build the Rust extension (only when its sources changed)
 # ---- run --------------------------------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: $(BUILT) ## Replay a year of EURUSD through the real processes; report in demo-report/
+demo: $(BUILT) ## Replay a year of EURUSD through the real processes, three managers at work; report in demo-report/
 	$(BIN)/dtms demo
 
 .PHONY: test
