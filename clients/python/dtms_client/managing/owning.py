@@ -16,8 +16,10 @@ from dtms_client.errors import DtmsError, PermissionDenied, Unauthenticated
 from dtms_client.managing.brain import Brain
 from dtms_client.managing.views import Key, TradeView
 
-# After a "no": whoever owns it now does not give it back in a moment, and each question is an event in the journal.
+# After a "no": whoever owns it now does not give it back in a moment. Each further "no" doubles the pause, for a kill
+# switch may hold for a day.
 PAUSE_S: Final = 5.0
+LONGEST_PAUSE_S: Final = 300.0
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class Owning:
         )
         self._under_way: set[Key] = set()
         self._not_before_s: dict[Key, float] = {}
+        self._pause_s: dict[Key, float] = {}
 
     def due(self, trades: Iterable[TradeView]) -> list[TradeView]:
         """Trades that it claims and does not hold; each once, until `take` is done with it."""
@@ -80,6 +83,7 @@ class Owning:
     def forget(self, key: Key) -> None:
         """The trade is gone."""
         self._not_before_s.pop(key, None)
+        self._pause_s.pop(key, None)
 
     def _holds(self, trade: TradeView) -> bool:
         grant = self._session.grant(trade.ticket, account_id=trade.account_id)
@@ -91,18 +95,23 @@ class Owning:
         grants = [Grant(account_id=each.account_id, ticket=each.ticket, owner_epoch=each.owner_epoch) for each in owned]
         kept = {(grant.account_id, grant.ticket) for grant in await self._session.adopt(*grants)}
         for trade in owned:
-            if trade.key not in kept:
+            if trade.key in kept:
+                self._pause_s.pop(trade.key, None)
+            else:
                 self._pause(trade, "lost before it was adopted")
         logger.info("trades adopted", extra={"facts": {"trades": len(kept)}})
 
     async def _acquire(self, trade: TradeView) -> None:
         response = await self._session.acquire(trade.ticket, account_id=trade.account_id)
         if response.granted:
+            self._pause_s.pop(trade.key, None)
             facts = {"ticket": trade.ticket, "owner_epoch": response.ownership.owner_epoch}
             logger.info("trade acquired", extra={"facts": facts})
         else:
             self._pause(trade, DenialCode.Name(response.denial).removeprefix("DENIAL_CODE_"))
 
     def _pause(self, trade: TradeView, why: str) -> None:
-        self._not_before_s[trade.key] = self._monotonic() + PAUSE_S
+        pause_s = self._pause_s.get(trade.key, PAUSE_S)
+        self._pause_s[trade.key] = min(2 * pause_s, LONGEST_PAUSE_S)
+        self._not_before_s[trade.key] = self._monotonic() + pause_s
         logger.info("trade not owned", extra={"facts": {"ticket": trade.ticket, "why": why}})
