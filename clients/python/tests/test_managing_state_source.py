@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from dtms.v1.trade_pb2 import TRADE_STATE_HEALTHY, TRADE_STATE_HEDGED, TRADE_STA
 from dtms.v1.trade_status_service_pb2 import BatchGetTradesResponse
 from dtms_client import AsyncClient, errors
 from dtms_client.managing.state_source import BATCH, Limits, Source, StateSource
-from dtms_client.testing import ScriptedService, never
+from dtms_client.testing import Context, ScriptedService, never
 
 KEY = ("1@Demo", 7)
 
@@ -246,3 +247,23 @@ async def test_a_call_given_up_by_a_service_that_stops_is_an_outage(dtms: Dtms) 
     source.doubt(KEY)
     dtms.failures = [errors.Cancelled("given up", method="m")] * 2
     assert (await source.state(KEY)).source is Source.LAST_KNOWN
+
+
+async def test_a_slow_service_is_waited_for_within_the_deadline() -> None:
+    """An answer that takes its time is an answer; one that takes too long is asked for once more."""
+    pauses_s = [0.05, 30.0, 0.0]
+
+    async def slow(_request: Any, _context: Context) -> BatchGetTradesResponse:
+        await asyncio.sleep(pauses_s.pop(0))
+        return BatchGetTradesResponse(trades=[Trade(account_id="1@Demo", ticket=7, revision=1)])
+
+    async with ScriptedService() as service:
+        service.on("BatchGetTrades", slow)
+        async with AsyncClient(service.address, token="t") as client:
+            source = StateSource(client.batch_get_trades, monotonic=time.monotonic, limits=Limits(deadline_s=0.5))
+            assert (await source.state(KEY)).source is Source.FRESH
+            source.doubt(KEY)
+            started_s = time.monotonic()
+            assert (await source.state(KEY)).source is Source.FRESH
+    assert time.monotonic() - started_s < 2
+    assert pauses_s == []
