@@ -136,4 +136,14 @@ def test_the_tally_counts_every_end(manager: ExitManager) -> None:
         "expired": 1,
         "denied": {"COOLDOWN": 1},
         "undecided": {"STALE_EPOCH": 1},
+        "cycles": 0,
+        "cycle_ms_p50": None,
+        "cycle_ms_p99": None,
     }
+
+
+def test_the_tally_knows_how_long_cycles_take(manager: ExitManager) -> None:
+    """Median and 99 % of the last ones."""
+    for took_ms in range(1, 101):
+        manager.tally.cycle(took_ms / 1e3)
+    assert (manager.tally.cycles, manager.tally.cycle_ms(0.5), manager.tally.cycle_ms(0.99)) == (100, 51.0, 100.0)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from dtms.v1.arbitration_service_pb2 import ProposeResponse
 from dtms.v1.event_pb2 import Event
@@ -20,6 +21,9 @@ from dtms_client.managing.state_source import Answer, Limits, Source, StateSourc
 from dtms_client.managing.views import Instrument, Key, TradeView
 from dtms_client.requests import new_request_id
 from dtms_client.watch import Interrupted, Listed, Relisted
+
+# At the first start every open trade gets its memo: no reason to hold anybody else up.
+MEMOS_AT_ONCE: Final = 8
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,7 @@ class Live:
         self._limits = limits
         self._states = StateSource(client.batch_get_trades, monotonic=monotonic, limits=limits)
         self._symbols: dict[Key, str] = {}
+        self._views: dict[Key, tuple[Trade, TradeView]] = {}
         self._open: defaultdict[Instrument, set[Key]] = defaultdict(set)
         """Open trades by instrument, as the stream tells."""
         self._touched: set[Instrument] = set()
@@ -54,6 +59,7 @@ class Live:
         """Trades with a proposal of ours under way."""
         self._noting: set[Key] = set()
         """Trades with a memo of ours under way."""
+        self._memo_gate = asyncio.Semaphore(MEMOS_AT_ONCE)
         self._assuming = False
         self._owning = Owning(client, brain, monotonic=monotonic, changed=self._reread)
 
@@ -138,6 +144,7 @@ class Live:
         symbol = self._symbols.pop(key, None)
         if symbol is not None:
             self._open[key[0], symbol].discard(key)
+        self._views.pop(key, None)
         self._states.forget(key)
         self._owning.forget(key)
         self._brain.forget(key)
@@ -183,13 +190,14 @@ class Live:
     async def _propose_all(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             await self._work.wait()
+            began_s = self._monotonic()
             self._work.clear()
             touched, self._touched = self._touched, set()
             keys = sorted(key for instrument in touched for key in self._open[instrument] - self._busy)
             answers = await self._states.read(keys, max_age_s=self._limits.ownership_s)
             self._tell_of(answers.values())
             views = [
-                TradeView.of(answer.trade, manager=self._brain.name)
+                self._view(answer.trade)
                 for answer in answers.values()
                 if answer.trade is not None and not answer.doubted
             ]
@@ -202,6 +210,16 @@ class Live:
             for memo in self._brain.memos((view for view in views if view.key not in self._noting), now_ns=now_ns):
                 self._noting.add(memo.trade.key)
                 tasks.create_task(self._leave(memo), name=f"memo {memo.trade.ticket}")
+            self._brain.tally.cycle(self._monotonic() - began_s)
+
+    def _view(self, trade: Trade) -> TradeView:
+        """The view of a trade, made once for as long as the very same trade is remembered."""
+        key = (trade.account_id, trade.ticket)
+        seen, view = self._views.get(key, (None, None))
+        if view is None or seen is not trade:
+            view = TradeView.of(trade, manager=self._brain.name)
+            self._views[key] = trade, view
+        return view
 
     def _tell_of(self, answers: Iterable[Answer]) -> None:
         """Says it once when states are no longer known, and once when they are again."""
@@ -235,7 +253,8 @@ class Live:
         """Sends a memo once; what is lost is decided anew, after a pause."""
         request = memo.request()
         try:
-            await self._client.set_memo(request.ticket, request.memo, account_id=request.account_id)
+            async with self._memo_gate:
+                await self._client.set_memo(request.ticket, request.memo, account_id=request.account_id)
         except (Unauthenticated, PermissionDenied):
             raise
         except DtmsError as error:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+# The last minutes of a busy day, 80 kB.
+CYCLES_KEPT: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -24,6 +27,19 @@ class Tally:
     undecided: Counter[str] = field(default_factory=Counter)
     """By error reason."""
 
+    cycles: int = 0
+    _cycle_s: deque[float] = field(default_factory=lambda: deque(maxlen=CYCLES_KEPT))
+
+    def cycle(self, took_s: float) -> None:
+        """A cycle has ended: from the first news to the last proposal, the question for states included."""
+        self.cycles += 1
+        self._cycle_s.append(took_s)
+
+    def cycle_ms(self, share: float) -> float | None:
+        """The cycle time that this share of the last cycles did not exceed, ms; None before the first."""
+        took = sorted(self._cycle_s)
+        return round(1e3 * took[min(int(share * len(took)), len(took) - 1)], 3) if took else None
+
     def facts(self) -> dict[str, Any]:
         """For the log."""
         return {
@@ -35,4 +51,7 @@ class Tally:
             "expired": self.expired,
             "denied": dict(self.denied),
             "undecided": dict(self.undecided),
+            "cycles": self.cycles,
+            "cycle_ms_p50": self.cycle_ms(0.5),
+            "cycle_ms_p99": self.cycle_ms(0.99),
         }
