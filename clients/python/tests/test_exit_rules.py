@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dtms.v1.action_pb2 import (
     ACTION_KIND_PARTIAL_CLOSE,
@@ -353,3 +355,61 @@ def test_a_part_that_is_gone_already_counts_as_taken() -> None:
     assert not TradeView.of(trade, manager="m").part_off_outside
     trade = Trade(initial_volume=0.1, volume=0.05, managers=[ManagerRecord(manager="other", partial_taken=True)])
     assert not TradeView.of(trade, manager="m").part_off_outside
+
+
+levels = st.integers(-3000, 3000).map(lambda count: count / 1e5)
+
+
+@given(
+    gain=levels,
+    spread=st.integers(0, 60),
+    stop=st.none() | st.integers(1, 3000),
+    target=st.none() | st.integers(1, 5000),
+    risk=st.none() | st.integers(1, 3000),
+    atr=st.none() | st.integers(1, 900),
+    grid=st.sampled_from([1, 5, 10]),
+    stops_level=st.integers(0, 200),
+    volume=st.sampled_from([0.01, 0.05, 0.1]),
+    triggered=st.booleans(),
+    vix=st.none() | st.floats(10, 90),
+)
+def test_a_sell_in_the_mirrored_market_gets_the_mirrored_answer(
+    *,
+    gain: float,
+    spread: int,
+    stop: int | None,
+    target: int | None,
+    risk: int | None,
+    atr: int | None,
+    grid: int,
+    stops_level: int,
+    volume: float,
+    triggered: bool,
+    vix: float | None,
+) -> None:
+    """Whatever the trade, the market and VIX are; and what is asked never breaks the rule that it comes from."""
+    trade = replace(
+        BUY,
+        stop=None if stop is None else round(1.1 - stop / 1e5, 5),
+        target=None if target is None else round(1.1 + target / 1e5, 5),
+        risk=None if risk is None else risk / 1e5,
+        volume=volume,
+        breakeven_triggered=triggered,
+    )
+    bid = round(1.1 + gain, 5)
+    seen = quote(
+        bid,
+        ask=round(bid + spread / 1e5, 5),
+        atr=None if atr is None else atr / 1e5,
+        tick_size=grid / 1e5,
+        stops_level=stops_level,
+    )
+    wishes = decide(trade, seen, RULES, vix=vix)
+    other = decide(mirrored_trade(trade), mirrored_quote(trade, seen), RULES, vix=vix)
+    assert other == [mirrored_stop(trade, wish) if isinstance(wish, MoveStop) else wish for wish in wishes]
+    for wish in wishes:
+        if isinstance(wish, MoveStop) and trade.stop is not None:
+            assert (wish.stop < trade.stop) is wish.allow_loosen
+        if isinstance(wish, MoveStop) and wish.allow_loosen:
+            assert trade.risk is not None
+            assert (1.1 - wish.stop) * volume <= trade.risk * 0.1 * (1 + 1e-9)
