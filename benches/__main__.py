@@ -11,12 +11,12 @@ import cyclopts
 from cyclopts import Parameter
 from rich.console import Console
 
-from benches import decision, evaluation, fan_out, get_trade, journal, report, tick
+from benches import decision, evaluation, fan_out, get_trade, journal, registrations, report, tick
 from benches.figures import Figure, machine
 from benches.world import SEED
 from dtms_service import logs
 
-Name = Literal["evaluation", "decision", "journal", "get-trade", "fan-out", "tick"]
+Name = Literal["evaluation", "decision", "journal", "get-trade", "fan-out", "registrations", "tick"]
 
 # Memory is measured in a process that has not grown yet: evaluation stands first.
 BENCHES: dict[Name, Callable[[bool], Sequence[Figure]]] = {
@@ -25,6 +25,7 @@ BENCHES: dict[Name, Callable[[bool], Sequence[Figure]]] = {
     "journal": journal.measure,
     "get-trade": get_trade.measure,
     "fan-out": fan_out.measure,
+    "registrations": registrations.measure,
     "tick": tick.measure,
 }
 

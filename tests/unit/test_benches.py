@@ -14,7 +14,7 @@ from benches.figures import Baseline, Figure, Target
 from benches.report import FILE
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCHES = {"evaluation", "decision", "journal", "get-trade", "fan-out", "tick"}
+BENCHES = {"evaluation", "decision", "journal", "get-trade", "fan-out", "registrations", "tick"}
 
 
 def test_a_quick_run_measures_every_bench(tmp_path: Path) -> None:
