@@ -48,6 +48,9 @@ Script: TypeAlias = Callable[[Any, Context], Awaitable[Any] | AsyncIterator[Any]
 PATIENCE_S = 20.0
 """Longer than any worker takes for its work on a busy machine."""
 
+FLIGHT_S = 0.05
+"""Of real time, for a sleep in a time that flies: what is under way over loopback gets its chance."""
+
 _METHODS: Mapping[str, MethodDescriptor] = {
     method.name: method
     for module in (
@@ -124,6 +127,7 @@ class ManualTime:
 
     def __init__(self, start_s: float = 1_000.0) -> None:
         self.now_s = start_s
+        self.flies = False
         self._changed = threading.Condition()
         self._sleepers: list[_ManualAlarm | _ManualAsyncAlarm] = []
 
@@ -142,6 +146,12 @@ class ManualTime:
             self._changed.notify_all()
             for sleeper in self._sleepers:
                 sleeper.wake()
+
+    def fly(self) -> None:
+        """From now on the time moves by itself: nobody sleeps longer than `FLIGHT_S` of real time."""
+        with self._changed:
+            self.flies = True
+        self.advance(0.0)
 
     async def asleep(self) -> float:
         """Waits until a worker sleeps until some moment, and returns the seconds that are left."""
@@ -198,7 +208,11 @@ class _ManualAlarm(Alarm):
         with self._changed:
             self.until_s = None if self._rung else deadline_s
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._rung or (deadline_s is not None and deadline_s <= self.now_s()))
+            while not self._rung and (deadline_s is None or deadline_s > self.now_s()):
+                if deadline_s is None or not self._time.flies:
+                    self._changed.wait()
+                elif not self._changed.wait(FLIGHT_S):
+                    self._time.now_s = max(self.now_s(), deadline_s)
             self._rung, self.until_s = False, None
 
 
@@ -227,7 +241,11 @@ class _ManualAsyncAlarm(AsyncAlarm):
             self.until_s = None if self._rung.is_set() else deadline_s
             self._changed.notify_all()
         if deadline_s is None or deadline_s > self.now_s():
-            await self._rung.wait()
+            try:
+                async with asyncio.timeout(FLIGHT_S if self._time.flies and deadline_s is not None else None):
+                    await self._rung.wait()
+            except TimeoutError:
+                self._time.now_s = max(self.now_s(), deadline_s or 0.0)
         self._rung.clear()
         with self._changed:
             self.until_s = None
