@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import subprocess
-import sys
 import types
 import zipfile
-from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 
@@ -18,11 +13,8 @@ from dtms_service.broker import mt5_enums, structs
 from dtms_service.broker.mt5_api import PaperMt5
 from dtms_service.broker.retcodes import LastError, Retcode
 from tests.contract.extension_structs import struct_fields
+from tests.contract.mt5_rig import load_package
 from tests.unit.paper_world import World
-
-REQUIREMENT = "MetaTrader5==5.0.6231"
-WHEEL = "metatrader5-5.0.6231-cp311-cp311-win_amd64.whl"
-DOWNLOAD_TIMEOUT_S = 40  # below the test timeout, so that a slow registry skips instead of hanging
 
 NOT_IN_THE_PACKAGE = {Retcode.HEDGE_PROHIBITED}
 PREFIXES: dict[type[IntEnum], str] = {
@@ -45,35 +37,6 @@ PREFIXES: dict[type[IntEnum], str] = {
 LAST_ERROR_NAMES = {LastError.OK: "S_OK"}
 
 
-def _pip_commands(folder: Path) -> Iterator[list[str]]:
-    """pip of whichever interpreter has one: ours (a venv made by uv has none), then the base it was made from."""
-    for python in dict.fromkeys((sys.executable, str(Path(sys.base_prefix) / "bin" / "python3"))):
-        yield [
-            *(python, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)),
-            *("--platform", "win_amd64", "--python-version", "311", "--only-binary=:all:", REQUIREMENT),
-        ]
-
-
-@pytest.fixture(scope="session")
-def wheel(pytestconfig: pytest.Config) -> Path:
-    """The real wheel, downloaded once into pytest's cache folder."""
-    folder = Path(pytestconfig.cache.mkdir("metatrader5-wheel"))
-    path = folder / WHEEL
-    reasons: list[str] = []
-    for command in _pip_commands(folder):
-        if path.exists():
-            break
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            reasons.append(str(error))
-            continue
-        reasons.append(done.stderr.strip().rpartition("\n")[2])
-    if not path.exists():
-        pytest.skip(f"cannot download {REQUIREMENT}: {'; '.join(reasons)}")
-    return path
-
-
 Real = tuple[World, types.ModuleType]
 
 
@@ -81,15 +44,7 @@ Real = tuple[World, types.ModuleType]
 def real(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> Real:
     """A paper world and the package's Python layer, with the paper broker in place of the C extension."""
     world = World()
-    core = types.ModuleType("MetaTrader5._core")
-    core.__dict__.update(PaperMt5(world.broker).exports())
-    for name in [n for n in sys.modules if n.partition(".")[0] == "MetaTrader5"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "MetaTrader5._core", core)
-    monkeypatch.syspath_prepend(str(wheel))
-    mt5 = importlib.import_module("MetaTrader5")
-    monkeypatch.setitem(sys.modules, "MetaTrader5", mt5)
-    assert mt5.__version__ == "5.0.6231"
+    mt5 = load_package(wheel, PaperMt5(world.broker).exports(), monkeypatch)
     assert mt5.initialize()
     return world, mt5
 

@@ -24,19 +24,12 @@ from dtms_service.broker.door import (
 from dtms_service.broker.faults import Leg
 from dtms_service.broker.market import PaperPosition
 from dtms_service.broker.mt5_enums import Action, OrderTime, OrderType
+from dtms_service.broker.outcomes import NO_ECHO, STALE_TOKEN, UNSENT, status_of
 from dtms_service.broker.paper import PaperBroker
 from dtms_service.broker.paper_rules import default_filling
 from dtms_service.broker.retcodes import COMMENTS, LastError, Retcode
 from dtms_service.broker.structs import OrderSendResult
 from dtms_service.broker.terminal import Terminal
-
-STALE_TOKEN = "STALE_TOKEN"  # noqa: S105 - the word of the refusal, not a secret
-NO_ECHO = "NO_ECHO"
-
-_CONFIRMED = frozenset({Retcode.DONE, Retcode.DONE_PARTIAL, Retcode.NO_CHANGES})
-# The layer or the terminal refused before anything was sent: that is evidence, not doubt.
-_UNSENT = frozenset({LastError.INVALID_PARAMS, LastError.AUTO_TRADING_DISABLED})
-_UNKNOWN = frozenset({Retcode.PLACED, Retcode.ERROR, Retcode.TIMEOUT})
 
 
 class PaperDoor:
@@ -137,20 +130,14 @@ class PaperDoor:
         result = terminal.order_send(_request(terminal, command))
         if result is None:
             code, text = terminal.last_error
-            unsent = code in _UNSENT
+            unsent = code in UNSENT
             return Outcome(OutcomeStatus.REJECTED if unsent else OutcomeStatus.UNKNOWN, code, text)
         return _outcome(terminal, command, result)
 
 
-def _status(command: Command, code: Retcode) -> OutcomeStatus:
-    if code in _CONFIRMED or (code is Retcode.POSITION_CLOSED and command.kind is CommandKind.CLOSE):
-        return OutcomeStatus.CONFIRMED
-    return OutcomeStatus.UNKNOWN if code in _UNKNOWN else OutcomeStatus.REJECTED
-
-
 def _outcome(terminal: Terminal, command: Command, result: OrderSendResult) -> Outcome:
     """The result with the levels that the broker shows afterwards, never those that were asked for."""
-    status = _status(command, Retcode(result.retcode))
+    status = status_of(command.kind, result.retcode)
     comment = result.comment
     echo = _echo(terminal, command, result) if status is OutcomeStatus.CONFIRMED else None
     if status is OutcomeStatus.CONFIRMED and command.kind is CommandKind.MODIFY and echo is None:

@@ -1,8 +1,9 @@
-"""The gateway's end of an Attach stream, in lockstep: ticks up and waited for, commands and queries answered."""
+"""The gateway's end of an Attach stream: ticks up and waited for, commands and queries answered."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -30,8 +31,8 @@ class AttachmentLost(FatalError):
         self.why = why
 
 
-class GatewayLink:
-    """Implements :class:`driver.Link` over one stream. A context manager: entering attaches, leaving hangs up.
+class Attachment:
+    """One stream to the service. A context manager: entering attaches, leaving hangs up.
 
     Commands and queries are answered one at a time, in the order of their arrival, for a terminal has one thread; they
     are answered whenever they come, also before the service has said "attached" and while a registration is under way.
@@ -43,11 +44,10 @@ class GatewayLink:
         target: Target,
         hello: gateway_service_pb2.GatewayHello,
         door: BrokerDoor,
-        trader: Trader,
     ) -> None:
         self._stub = gateway_service_pb2_grpc.GatewayServiceStub(channel)
         self._metadata = target.metadata
-        self._hello, self._door, self._trader = hello, door, trader
+        self._hello, self._door = hello, door
         self._write_turn = asyncio.Lock()
         self._seq = 0
         self._attached: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -77,29 +77,23 @@ class GatewayLink:
     def attached_at_revision(self) -> int:
         return self._attached.result()
 
-    # --- the driver's side ---
+    def raise_if_lost(self) -> None:
+        """For whoever has nothing to send. Raises AttachmentLost."""
+        if self._lost is not None:
+            raise self._lost
 
-    async def register(self, registration: Registration) -> None:
-        await self._trader.register(registration)
+    # --- prices ---
 
-    async def score(self, symbol: str) -> ScoreReading:
-        return await self._trader.score(symbol)
-
-    async def risk_distance(self, ticket: int) -> float | None:
-        return await self._trader.risk_distance(ticket)
-
-    async def tick(self, symbol: str, tick: Tick, change_count: int, equity: float | None) -> None:
-        """Raises AttachmentLost."""
+    async def send(
+        self, symbol: str, ticks: Iterable[market_data_service_pb2.Tick], change_count: int, equity: float | None
+    ) -> None:
+        """Returns when the service has worked on them: at most one message is under way. Raises AttachmentLost."""
         self._seq += 1
         self._done = asyncio.get_running_loop().create_future()
-        price = market_data_service_pb2.Tick(time_msc=tick.time_msc, bid=tick.bid, ask=tick.ask, volume=tick.volume)
-        await self._write(
-            gateway_service_pb2.AttachRequest(
-                ticks=gateway_service_pb2.GatewayTicks(
-                    seq=self._seq, symbol=symbol, ticks=(price,), change_count=change_count, equity=equity
-                )
-            )
+        message = gateway_service_pb2.GatewayTicks(
+            seq=self._seq, symbol=symbol, ticks=ticks, change_count=change_count, equity=equity
         )
+        await self._write(gateway_service_pb2.AttachRequest(ticks=message))
         await self._done
 
     async def end(self) -> None:
@@ -187,8 +181,7 @@ class GatewayLink:
     # --- the stream ---
 
     async def _write(self, message: gateway_service_pb2.AttachRequest) -> None:
-        if self._lost is not None:
-            raise self._lost
+        self.raise_if_lost()
         try:
             async with self._write_turn:
                 await self._call.write(message)
@@ -218,3 +211,32 @@ class GatewayLink:
         self._call.cancel()
         self._reader.cancel()
         await asyncio.wait([self._reader])
+
+
+class GatewayLink(Attachment):
+    """Implements :class:`driver.Link`: a history in lockstep, and an entry bot that registers what it opens."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        target: Target,
+        hello: gateway_service_pb2.GatewayHello,
+        door: BrokerDoor,
+        trader: Trader,
+    ) -> None:
+        super().__init__(channel, target, hello, door)
+        self._trader = trader
+
+    async def register(self, registration: Registration) -> None:
+        await self._trader.register(registration)
+
+    async def score(self, symbol: str) -> ScoreReading:
+        return await self._trader.score(symbol)
+
+    async def risk_distance(self, ticket: int) -> float | None:
+        return await self._trader.risk_distance(ticket)
+
+    async def tick(self, symbol: str, tick: Tick, change_count: int, equity: float | None) -> None:
+        """Raises AttachmentLost."""
+        price = market_data_service_pb2.Tick(time_msc=tick.time_msc, bid=tick.bid, ask=tick.ask, volume=tick.volume)
+        await self.send(symbol, (price,), change_count, equity)
