@@ -90,33 +90,43 @@ class Pipe:
     threads: set[int] = field(default_factory=set)
     die: tuple[int, bool] | None = None
     died_in: str | None = None
-    held: threading.Event | None = None  # a call of ``holds`` waits for it
-    holds: str = ""
+    holds: dict[str, threading.Event] = field(default_factory=dict)
     reached: threading.Event = field(default_factory=threading.Event)
-    overlay: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
+    fail: dict[str, LastError] = field(default_factory=dict)  # calls that answer None, and why
+    raises: dict[str, Exception] = field(default_factory=dict)  # calls that raise, as a bridge over the network does
+    overlay: dict[str, Callable[[Any], Any]] = field(default_factory=dict)  # what is made of an answer
     _error: tuple[int, str] | None = None
 
     def exports(self) -> dict[str, Callable[..., Any]]:
-        return {name: self._wrapped(name, function) for name, function in self.functions.items()}
+        return {name: self._wrapped(name) for name in self.functions}
+
+    def hold(self, name: str) -> threading.Event:
+        """Calls of this name wait for the event."""
+        return self.holds.setdefault(name, threading.Event())
 
     def die_in(self, call: int, *, after: bool) -> None:
         self.die, self.died_in = (len(self.calls) + call, after), None
 
-    def _wrapped(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _wrapped(self, name: str) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
             self.threads.add(threading.get_ident())
             if name == "last_error":
-                return self._error or function()
+                return self._error or self.functions[name]()
             self._error = None
             number = len(self.calls)
             self.calls.append(name)
-            if self.held is not None and name == self.holds:
+            if name in self.holds:
                 self.reached.set()
-                self.held.wait(30)
+                self.holds[name].wait(30)
+            if name in self.raises:
+                raise self.raises[name]
+            if name in self.fail:
+                self._error = (int(self.fail[name]), LAST_ERROR_TEXTS[self.fail[name]])
+                return None
             dies = self.die is not None and number == self.die[0]
             if dies and self.die is not None and not self.die[1]:
                 return self._broken(name, LastError.INTERNAL_FAIL_SEND)
-            answer = function(*args, **options)
+            answer = self.functions[name](*args, **options)
             if dies:
                 return self._broken(name, LastError.INTERNAL_FAIL_RECEIVE)
             return self.overlay[name](answer) if name in self.overlay else answer
