@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -24,10 +25,12 @@ from dtms_client.exit_manager.__main__ import main as exit_manager_main
 from dtms_client.universal_manager.__main__ import main as universal_manager_main
 from dtms_client.watch import Interrupted, Listed, Relisted, WatchItem
 from dtms_service import logs
+from dtms_service.broker.mt5_session import Login
 from dtms_service.credentials import token_path
 from dtms_service.demo.run import run_demo
 from dtms_service.describe import describe, status_rows
 from dtms_service.errors import DtmsError, FatalError
+from dtms_service.gateway.live import LiveOptions, run_live
 from dtms_service.gateway.process import GatewayOptions, run_gateway
 from dtms_service.live_table import LiveTable
 from dtms_service.notify import check, open_senders
@@ -55,6 +58,7 @@ errors = Console(stderr=True)
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 VIEWER, OPERATOR = "viewer", "operator"  # identities that every service has
+PASSWORD = "MT5_PASSWORD"  # noqa: S105  # the variable's name; a command line would show the password to everybody
 Profile = Literal["intraday", "swing"]
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -171,12 +175,18 @@ def demo(*, out: Annotated[Path, Parameter(help="where the report goes")] = Path
 
 @app.command
 def gateway(
-    *history_files: Annotated[Path, Parameter(help="ticks or bars, plain or gzip; several in order of time")],
-    service: Annotated[str, Parameter(help="host:port of the service, which runs in lockstep")],
+    *history_files: Annotated[Path, Parameter(help="paper: ticks or bars, plain or gzip; several in order of time")],
+    service: Annotated[str, Parameter(help="host:port of the service")],
     token_file: Annotated[Path, Parameter(help="the gateway's token")],
-    trader_token_file: Annotated[Path, Parameter(help="token of the entry bot, which registers what it opens")],
-    symbol: Annotated[str, Parameter(help="as in the shipped table; its rules can be configured")],
-    out: Annotated[Path, Parameter(help="where bars, broker log and results go")],
+    symbol: Annotated[list[str], Parameter(help="paper: one, as in the shipped table; mt5: the broker's names")],
+    out: Annotated[Path, Parameter(help="a folder of its own: results (paper), tokens seen and server time (mt5)")],
+    broker: Annotated[Literal["paper", "mt5"], Parameter(help="a history, or a MetaTrader 5 terminal")] = "paper",
+    account: Annotated[str | None, Parameter(help="mt5: LOGIN@SERVER, the one account that is served")] = None,
+    terminal: Annotated[str | None, Parameter(help="mt5: terminal64.exe, where the machine has several")] = None,
+    password_file: Annotated[Path | None, Parameter(help=f"mt5: or {PASSWORD}; else what the terminal saved")] = None,
+    mt5_module: Annotated[str, Parameter(help="mt5: a module with its functions, or MODULE:CLASS")] = "MetaTrader5",
+    server_utc_offset_s: Annotated[int | None, Parameter(help="mt5: where no tick moves that would show it")] = None,
+    trader_token_file: Annotated[Path | None, Parameter(help="paper: token of the entry bot")] = None,
     trade: Annotated[list[str] | None, Parameter(help=TRADE_SYNTAX)] = None,
     volume: Annotated[float | None, Parameter(help="lots of each trade of the entry rule (without --trade)")] = None,
     entry_bar_s: Annotated[int | None, Parameter(help="length of the entry rule's bars, s")] = None,
@@ -187,11 +197,33 @@ def gateway(
     profile: Annotated[Profile | None, Parameter(help="as the service's")] = None,
     root_certificates: Annotated[Path | None, Parameter(help="PEM file, for TLS")] = None,
     config: Annotated[Path | None, Parameter(help="TOML file; environment DTMS_... lies over it")] = None,
+    log_level: Level = "info",
 ) -> None:
-    """Run the paper broker as a process of its own, fed by price history, attached to a service in lockstep."""
+    """Run a broker as a process of its own: a MetaTrader 5 terminal, or the paper broker on a history in lockstep."""
+    if broker == "mt5":
+        logs.configure(log_level)
+        if account is None or "@" not in account:
+            _fail("--broker mt5 needs --account LOGIN@SERVER")
+        password = password_file.read_text(encoding="utf-8").strip() if password_file else os.environ.get(PASSWORD)
+        sys.exit(
+            run_live(
+                LiveOptions(
+                    service=service,
+                    token_file=token_file,
+                    root_certificates=root_certificates,
+                    data_dir=out,
+                    login=Login(account, terminal, password),
+                    package=mt5_module,
+                    symbols=tuple(symbol),
+                    offset_s=server_utc_offset_s,
+                )
+            )
+        )
+    if trader_token_file is None or len(symbol) != 1:
+        _fail("--broker paper needs --trader-token-file and one --symbol")
     options = ReplayOptions(
         files=history_files,
-        symbol=symbol,
+        symbol=symbol[0],
         trades=tuple(trade or ()),
         volume=volume,
         entry_bar_s=entry_bar_s,
@@ -202,7 +234,7 @@ def gateway(
         out=out,
     )
     settings = configuration(
-        config, paper=True, given={"data_dir": out, "profile": profile, **spec_override(symbol, spec)}
+        config, paper=True, given={"data_dir": out, "profile": profile, **spec_override(symbol[0], spec)}
     )
     job = job_of(options, settings, lambda _done, _total: None)
     sys.exit(run_gateway(GatewayOptions(service, token_file, trader_token_file, root_certificates, job)))
