@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import os
 import subprocess
 import sys
 import threading
@@ -47,7 +47,8 @@ def fetch_wheel(folder: Path) -> Path:
     """The real wheel, downloaded once into the folder; skips the test where there is no way to it."""
     path = folder / WHEEL
     reasons: list[str] = []
-    for command in _pip_commands(folder):
+    draft = folder / f"draft-{os.getpid()}"  # other test processes may fetch it at the same time
+    for command in _pip_commands(draft):
         if path.exists():
             break
         try:
@@ -56,6 +57,8 @@ def fetch_wheel(folder: Path) -> Path:
             reasons.append(str(error))
             continue
         reasons.append(done.stderr.strip().rpartition("\n")[2])
+        if (draft / WHEEL).exists():
+            (draft / WHEEL).replace(path)
     if not path.exists():
         pytest.skip(f"cannot download {REQUIREMENT}: {'; '.join(reasons)}")
     return path
