@@ -25,7 +25,6 @@ from dtms_client.exit_manager.__main__ import main as exit_manager_main
 from dtms_client.universal_manager.__main__ import main as universal_manager_main
 from dtms_client.watch import Interrupted, Listed, Relisted, WatchItem
 from dtms_service import logs
-from dtms_service.broker.mt5_session import Login
 from dtms_service.credentials import token_path
 from dtms_service.demo.run import run_demo
 from dtms_service.describe import describe, status_rows
@@ -212,7 +211,9 @@ def gateway(
                     token_file=token_file,
                     root_certificates=root_certificates,
                     data_dir=out,
-                    login=Login(account, terminal, password),
+                    account_id=account,
+                    terminal=terminal,
+                    password=password,
                     package=mt5_module,
                     symbols=tuple(symbol),
                     offset_s=server_utc_offset_s,

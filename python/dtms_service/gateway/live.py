@@ -52,7 +52,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """``package`` is a module with the functions of MetaTrader5, or MODULE:CLASS to call for an object that has them.
+    """``account_id`` is login@server; ``terminal`` and ``password`` as in :class:`Login`.
+
+    ``package`` is a module with the functions of MetaTrader5, or MODULE:CLASS to call for an object that has them.
 
     ``symbols`` are those whose prices are sent, besides the symbols of open positions. ``offset_s`` is the server's
     time minus UTC where an operator must say it (first start with a closed market), else it is detected.
@@ -62,7 +64,9 @@ class LiveOptions:
     token_file: Path
     root_certificates: Path | None
     data_dir: Path
-    login: Login
+    account_id: str
+    terminal: str | None
+    password: str | None
     package: str
     symbols: tuple[str, ...]
     offset_s: int | None
@@ -90,14 +94,14 @@ async def drive_live(options: LiveOptions) -> None:
             server_time.set(options.offset_s, clock.now_ns() // 1_000_000)
         door = Mt5Door(
             loader(options.package),
-            options.login,
+            Login(options.account_id, options.terminal, options.password),
             time=server_time,
             fence=Fence(options.data_dir / FENCE_FILE),
             now_msc=lambda: clock.now_ns() // 1_000_000,
             watch=ended_after,
         )
         try:
-            await Live(door, to, options.login.account_id, options.symbols).run()
+            await Live(door, to, options.account_id, options.symbols).run()
         finally:
             door.close()
     finally:
