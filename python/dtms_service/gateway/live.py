@@ -234,7 +234,8 @@ class Live:
                 self._tell(None)
                 last |= {symbol: prices[-1] for symbol, prices in look.ticks.items()}
                 for symbol, ticks in _news(look, told_count, last).items():
-                    await link.send(symbol, ticks, look.change_count)
+                    # The service asks for the equity: prices of other symbols move it too.
+                    await link.send(symbol, ticks, look.change_count, equity=None)
                 told_count = look.change_count
             await self._pause(POLL_S)
 
