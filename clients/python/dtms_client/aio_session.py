@@ -99,6 +99,12 @@ class AsyncOwnershipSession:
             return None
         return await self._client.release_ownership(grant, timeout_s=timeout_s)
 
+    def forget(self, ticket: int, *, account_id: str = "") -> None:
+        """The trade is closed: it is not held any more, and there is nobody to give it back to. Asks nobody."""
+        grant = self._holdings.grant(ticket, account_id, now_s=self._alarm.now_s())
+        if grant is not None:
+            self._holdings.drop(grant)
+
     async def close(self, *, release: bool = True, wait_s: float = RELEASE_S) -> tuple[Grant, ...]:
         """Ends the keep-alive and gives everything back, or leaves it to its leases without `release`.
 

@@ -15,8 +15,9 @@ from dtms.v1.arbitration_service_pb2 import Grant, RenewOwnershipRequest, RenewO
 from dtms.v1.ownership_pb2 import Ownership
 from dtms.v1.trade_pb2 import Trade
 from dtms_client._channel import Backoff, deadlines
-from dtms_client.errors import DtmsError, Unexpected
+from dtms_client.errors import DtmsError, Unavailable, Unexpected
 
+METHOD: Final = "dtms.v1.ArbitrationService/RenewOwnership"
 BATCH: Final = 500
 """The service takes at most so many grants, or tickets, in one call."""
 RENEWALS: Final = 3
@@ -35,7 +36,8 @@ class Lost:
     """A trade that the session held, did not give back, and holds no more.
 
     `trade` is how it is now (`managed_by`, `owner_epoch`); None where the service does not say or does not know it.
-    `error` is what kept it from being renewed; None where the service answered that it is lost.
+    `error` is what kept it from being renewed, LEASE_ENDED where this process was paused; None where the service
+    answered that it is lost.
     """
 
     grant: Grant
@@ -111,7 +113,8 @@ class Holdings:
     def expire(self, *, now_s: float) -> list[Lost]:
         """No longer holds what could not be renewed in time."""
         over = [held.grant for held in self._all() if held.end_s <= now_s]
-        return [Lost(grant, None, self._failure) for grant in over if self.drop(grant)]
+        error = self._failure or Unavailable("not renewed in time", method=METHOD, reason="LEASE_ENDED")
+        return [Lost(grant, None, error) for grant in over if self.drop(grant)]
 
     # ---- keeping alive
 

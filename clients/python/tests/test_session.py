@@ -149,7 +149,7 @@ def test_the_sessions_have_equal_methods() -> None:
         }
 
     assert surface(OwnershipSession) == surface(AsyncOwnershipSession)
-    assert set(surface(OwnershipSession)) == {"acquire", "adopt", "release", "close", "grant"}
+    assert set(surface(OwnershipSession)) == {"acquire", "adopt", "release", "forget", "close", "grant"}
 
 
 @both
@@ -242,7 +242,27 @@ async def test_who_was_paused_past_the_lease_holds_nothing_on_waking(threads: bo
             time.advance(LEASE_S)
             assert session.session.grant(7) is None
             assert not session.session.held
-            assert (await session.lost.get()).grant == grant(7)
+            lost = await session.lost.get()
+            assert lost.grant == grant(7)
+            assert lost.error is not None
+
+
+@both
+async def test_a_closed_trade_is_forgotten_without_a_call(threads: bool) -> None:
+    """It is not renewed, not given back and not told as lost."""
+    time = ManualTime()
+    async with ScriptedService() as service:
+        Dtms(service)
+        async with session_on(service.address, threads=threads, time=time) as session:
+            await session.do("adopt", owned(7), owned(8))
+            session.session.forget(7)
+            session.session.forget(9)
+            assert [each.ticket for each in session.session.held] == [8]
+            await time.skip()
+            await time.asleep()
+        assert [[each.ticket for each in r.grants] for r in service.requests("RenewOwnership")] == [[7, 8], [8]]
+        assert [request.grant for request in service.requests("ReleaseOwnership")] == [grant(8)]
+    assert session.lost.empty()
 
 
 @both
