@@ -51,7 +51,7 @@ def decide(
     structure = readings.get(rules.structure_s or 0, NOTHING_READ)
     distance = readings.get(rules.atr_s or 0, NOTHING_READ)
     if trade.breakeven_triggered:
-        stop = trail(seen, trade, rules, Ground.of(seen, trade.sign, rules, structure, distance), now_ns=now_ns)
+        stop = trail(seen, trade, rules, structure, distance, now_ns=now_ns)
     else:
         stop = breakeven(seen, rules)
     return [wish for wish in (stop, partial(seen, trade, quote, rules, distance)) if wish is not None]
@@ -71,11 +71,13 @@ def breakeven(seen: Seen, rules: FrozenRules) -> MoveStop | None:
     return seen.move(PURPOSE_BREAKEVEN, level) if level <= seen.legal + SNAP else None
 
 
-def trail(seen: Seen, trade: TradeView, rules: FrozenRules, ground: Ground, *, now_ns: int) -> MoveStop | None:
+def trail(
+    seen: Seen, trade: TradeView, rules: FrozenRules, structure: Reading, distance: Reading, *, now_ns: int
+) -> MoveStop | None:
     """After breakeven: the stop to where the strategy wants it, in steps that are worth a change."""
     if seen.risk is None or now_ns - trade.last_change_ns < rules.cooldown_s * NANOS:
         return None
-    wanted = LEVELS[rules.trailing](ground)
+    wanted = LEVELS[rules.trailing](Ground.of(seen, trade.sign, rules, structure, distance))
     if wanted is None:
         return None
     level = seen.round(min(wanted, seen.legal))
