@@ -23,8 +23,8 @@ from dtms_client.managing.views import TradeView
 from dtms_service.broker.retcodes import Retcode
 from tests.conftest import REPO
 from tests.desk import BREAKEVEN, HALF_WAY, Desk, known, nothing_for, purposes, until
+from tests.process.market import Market
 from tests.process.service_process import serving
-from tests.process.test_exit_manager import Market
 from tests.stack import EXIT_MANAGER, SYMBOL, T0_MSC, UNIVERSAL, Stack, stop_at
 
 BUY, SELL = trade_pb2.SIDE_BUY, trade_pb2.SIDE_SELL
@@ -170,7 +170,7 @@ async def test_d40_a_log_that_cannot_be_written_stops_no_trade(tmp_path: Path) -
         os.close(writer)
         try:
             await market.tick(1.1013)
-            await market.outcome(trade.revision, action_pb2.PURPOSE_BREAKEVEN)
+            await market.outcome(EXIT_MANAGER, trade.revision, action_pb2.PURPOSE_BREAKEVEN)
             assert manager.returncode is None
         finally:
             manager.kill()
