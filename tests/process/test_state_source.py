@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from dtms_client.managing.state_source import Answer, Limits, Source, StateSource
-from tests.process.market import Market, exit_manager
+from tests.process.market import Market
 from tests.process.service_process import Process, Service, serving
+from tests.process.test_exit_manager import exit_manager
 from tests.stack import EXIT_MANAGER, T0_MSC
 
 LIMITS: Final = Limits(deadline_s=0.25, state_s=0.0, ownership_s=0.0, last_known_s=1.2)
