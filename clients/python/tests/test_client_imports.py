@@ -8,6 +8,8 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import dtms_client
 import dtms_service
 from tests.house_sources import inside, sources
@@ -116,6 +118,7 @@ def in_turn(wanted: list[str]) -> list[str]:
     return list(TopologicalSorter(graph).static_order())
 
 
+@pytest.mark.timeout(120)  # 180 modules and what they need: 5 s of work, on a machine that is busy with other things
 def test_d36_every_module_imports_alone() -> None:
     """Each module of both distributions can be the first that a program imports: none leans on an order, none on a
     circle."""
