@@ -10,6 +10,7 @@
         ├── DataDirectoryBusy      another service owns the data directory
         ├── HistoryInvalid         a price file breaks a rule, at a line and column
         ├── JournalDamaged         recorded history does not verify, at a revision
+        ├── JournalModeDiffers     a shadow run's journal for a live service, or the other way round
         ├── JournalFailed          the disk refused: nothing later is durable
         ├── JournalVersionUnknown  written by a newer DTMS, or not by DTMS at all
         └── PortBusy               the address cannot be bound
@@ -166,6 +167,19 @@ class JournalFailed(FatalError):
     def __init__(self, path: Path, newest_revision: int, why: str) -> None:
         super().__init__(f"{path}: cannot write after revision {newest_revision}: {why}")
         self.path, self.newest_revision, self.why = path, newest_revision, why
+
+
+class JournalModeDiffers(FatalError):
+    """A journal of the other mode: what never happened must not be mixed with what did. ``shadow`` is the file's."""
+
+    def __init__(self, path: Path, *, shadow: bool) -> None:
+        whose = (
+            "a shadow run: start with --shadow"
+            if shadow
+            else "a live service: a shadow run needs a directory of its own"
+        )
+        super().__init__(f"{path}: belongs to {whose}, or take another data directory")
+        self.path, self.shadow = path, shadow
 
 
 class JournalVersionUnknown(FatalError):

@@ -16,7 +16,7 @@ from dtms_service.errors import JournalDamaged, JournalVersionUnknown
 from dtms_service.journal.chain import ChainReport, walk
 from dtms_service.journal.lock import DataDirectoryLock
 from dtms_service.journal.protocol import Progress
-from dtms_service.journal.sqlite import APPLICATION_ID, FORMAT, JOURNAL_NAME, connect, query, scan
+from dtms_service.journal.sqlite import FORMAT, JOURNAL_NAME, connect, format_of, query, scan
 
 _PROGRESS_EVENTS: Final = 10_000
 
@@ -72,9 +72,9 @@ def _opened(data_dir: Path, progress: Progress) -> Iterator[tuple[apsw.Connectio
         wal = scan(path, progress)
         connection = connect(path, None)
         try:
-            found = connection.pragma("user_version") if connection.pragma("application_id") == APPLICATION_ID else 0
+            found = format_of(connection)
             if found != FORMAT:
-                raise JournalVersionUnknown(path, int(found), FORMAT)
+                raise JournalVersionUnknown(path, found, FORMAT)
             if wal.damage:
                 newest = connection.execute("SELECT coalesce(max(revision), 0) FROM event").get
                 raise JournalDamaged(path, int(newest) + 1, wal.damage)

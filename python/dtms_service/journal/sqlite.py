@@ -17,6 +17,7 @@ import apsw
 from dtms_service.errors import (
     JournalDamaged,
     JournalFailed,
+    JournalModeDiffers,
     JournalVersionUnknown,
     compacted,
     future_revision,
@@ -29,6 +30,7 @@ from dtms_service.journal.wal import WalReport, scan_wal
 JOURNAL_NAME: Final = "journal.db"
 FORMAT: Final = 1
 APPLICATION_ID: Final = 0x44544D53  # "DTMS", so that `file` and SQLite tools name the file
+SHADOW_APPLICATION_ID: Final = 0x44545348  # "DTSH": what it records was never sent to a broker
 SNAPSHOTS_KEPT: Final = 2
 """Two, so that a damaged newest one costs a longer replay and no state."""
 COMPACT_CHUNK: Final = 10_000
@@ -100,13 +102,22 @@ class SqliteJournal:
 
     @classmethod
     def open(
-        cls, data_dir: Path, *, wal_limit_bytes: int, progress: Progress, vfs: str | None = None
+        cls,
+        data_dir: Path,
+        *,
+        wal_limit_bytes: int,
+        progress: Progress,
+        shadow: bool | None = False,
+        vfs: str | None = None,
     ) -> tuple[Self, OpenReport]:
         """Lock, open and verify the journal in ``data_dir``, creating both if they do not exist.
 
         Verified are the write-ahead log, the file's structure and the chain from the newest sound snapshot on. A torn
         last commit is moved aside and reported. ``vfs`` names a registered SQLite VFS (fault injection), None the
-        system's own. Raises DataDirectoryBusy, JournalDamaged (nothing changed), JournalVersionUnknown, JournalFailed.
+        system's own. A journal is marked as that of a ``shadow`` run or of a live service when it is made; None takes
+        either, for readers.
+        Raises DataDirectoryBusy, JournalModeDiffers, JournalVersionUnknown, JournalDamaged, JournalFailed; where it is
+        refused or damaged, nothing was changed.
         """
         path = data_dir / JOURNAL_NAME
         try:
@@ -115,12 +126,12 @@ class SqliteJournal:
         except OSError as error:
             raise JournalFailed(path, 0, str(error)) from error
         try:
-            _refuse_foreign(path)
+            _refuse_foreign(path, shadow=shadow)
             wal = scan(path, progress)
             connection = connect(path, vfs)
             try:
                 journal = cls(path, connection, lock, wal_limit_bytes)
-                return journal, journal._start(wal, progress)
+                return journal, journal._start(wal, progress, shadow=shadow)
             except BaseException:
                 connection.close()
                 raise
@@ -263,17 +274,20 @@ class SqliteJournal:
 
     # -- opening -------------------------------------------------------------------------------------------------
 
-    def _start(self, wal: WalReport, progress: Progress) -> OpenReport:
+    def _start(self, wal: WalReport, progress: Progress, *, shadow: bool | None) -> OpenReport:
         connection = self._connection
         created = connection.pragma("application_id") == 0 and connection.pragma("schema_version") == 0
         if created:
             with connection:
-                connection.pragma("application_id", APPLICATION_ID)
+                connection.pragma("application_id", SHADOW_APPLICATION_ID if shadow else APPLICATION_ID)
                 connection.pragma("user_version", FORMAT)
                 connection.execute(_SCHEMA)
-        found = connection.pragma("user_version") if connection.pragma("application_id") == APPLICATION_ID else 0
+        application = connection.pragma("application_id")
+        found = format_of(connection)
         if found != FORMAT:
-            raise JournalVersionUnknown(self._path, int(found), FORMAT)
+            raise JournalVersionUnknown(self._path, found, FORMAT)
+        if shadow is not None and (application == SHADOW_APPLICATION_ID) != shadow:
+            raise JournalModeDiffers(self._path, shadow=not shadow)
         if wal.damage:
             raise JournalDamaged(self._path, self._newest_row() + 1, wal.damage)
         self._check_structure(progress)
@@ -390,7 +404,7 @@ class SqliteJournal:
         return self._failure
 
 
-def _refuse_foreign(path: Path) -> None:
+def _refuse_foreign(path: Path, *, shadow: bool | None) -> None:
     """Looks at the file's own header: opening it in WAL mode would change it already."""
     try:
         with path.open("rb") as file:
@@ -399,8 +413,18 @@ def _refuse_foreign(path: Path) -> None:
         return
     schema, application = (int.from_bytes(header[at : at + 4], "big") for at in (_SCHEMA_AT, _APPLICATION_AT))
     is_new = application == schema == 0  # what it is about stands in the log as yet
-    if header.startswith(_MAGIC) and application != APPLICATION_ID and not is_new:
+    if not header.startswith(_MAGIC) or is_new:
+        return
+    if application not in {APPLICATION_ID, SHADOW_APPLICATION_ID}:
         raise JournalVersionUnknown(path, 0, FORMAT)
+    if shadow is not None and (application == SHADOW_APPLICATION_ID) != shadow:
+        raise JournalModeDiffers(path, shadow=not shadow)
+
+
+def format_of(connection: apsw.Connection) -> int:
+    """0 for what is no journal of DTMS."""
+    is_journal = connection.pragma("application_id") in {APPLICATION_ID, SHADOW_APPLICATION_ID}
+    return int(connection.pragma("user_version")) if is_journal else 0
 
 
 def scan(path: Path, progress: Progress) -> WalReport:
