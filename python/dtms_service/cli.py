@@ -33,13 +33,16 @@ from dtms_service.gateway.live import LiveOptions, run_live
 from dtms_service.gateway.process import GatewayOptions, run_gateway
 from dtms_service.live_table import LiveTable
 from dtms_service.notify import check, open_senders
+from dtms_service.replay.artefacts import write_json
 from dtms_service.replay.command import fresh_data_dir
 from dtms_service.replay.command import replay as run_replay
 from dtms_service.replay.crew import programs
 from dtms_service.replay.entries import TRADE_SYNTAX
 from dtms_service.replay.options import ReplayOptions, job_of
+from dtms_service.replay.shadow import read_shadow_run
 from dtms_service.replay.strategies import STRATEGY_SYNTAX
 from dtms_service.report.console import show_summary, show_trades
+from dtms_service.report.shadow_table import show_shadow_report
 from dtms_service.service import CREDENTIALS_FOLDER, SERVING
 from dtms_service.service import serve as run_service
 from dtms_service.settings import SPEC_SYNTAX, configuration, spec_override
@@ -85,6 +88,7 @@ def serve(
     profile: Annotated[Profile | None, Parameter(help="intraday: M5 and M15; swing: H1 and H4")] = None,
     paper: Annotated[bool, Parameter(help="run the shipped play-money account, fed by StreamTicks")] = False,
     broker_log: Annotated[Path | None, Parameter(help="append every order at the paper account to this file")] = None,
+    shadow: Annotated[bool, Parameter(help="decide and record, send nothing to the broker", negative="")] = False,
     lockstep: Annotated[
         list[str] | None,
         Parameter(help="run in virtual time with these managers (demo and tests)", consume_multiple=True),
@@ -94,7 +98,13 @@ def serve(
 ) -> None:
     """Run the service until SIGTERM. Says `serving at HOST:PORT` on stdout; logs are JSON lines on stderr."""
     logs.configure(log_level)
-    given = {"data_dir": data_dir, "server.port": port, "profile": profile, "paper.broker_log": broker_log}
+    given = {
+        "data_dir": data_dir,
+        "server.port": port,
+        "profile": profile,
+        "paper.broker_log": broker_log,
+        "shadow": shadow or None,
+    }
     settings = configuration(config, paper=paper, given=given)
     _run(
         run_service(
@@ -241,6 +251,19 @@ def gateway(
     sys.exit(run_gateway(GatewayOptions(service, token_file, trader_token_file, root_certificates, job)))
 
 
+@app.command(name="shadow-report")
+def show_shadow(
+    *,
+    data_dir: Annotated[Path, Parameter(env_var="DTMS_DATA_DIR", help="of a shadow run whose service has ended")],
+    json_file: Annotated[Path | None, Parameter(name="--json", help="write everything to this file as well")] = None,
+) -> None:
+    """Show what a shadow run would have changed: its writes beside what the account did, and results both ways."""
+    report = read_shadow_run(data_dir)
+    if json_file is not None:
+        write_json(json_file, report.document())
+    show_shadow_report(report, console)
+
+
 @app.command
 def status(*, address: Address = DEFAULT_ADDRESS, token_file: TokenFile = None, data_dir: DataDir = None) -> None:
     """Show what the service does and how it is."""
@@ -267,12 +290,15 @@ def watch(
         items = client.watch(start_revision=from_revision, snapshot=not from_revision)
         if plain or not console.is_terminal:
             for item in items:
+                if isinstance(item, Listed | Relisted) and client.system_status().shadow:
+                    console.print("SHADOW: nothing of this is sent to the broker")
                 _print_item(item)
             return
         with Live(table, console=console, refresh_per_second=8) as live:
             for item in items:
                 match item:
                     case Listed(trades=trades) | Relisted(trades=trades):
+                        table.shadow = client.system_status().shadow
                         table.show_trades(trades)
                     case Interrupted(error=error):
                         table.footer = f"interrupted: {error}"

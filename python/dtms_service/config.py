@@ -398,6 +398,10 @@ class Config(BaseSettings):
 
     data_dir: Path
     """Journal, credentials and lock. Required: a journal in an unexpected place is a lost journal."""
+    shadow: bool = False
+    """Decide and record everything, send nothing: commands are carried out on a shadow book."""
+    shadow_conversion_rates: dict[str, Positive] = {}
+    """For the shadow book: value in account currency of profit currencies that no symbol quotes against it."""
     profile: Literal["intraday", "swing"] = "intraday"
     """Sets the engine's timeframes: M5 and M15, or H1 and H4."""
     server: ServerConfig = ServerConfig()

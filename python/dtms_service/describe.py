@@ -185,6 +185,7 @@ def status_rows(status: GetSystemStatusResponse) -> list[tuple[str, str]]:
         ("version", status.version),
         ("stage", " ".join([enum_name(ServiceStage, status.stage), status.recovery_detail]).strip()),
         ("running since", clock(status.started_ns)),
+        ("mode", "SHADOW: decides and records, sends nothing to the broker" if status.shadow else "live"),
         ("time", "virtual (lockstep)" if status.lockstep else "real"),
         ("accounts", ", ".join(status.account_ids) or "none"),
         ("trading", enum_name(event_pb2.TradingState, status.trading_state)),

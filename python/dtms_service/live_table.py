@@ -51,6 +51,7 @@ class LiveTable:
         self._events: deque[Text] = deque(maxlen=EVENTS_SHOWN)
         self.footer = ""
         self.virtual_time = ""
+        self.shadow = False
 
     def show_trades(self, trades: Iterable[trade_pb2.Trade]) -> None:
         for trade in trades:
@@ -110,7 +111,8 @@ class LiveTable:
         return table
 
     def __rich__(self) -> RenderableType:
-        table = Table(title=self._title, expand=True, title_justify="left")
+        title = f"{self._title}  SHADOW: nothing of this is sent to the broker" if self.shadow else self._title
+        table = Table(title=title, expand=True, title_justify="left")
         for column in (
             "ticket",
             "symbol",

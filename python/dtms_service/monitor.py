@@ -24,6 +24,7 @@ from dtms_service.errors import DtmsError
 from dtms_service.executor import Executor
 from dtms_service.latency import Latencies
 from dtms_service.quotes import Quotes
+from dtms_service.shadow import Shadows
 
 FIGURES_INTERVAL_NS = 1_000_000_000  # between two looks at an account's figures: a loss of a second is no day's loss
 MISSING_REPORTS = 2  # positive reports without a position or a closing deal before it is quarantined (I23)
@@ -59,6 +60,8 @@ class Monitor:
     on_failure: Callable[[BaseException], None]
     # A symbol became known on an account.
     on_symbol: Callable[[str, SymbolSpec], None] = field(default=lambda _account_id, _spec: None)
+    # Shadow mode: each price goes to the shadow book first, and its change count is the one that counts.
+    shadows: Shadows | None = None
     # Lockstep: the managers' turn after each tick.
     managers_turn: Callable[[], Awaitable[None]] | None = None
     tick_to_decision: Latencies = field(default_factory=Latencies)
@@ -96,6 +99,9 @@ class Monitor:
         async with self._turns[account_id]:
             if self.virtual_clock is not None:
                 self.virtual_clock.advance_to(tick.time_msc * 1_000_000)
+            if self.shadows is not None:
+                change_count = await self.shadows.tick(account_id, symbol, tick, change_count)
+                equity = self.shadows.equity(account_id) if equity is not None else None
             if change_count != self._accounts[account_id].change_count:
                 await self.sync(account_id, change_count)
             weighed = await self._figures(account_id, equity)

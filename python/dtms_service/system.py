@@ -29,6 +29,7 @@ from dtms_service.news_watch import NewsWatch
 from dtms_service.notify import Notifier, Target, open_senders
 from dtms_service.paper_account import PaperAccount
 from dtms_service.quotes import Quotes
+from dtms_service.shadow import Shadows
 from dtms_service.stage import Stage
 
 NEWS_INTERVAL_S = 5.0  # between two looks at the calendar's file: news are known hours before
@@ -70,6 +71,7 @@ class System:
     stage: Stage = Stage.RECOVERING
     recovery_detail: str = "starting"
     notifier: Notifier | None = None
+    shadows: Shadows | None = None
     paper: PaperAccount | None = None
     # None in virtual time: a run begins with what its history shows.
     bar_store: BarStore | None = None
@@ -84,15 +86,18 @@ class System:
     async def open(cls, config: Config, managers_in_lockstep: frozenset[str] | None) -> System:
         """Locks the data directory, verifies and replays the journal. ``managers_in_lockstep`` is None in real time.
 
-        Raises ConfigInvalid, DataDirectoryBusy, JournalDamaged, JournalVersionUnknown or JournalFailed; then nothing
-        was changed.
+        Raises ConfigInvalid, DataDirectoryBusy, JournalDamaged, JournalModeDiffers, JournalVersionUnknown or
+        JournalFailed; then nothing was changed.
         """
         announcements, calendar_seen = news_watch.first(config.rails)
         virtual = managers_in_lockstep is not None
         clock: Clock = LockstepClock(0) if virtual else SystemClock()
         notifier = None if virtual else _notifier(config, clock)  # a history of last year is no news to anybody
         journal, report = SqliteJournal.open(
-            config.data_dir, wal_limit_bytes=config.journal.wal_limit_bytes, progress=_log_progress
+            config.data_dir,
+            wal_limit_bytes=config.journal.wal_limit_bytes,
+            progress=_log_progress,
+            shadow=config.shadow,
         )
         if report.recovered:
             log.warning("journal_recovered", torn_revisions=report.torn_revisions, torn_log_bytes=report.torn_log_bytes)
@@ -145,6 +150,7 @@ class System:
             fail,
             on_symbol=news.follow,
         )
+        shadows = monitor.shadows = Shadows(config.data_dir, _conversion_rates(config)) if config.shadow else None
         lockstep = None
         if managers_in_lockstep is not None:
             lockstep = Lockstep(desk, doors, executor, quotes, bars, clock, managers_in_lockstep)
@@ -165,6 +171,7 @@ class System:
             replayed=replayed,
             failed=failed,
             notifier=notifier,
+            shadows=shadows,
         )
         system._snapshot_revision = replayed.snapshot_revision
         if not virtual:
@@ -186,7 +193,12 @@ class System:
     async def attach(self, account_id: str, door: BrokerDoor, symbol_names: list[str]) -> None:
         """Takes a broker in: settles open intents, adopts and compares positions; after the last one, serves."""
         self.recovery_detail = f"comparing {account_id} with its broker"
-        await self.monitor.attach(account_id, door, symbol_names)
+        if self.shadows is not None:
+            shadow = await self.shadows.door_before(account_id, door, symbol_names)
+            await self.monitor.attach(account_id, shadow, symbol_names)
+            self.shadows.serve(shadow)
+        else:
+            await self.monitor.attach(account_id, door, symbol_names)
         if self.bar_store is not None:
             recalled = recovery.recall_bars(self.desk, self.monitor.bars, self.bar_store, account_id, set(symbol_names))
             log.info("bars_recalled", account=account_id, bars=recalled)
@@ -202,6 +214,11 @@ class System:
             if self.lockstep is None:
                 self._timer = asyncio.get_running_loop().create_task(self._run_timer())
                 self._news_timer = asyncio.get_running_loop().create_task(self._run_news())
+
+    def detach(self, account_id: str, door: BrokerDoor) -> None:
+        """The broker behind ``door`` is gone."""
+        served = door if self.shadows is None else self.shadows.door_of(account_id, door)
+        self.monitor.detach(account_id, served)
 
     def begin_drain(self, why: str) -> None:
         """No new writes; streams are told where to resume. The server stops when what is in flight has ended."""
@@ -221,6 +238,8 @@ class System:
             await self._save_snapshot()
         if self.notifier is not None:
             await self.notifier.close()
+        if self.shadows is not None:
+            self.shadows.close()
         if self.paper is not None:
             self.paper.close()
         if self.bar_store is not None:
@@ -276,14 +295,20 @@ class System:
             listener(stage)
 
 
+def _conversion_rates(config: Config) -> dict[str, float]:
+    embedded = config.paper.conversion_rates if config.paper is not None else {}
+    return {**embedded, **config.shadow_conversion_rates}
+
+
 def _notifier(config: Config, clock: Clock) -> Notifier | None:
     """None without a URL: then apprise is never loaded. Raises ConfigInvalid."""
     told = config.notifications
     senders = open_senders(told.urls, told.timeout_s) if told.urls else []
     if not senders:
         return None
+    title = f"{TITLE} SHADOW" if config.shadow else TITLE
     log.info("notifications", targets=[sender.label for sender in senders], events=told.events)
-    return Notifier(told, clock, [Target(sender, TITLE, max_waiting=told.max_waiting) for sender in senders])
+    return Notifier(told, clock, [Target(sender, title, max_waiting=told.max_waiting) for sender in senders])
 
 
 async def _until_failure(commits: CommitQueue, fail: Callable[[BaseException], None]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import pytest
+
 from dtms.v1 import admin_service_pb2, event_pb2
+from dtms_service import cli
 from dtms_service.settings import configuration
 from dtms_service.system import System
 from tests.messenger import REFUSED, messenger
-from tests.process.service_process import Process
 from tests.stack import EXIT_MANAGER, running, stop_at
 
 HALTED = event_pb2.TRADING_STATE_HALTED
@@ -56,14 +59,17 @@ async def test_a_history_is_no_news(tmp_path: Path) -> None:
     await system.close()
 
 
-async def test_the_test_message_says_which_target_fails() -> None:
+async def test_the_test_message_says_which_target_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """`dtms notify-test` sends one message to each target; exit code 1 when one failed, with the reason."""
+    said: list[str] = []
+    monkeypatch.setattr(cli.console, "print", lambda line, **_: said.append(line))
     async with messenger() as works, messenger(status=REFUSED) as refuses:
-        env = {"DTMS_NOTIFICATIONS__URLS": f"{works.url} {refuses.url}"}
-        process = await Process.start("notify-test", env=env)
-        assert await process.ended() == 1
-        assert process.said[0] == "1 (JSON): delivered"
-        assert process.said[1].startswith("2 (JSON): FAILED: ")
-        assert "error=500" in process.said[1]
-        assert "secret" not in "".join(process.said) + process.text()
+        monkeypatch.setenv("DTMS_NOTIFICATIONS__URLS", f"{works.url} {refuses.url}")
+        with pytest.raises(SystemExit) as ended:
+            await asyncio.to_thread(cli.notify_test)
+        assert ended.value.code == 1
+        assert said[0] == "1 (JSON): delivered"
+        assert said[1].startswith("2 (JSON): FAILED: ")
+        assert "error=500" in said[1]
+        assert "secret" not in "".join(said)
         assert (len(works.messages), len(refuses.messages)) == (1, 1)

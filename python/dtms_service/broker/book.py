@@ -7,6 +7,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from itertools import islice
+from typing import NamedTuple
 
 from dtms_service.broker.door import AccountInfo, Position, Side
 from dtms_service.broker.ledger import Deal, Ledger, Order
@@ -19,6 +20,14 @@ from dtms_service.broker.valuation import Valuation, charged_nights
 MICRO = 1_000_000  # running sums are whole millionths, so that adding and taking away leaves no dust
 
 CHANGES_KEPT = 4096  # who reads less often than that reads everything
+
+
+class Booked(NamedTuple):
+    """What another broker booked for a deal, in minor units: profit, commission and swap."""
+
+    profit_minor: int
+    commission_minor: int
+    swap_minor: int
 
 
 class Book:
@@ -115,18 +124,49 @@ class Book:
         self.touch(position)
         return deal
 
-    def reduce(self, position: PaperPosition, order: Order, entry: DealEntry, *, steps: int, price: float) -> Deal:
-        """Execute an order that closes all or a part of the position."""
-        self._before_deal()
-        return self._reduce(position, order, entry, steps=steps, price=price)
+    def take_in(self, position: PaperPosition) -> None:
+        """A position that was not opened here: no deal of this account stands for it."""
+        position.market.positions[position.ticket] = self.positions[position.ticket] = position
+        self.touch(position)
 
-    def _reduce(self, position: PaperPosition, order: Order, entry: DealEntry, *, steps: int, price: float) -> Deal:
+    def reduce(
+        self,
+        position: PaperPosition,
+        order: Order,
+        entry: DealEntry,
+        *,
+        steps: int,
+        price: float,
+        booked: Booked | None = None,
+    ) -> Deal:
+        """Execute an order that closes all or a part of the position; ``booked`` is taken over where it is given."""
+        self._before_deal()
+        return self._reduce(position, order, entry, steps=steps, price=price, booked=booked)
+
+    def _reduce(
+        self,
+        position: PaperPosition,
+        order: Order,
+        entry: DealEntry,
+        *,
+        steps: int,
+        price: float,
+        booked: Booked | None = None,
+    ) -> Deal:
         """Take volume away. Ticket, opening price, levels, magic and comment stay; swap leaves in proportion."""
-        swap = position.swap_minor * steps // position.steps
-        profit = self._profit_minor(position, steps, price)
+        swap = position.swap_minor * steps // position.steps if booked is None else booked.swap_minor
+        profit = self._profit_minor(position, steps, price) if booked is None else booked.profit_minor
         order.position = position.identifier
         deal = self._book(
-            position, order, entry, steps=steps, price=price, taken=steps, profit_minor=profit, swap_minor=swap
+            position,
+            order,
+            entry,
+            steps=steps,
+            price=price,
+            taken=steps,
+            profit_minor=profit,
+            swap_minor=swap,
+            commission_minor=None if booked is None else booked.commission_minor,
         )
         position.steps -= steps
         position.swap_minor -= swap
@@ -174,9 +214,12 @@ class Book:
         taken: int = 0,
         profit_minor: int = 0,
         swap_minor: int = 0,
+        commission_minor: int | None = None,
     ) -> Deal:
         market = position.market
         volume = market.lots(steps)
+        if commission_minor is None:
+            commission_minor = -self.ledger.minor(self.config.commission_per_lot_side * volume)
         side = position.side if entry is DealEntry.IN else position.side.opposite
         deal = Deal(
             ticket=self.ledger.deal_ticket(),
@@ -189,7 +232,7 @@ class Book:
             reason=order.reason,
             volume=volume,
             price=price,
-            commission_minor=-self.ledger.minor(self.config.commission_per_lot_side * volume),
+            commission_minor=commission_minor,
             swap_minor=swap_minor,
             profit_minor=profit_minor,
             symbol=market.spec.name,

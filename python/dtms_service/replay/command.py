@@ -112,9 +112,9 @@ def finish(options: ReplayOptions, data_dir: Path, journal_sha256: str, p50_us: 
     return Finished(summary, results, write_report(options.out, events, bars, results, run, broker_log=writes))
 
 
-def read_events(data_dir: Path) -> Iterator[Event]:
-    """All events of a journal that no service has open."""
-    journal, _report = SqliteJournal.open(data_dir, wal_limit_bytes=1 << 26, progress=no_progress)
+def read_events(data_dir: Path, *, shadow: bool | None = None) -> Iterator[Event]:
+    """All events of a journal that no service has open: of a ``shadow`` run, of a live one, or (None) of either."""
+    journal, _report = SqliteJournal.open(data_dir, wal_limit_bytes=1 << 26, progress=no_progress, shadow=shadow)
     try:
         revision = journal.oldest_revision
         while batch := journal.read(revision, _CHUNK):

@@ -49,6 +49,7 @@ class AdminServicer:
             tick_to_durable=_latency(system.monitor.tick_to_durable),
             broker_call=_latency(system.executor.calls),
             lockstep=system.lockstep is not None,
+            shadow=system.shadows is not None,
             journal_sha256=await desk.commits.chain_head(),
         )
 

@@ -36,7 +36,7 @@ class GatewayServicer:
         finally:
             reader.cancel()
             door.lost("the gateway's stream ended")
-            self.system.monitor.detach(hello.account_id, door)
+            self.system.detach(hello.account_id, door)
 
     async def _serve(
         self,
