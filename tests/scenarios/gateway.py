@@ -115,7 +115,7 @@ class Gateway:
         self.broker.on_tick(SYMBOL, tick.time_msc, tick.bid, tick.ask)
         self.store.save()
         if self.link is not None:
-            await self.link.tick(SYMBOL, tick, self.broker.change_count)
+            await self.link.tick(SYMBOL, tick, self.broker.change_count, self.broker.account().equity)
 
     @staticmethod
     async def _tell(gate: Gate) -> None:

@@ -13,7 +13,7 @@ from dtms.v1.ownership_pb2 import RANK_PROFIT_PROTECTION, RANK_STRATEGY
 from dtms.v1.trade_pb2 import TRADE_STATE_HEALTHY
 from dtms_client.managing.points import SNAP
 from dtms_client.managing.seen import Seen, part
-from dtms_client.managing.views import DEFENSIVE, OPEN_TO_OTHERS, QuoteView, TradeView
+from dtms_client.managing.views import QuoteView, TradeView
 from dtms_client.managing.wishes import MoveStop, TakePartial, Wish
 
 
@@ -64,14 +64,8 @@ class ExitRules:
 
 def deferral(trade: TradeView) -> str | None:
     """Why the exit manager keeps its hands off the trade; None when it may act."""
-    if trade.quarantined:
-        return "quarantined"
-    if trade.state in DEFENSIVE:
-        return "defensive"
-    if trade.state not in OPEN_TO_OTHERS:
-        return "closed or unknown state"
-    if trade.pending:
-        return "DTMS has actions under way"
+    if (why := trade.reserved) is not None:
+        return why
     if trade.owner_rank == RANK_STRATEGY and trade.breakeven_triggered:
         return "the strategy's owner takes over after breakeven"
     return None

@@ -122,6 +122,17 @@ class TradeView:
         """Whose quotes it follows."""
         return (self.account_id, self.symbol)
 
+    @property
+    def reserved(self) -> str | None:
+        """Why nobody but DTMS may act on it now; None where others may, as far as its owner lets them."""
+        if self.quarantined:
+            return "quarantined"
+        if self.state in DEFENSIVE:
+            return "defensive"
+        if self.state not in OPEN_TO_OTHERS:
+            return "closed or unknown state"
+        return "DTMS has actions under way" if self.pending else None
+
 
 def _part_off_outside(trade: Trade) -> bool:
     taken_inside = (

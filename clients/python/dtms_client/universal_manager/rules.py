@@ -11,7 +11,7 @@ from dtms.v1.action_pb2 import PURPOSE_BREAKEVEN, PURPOSE_TRAIL
 from dtms_client.managing.brain import NANOS
 from dtms_client.managing.points import SNAP
 from dtms_client.managing.seen import Seen, part
-from dtms_client.managing.views import DEFENSIVE, OPEN_TO_OTHERS, QuoteView, TradeView
+from dtms_client.managing.views import QuoteView, TradeView
 from dtms_client.managing.wishes import MoveStop, TakePartial, Wish
 from dtms_client.universal_manager.indicators import Reading
 from dtms_client.universal_manager.strategies import FrozenRules
@@ -22,14 +22,8 @@ NOTHING_READ = Reading()
 
 def deferral(trade: TradeView, *, manager: str) -> str | None:
     """Why `manager` keeps its hands off the trade; None when it may act."""
-    if trade.quarantined:
-        return "quarantined"
-    if trade.state in DEFENSIVE:
-        return "defensive"
-    if trade.state not in OPEN_TO_OTHERS:
-        return "closed or unknown state"
-    if trade.pending:
-        return "DTMS has actions under way"
+    if (why := trade.reserved) is not None:
+        return why
     if trade.managed_by != manager:
         return "owned by another"
     return None
