@@ -28,11 +28,11 @@ class Virtual:
     system: System
     paper: PaperAccount
 
-    async def tick(self, time_s: float, bid: float) -> None:
-        """One price, and all that follows."""
+    async def tick(self, time_s: float, bid: float, equity: float | None = None) -> None:
+        """One price, and all that follows; ``equity`` as a gateway tells it."""
         tick = Tick(time_msc=round(time_s * 1000), bid=bid, ask=round(bid + 0.0001, 5))
         self.paper.on_tick(SYMBOL, tick)
-        await self.system.monitor.tick(self.paper.account_id, SYMBOL, tick, self.paper.change_count)
+        await self.system.monitor.tick(self.paper.account_id, SYMBOL, tick, self.paper.change_count, equity)
 
     async def trade(self, volume: float = 1.0, *, sl: float = 0.0, tp: float = 0.0) -> int:
         """A registered BUY at the last price; its ticket."""

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 
 import structlog
-from prometheus_client import start_http_server
+from prometheus_client import Gauge, start_http_server
 
 from dtms_service import symbols
 from dtms_service.broker.broker_log import BrokerLog
@@ -24,6 +24,8 @@ from dtms_service.system import System
 CREDENTIALS_FOLDER = "credentials"
 PAPER_STORE = "paper.db"
 SERVING = "serving at "  # and the address: the line on stdout that says that clients may call
+
+RAILS = Gauge("dtms_rails_engaged", "Safety rails that hold, of all accounts and symbols")
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +56,7 @@ async def serve(
     if config.server.metrics_port is not None:
         start_http_server(config.server.metrics_port, addr="127.0.0.1")
     system = await System.open(config, managers_in_lockstep)
+    RAILS.set_function(lambda: len(system.desk.engine.status()["rails"]))
     if config.paper is not None:
         system.paper = paper_account(config, config.paper)
     server = await Server.start(system, config, credentials_of(config, traders))

@@ -69,6 +69,8 @@ async def test_a_history_runs_through_the_wire_tick_by_tick(tmp_path: Path) -> N
     assert changes == sorted(changes)
     assert changes[0] < changes[1] == changes[3] < changes[4]
     assert (result.figures.ticks, result.figures.bars) == (TICKS, 2)
+    is_told = [ticks.HasField("equity") for ticks in peer.ticks]
+    assert is_told == [False, *[True] * (TICKS - 1)], "the account's figure, while a position is open"
     (trade,) = result.trades
     assert [told.ticket for told in peer.registered] == [trade.ticket]
 

@@ -97,6 +97,25 @@ async def test_figures_that_cannot_be_had_change_nothing(tmp_path: Path) -> None
         assert run.rails() == []
 
 
+async def test_a_broker_that_tells_its_equity_is_not_asked(tmp_path: Path) -> None:
+    """Figures that come with the ticks count before the tick is decided, and spare the question."""
+    asked: list[str] = []
+
+    async def note(operation: str, leg: Leg) -> None:
+        if (operation, leg) == ("account", Leg.REQUEST):
+            asked.append(operation)
+
+    async with virtual(tmp_path / "data") as run:
+        await run.tick(NOON_S, 1.1)
+        await run.trade()
+        run.paper.broker.faults.latency = note
+        await run.tick(NOON_S + 1, 1.1, 10_000)
+        await run.tick(NOON_S + 2, 1.1)
+        await run.tick(NOON_S + 3, 1.1, 9_850)
+        assert [rail["detail"] for rail in run.rails()] == ["1.5 % of 1 %"]
+        assert asked == []
+
+
 async def test_a_silent_broker_delays_no_tick(stack: Stack) -> None:
     """In real time a question for figures waits beside the ticks: they are decided while it has no answer."""
     asked, answered = asyncio.Event(), asyncio.Event()

@@ -246,7 +246,20 @@ async def test_status_watch_and_explain_work_against_a_running_service(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "replay", "demo", "gateway", "status", "watch", "explain", "exit-manager"]
+    "command",
+    [
+        "serve",
+        "replay",
+        "demo",
+        "gateway",
+        "status",
+        "watch",
+        "explain",
+        "trading-state",
+        "kill",
+        "release",
+        "exit-manager",
+    ],
 )
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """--help ends with 0 and says what the command does."""

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from dtms.v1.event_pb2 import RAIL_NEWS
+from dtms_service.replay.command import read_events
+
 EURUSD_TICKS = "eurusd_ticks_oanda_20140508_0512.csv.gz"
 XAUUSD_TICKS = "xauusd_ticks_oanda_20140502_0504.csv.gz"
 XAUUSD_M1 = "xauusd_m1_oanda_20140501_0515.csv.gz"
@@ -19,6 +22,14 @@ XAUUSD_M1 = "xauusd_m1_oanda_20140501_0515.csv.gz"
 # What is opened, and the excerpts of the fast suite (first tick ms UTC, rows): ECB press conference and payrolls.
 EURUSD = ("EURUSD", EURUSD_TICKS, ["BUY@2014-05-08T12:31:00,1.00,sl_distance=0.004,tp_distance=0.008"])
 XAUUSD = ("XAUUSD", XAUUSD_TICKS, ["BUY@2014-05-02T12:33:25,1.00,sl_distance=3,tp_distance=6"])
+NEWS = """time,currency,impact,title
+2014-05-02T12:30:00,USD,high,Non-Farm Payrolls
+2014-05-08T12:30:00,EUR,high,ECB Press Conference
+"""
+ABOUT = {
+    "EURUSD": "EUR ECB Press Conference at 2014-05-08 12:30 UTC",
+    "XAUUSD": "USD Non-Farm Payrolls at 2014-05-02 12:30 UTC",
+}
 EXCERPTS = {"EURUSD": ("1399552200000", 5_000), "XAUUSD": ("1399034000000", 3_500)}
 
 
@@ -52,11 +63,16 @@ def compare(first: Path, second: Path) -> None:
 
 @pytest.mark.parametrize("case", [EURUSD, XAUUSD], ids=lambda case: case[0])
 def test_two_runs_of_an_excerpt_are_equal(shared_data: Path, tmp_path: Path, case: tuple[str, str, list[str]]) -> None:
-    """Around the ECB's press conference and the payrolls two runs with both managers have one journal hash."""
+    """Around the ECB's press conference and the payrolls two runs with both managers have one journal hash, and the
+    calendar's news keep new risk away meanwhile."""
     symbol, name, trades = case
     history = excerpt(shared_data / name, tmp_path / "ticks.csv", *EXCERPTS[symbol])
-    runs = [replay(tmp_path / run, history, symbol, trades) for run in ("a", "b")]
+    calendar = tmp_path / "news.csv"
+    calendar.write_text(NEWS, encoding="utf-8")
+    runs = [replay(tmp_path / run, history, symbol, trades, "--news", str(calendar)) for run in ("a", "b")]
     assert runs[0]["journal_sha256"] == runs[1]["journal_sha256"]
+    edges = [event.rail_changed for event in read_events(tmp_path / "a" / "data") if event.HasField("rail_changed")]
+    assert [edge.detail for edge in edges if edge.rail == RAIL_NEWS and edge.engaged] == [ABOUT[symbol]]
     assert runs[0]["trades"] == len(trades)
     assert runs[0]["stop_changes"].get("intelligent_exit_manager", 0) > 0, "the excerpt must give the manager work"
     assert runs[0]["conflicting_writes"] == runs[0]["unconfirmed_actions"] == 0

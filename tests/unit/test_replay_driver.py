@@ -42,6 +42,15 @@ async def drive(
         return await run.drive(service), service
 
 
+async def test_equity_is_told_while_positions_are_open_once_a_second(tmp_path: Path) -> None:
+    """With the tick that opened the first, then each second of virtual time, and once more when the last is closed."""
+    prices = [1.1] * 4 + [1.1001] * 8 + [1.1030] * 8
+    _, service = await drive(tmp_path / "run", ticks(prices, step_ms=250), [buy(1)])
+    told = {index: equity for index, equity in enumerate(service.equities) if equity is not None}
+    assert list(told) == [4, 8, 12]
+    assert told[4] < CONFIG.balance < told[12]
+
+
 async def test_a_trade_is_registered_before_the_tick_that_opened_it_is_evaluated(tmp_path: Path) -> None:
     """The position is at the broker, then registered, then its tick goes to the service, with a new change count."""
     _, service = await drive(tmp_path / "run", ticks([1.1, 1.1001, 1.1002]), [buy(1)])
