@@ -44,7 +44,7 @@ class _Account:
     is_told: bool = False
     asked_ns: int = 0
     outcomes_seen: int = 0
-    has_closing: bool = False
+    has_moved: bool = False
     asking: asyncio.Task[bool] | None = None
 
 
@@ -179,24 +179,23 @@ class Monitor:
                 account.asking.cancel()
 
     def _wants_figures(self, account_id: str) -> bool:
-        """After a closing, after an outcome, and every second while a trade is open; never where they are told."""
+        """While a trade is open, after a closing and after an outcome, once a second; never where they are told."""
         account = self._accounts[account_id]
-        if account.is_told:
+        if account.is_told or self.desk.clock.now_ns() - account.asked_ns < FIGURES_INTERVAL_NS:
             return False
-        if account.has_closing or account.outcomes_seen != self.executor.outcomes:
-            return True
-        waited_ns = self.desk.clock.now_ns() - account.asked_ns
-        return waited_ns >= FIGURES_INTERVAL_NS and self.desk.engine.is_exposed(account_id)
+        has_changed = account.has_moved or account.outcomes_seen != self.executor.outcomes
+        return has_changed or self.desk.engine.is_exposed(account_id)
 
     async def weigh(self, account_id: str) -> bool:
         """Asks for the account's figures; True when something followed. A question that fails changes nothing."""
         account = self._accounts[account_id]
         account.asked_ns, account.outcomes_seen = self.desk.clock.now_ns(), self.executor.outcomes
-        account.has_closing = False
+        account.has_moved = False
         try:
             figures = await self.doors.of(account_id).account(account_id)
         except (BrokerUnavailable, DtmsError) as error:
             log.info("figures_unknown", account=account_id, why=str(error))
+            account.has_moved = True  # what was missed may be the end of the last trade: asked again
             return False
         return self.desk.account(account_id, figures.equity)
 
@@ -246,7 +245,7 @@ class Monitor:
         """True when the deals prove that the position is closed."""
         if not deals or deals[-1].remaining > 0:
             return False
-        self._accounts[account_id].has_closing = True
+        self._accounts[account_id].has_moved = True
         last = deals[-1]
         profit = sum(deal.profit + deal.commission + deal.swap for deal in deals)
         self.desk.closed(account_id, position, convert.CLOSE_REASONS[last.reason], last.price, profit)
