@@ -236,7 +236,7 @@ class GatewayLink(Attachment):
     async def risk_distance(self, ticket: int) -> float | None:
         return await self._trader.risk_distance(ticket)
 
-    async def tick(self, symbol: str, tick: Tick, change_count: int, equity: float | None) -> None:
+    async def tick(self, symbol: str, tick: Tick, change_count: int, equity: float | None = None) -> None:
         """Raises AttachmentLost."""
         price = market_data_service_pb2.Tick(time_msc=tick.time_msc, bid=tick.bid, ask=tick.ask, volume=tick.volume)
         await self.send(symbol, (price,), change_count, equity)
