@@ -11,12 +11,12 @@ import cyclopts
 from cyclopts import Parameter
 from rich.console import Console
 
-from benches import decision, evaluation, fan_out, get_trade, journal, registrations, report, tick
+from benches import decision, evaluation, fan_out, get_trade, journal, managers, registrations, report, tick
 from benches.figures import Figure, machine
 from benches.world import SEED
 from dtms_service import logs
 
-Name = Literal["evaluation", "decision", "journal", "get-trade", "fan-out", "registrations", "tick"]
+Name = Literal["evaluation", "decision", "journal", "get-trade", "fan-out", "registrations", "tick", "managers"]
 
 # Memory is measured in a process that has not grown yet: evaluation stands first.
 BENCHES: dict[Name, Callable[[bool], Sequence[Figure]]] = {
@@ -27,6 +27,7 @@ BENCHES: dict[Name, Callable[[bool], Sequence[Figure]]] = {
     "fan-out": fan_out.measure,
     "registrations": registrations.measure,
     "tick": tick.measure,
+    "managers": managers.measure,
 }
 
 app = cyclopts.App(name="benches", help="Measure DTMS against bare baselines in one run.")

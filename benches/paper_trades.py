@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from benches.world import SEED
@@ -57,9 +57,10 @@ def walk(count: int, seed: int) -> Iterator[float]:
 
 
 async def open_and_register(
-    client: AsyncClient, count: int, time_msc: int = 1_699_999_200_000
+    client: AsyncClient, count: int, time_msc: int = 1_699_999_200_000, *, strategies: Sequence[str] = ("",)
 ) -> list[trade_pb2.Trade]:
-    """``count`` positions on both sides at BID, each with a stop of its own, registered as opened just now."""
+    """``count`` positions on both sides at BID, each with a stop of its own, registered as opened just now; the
+    strategy types in turn, each for a buy and a sell."""
     feed, chance = Feed(client, time_msc), random.Random(SEED)
     await feed.tick(BID, after_ms=0)
     await feed.close()
@@ -84,6 +85,7 @@ async def open_and_register(
             entry_price=held.price_open,
             volume=held.volume,
             sl=held.sl,
+            strategy_type=strategies[index // 2 % len(strategies)],
         )
         trades.append((await client.register_trade(registration, timeout_s=DEADLINE_S)).trade)
     return trades

@@ -42,6 +42,11 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
 
 
+def resident_bytes_of(pid: int) -> int:
+    """Of another process, as it is."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+
+
 def cpu_s(pid: int) -> float:
     """User and system time that a process has used, its threads included; in steps of 10 ms."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -11,13 +11,14 @@
 )]
 mod engine_support;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use dtms_core::arbiter::DTMS;
 use dtms_core::enums::{
     ActionKind, CloseReason, GrantCause, KillScope, LegKind, OutcomeStatus, Rank, StatePhase,
     TradeState, TradingState,
 };
-use dtms_core::event::{Action, Body, Event, IntentRecorded};
+use dtms_core::event::{Action, Body, Event, IntentRecorded, OutcomeRecorded, OwnershipGranted};
 use dtms_core::message::Number;
 use dtms_core::table::{Guard, next};
 use engine_support::{
@@ -50,6 +51,10 @@ enum Command {
     Missing,
     Acquire(usize),
     Release(usize),
+    Renew {
+        manager: usize,
+        stale: bool,
+    },
     Propose {
         manager: usize,
         kind: usize,
@@ -72,7 +77,9 @@ enum Command {
         sl: Option<i64>,
         volume: i32,
     },
-    Restart,
+    Restart {
+        from_events: bool,
+    },
 }
 
 const MANAGERS: [&str; 3] = [UNIVERSAL, EXIT, "own_bot"];
@@ -97,6 +104,7 @@ fn command() -> impl Strategy<Value = Command> {
         1 => Just(Command::Missing),
         2 => (0..3_usize).prop_map(Command::Acquire),
         1 => (0..3_usize).prop_map(Command::Release),
+        2 => (0..3_usize, prop::bool::weighted(0.1)).prop_map(|(manager, stale)| Command::Renew { manager, stale }),
         6 => (0..3_usize, 0..4_usize, price, any::<bool>(), prop::bool::weighted(0.1)).prop_map(
             |(manager, kind, level, loosen, stale)| Command::Propose { manager, kind, level, loosen, stale }
         ),
@@ -104,7 +112,7 @@ fn command() -> impl Strategy<Value = Command> {
         1 => (950..1_010_i32).prop_map(Command::Equity),
         1 => (0..100_i64, 0..200_i64).prop_map(|(before_s, after_s)| Command::News(before_s, after_s)),
         1 => (0..3_usize, any::<bool>()).prop_map(|(manager, engaged)| Command::Kill { manager, engaged }),
-        1 => Just(Command::Restart),
+        1 => any::<bool>().prop_map(|from_events| Command::Restart { from_events }),
     ]
 }
 
@@ -127,7 +135,14 @@ fn registration() -> impl Strategy<Value = Command> {
 struct Validator {
     epoch: u64,
     state: TradeState,
-    ranks: HashMap<u64, Rank>,
+    intents: HashMap<u64, IntentRecorded>,
+    /// Recorded, and not yet known to be done or refused.
+    in_flight: HashSet<u64>,
+    /// Entry actions that were never sent, and those that wait to be sent again.
+    untried: HashSet<u64>,
+    retrying: HashSet<u64>,
+    /// Who set the stop that stands, where DTMS knows it.
+    stop_rank: Option<Rank>,
 }
 
 fn oriented(rig: &Rig, price: f64) -> i64 {
@@ -160,6 +175,7 @@ impl Validator {
                     // I1, I2: one grant after the other, each under a higher token.
                     assert!(grant.owner_epoch > self.epoch);
                     self.epoch = grant.owner_epoch;
+                    self.check_hands(grant);
                     if grant.cause == GrantCause::Acquired && !grant.displaced.is_empty() {
                         let displaced = if grant.displaced == *UNIVERSAL {
                             Rank::Strategy
@@ -188,15 +204,31 @@ impl Validator {
                         assert_eq!(change.phase, StatePhase::Pending, "I14");
                     }
                     self.state = change.to;
+                    self.untried
+                        .extend(change.actions.iter().map(|action| action.action_id));
+                }
+                Body::ActionSkipped(skipped) => {
+                    self.untried.remove(&skipped.action.action_id);
+                    self.retrying.remove(&skipped.action.action_id);
+                }
+                Body::OutcomeRecorded(recorded) => self.conclude(recorded),
+                Body::PositionChanged(changed) if changed.leg == LegKind::Main => {
+                    self.stop_rank = None;
                 }
                 Body::IntentRecorded(intent) => {
                     assert_eq!(
                         intent.owner_epoch, self.epoch,
                         "I3: recorded under the token of now"
                     );
-                    self.ranks.insert(intent.intent_id, intent.rank);
+                    assert!(
+                        self.in_flight.is_empty(),
+                        "one change of a trade at a time: {intent:?}"
+                    );
+                    self.check_turn(rig, intent);
+                    self.in_flight.insert(intent.intent_id);
+                    self.intents.insert(intent.intent_id, intent.clone());
                     if intent.kind == ActionKind::Stop {
-                        Self::check_stop(rig, intent, before, allowed_to_loosen);
+                        self.check_stop(rig, intent, before, allowed_to_loosen);
                     }
                 }
                 _ => {}
@@ -205,9 +237,67 @@ impl Validator {
         assert!(!left_defence, "I5: the rank drops in the same step");
     }
 
+    /// I4, I6: a grant goes where its cause sends it, and waits for the write that is under way. A kill
+    /// switch and a change of state do not wait: they fence what is in hand.
+    fn check_hands(&self, grant: &OwnershipGranted) {
+        match grant.cause {
+            GrantCause::Defensive => {
+                assert_eq!(grant.managed_by, *DTMS, "I4");
+                assert!(self.state.is_defensive(), "I4: {grant:?}");
+            }
+            GrantCause::Expired | GrantCause::Released => {
+                assert_eq!(grant.managed_by, *DTMS, "I4");
+                assert!(self.in_flight.is_empty(), "I6: {grant:?}");
+            }
+            GrantCause::Acquired => {
+                assert!(!self.state.is_defensive(), "I4: {grant:?}");
+                assert!(self.in_flight.is_empty(), "I6: {grant:?}");
+            }
+            GrantCause::Killed => assert_eq!(grant.managed_by, *DTMS, "I4"),
+            GrantCause::Registered | GrantCause::Returned => {}
+        }
+    }
+
+    /// What DTMS has queued goes first: no manager acts in defence, nor before an entry action that
+    /// could be sent (it has a price, and nothing before it waits to be tried again).
+    fn check_turn(&mut self, rig: &Rig, intent: &IntentRecorded) {
+        if intent.action_id != 0 {
+            self.untried.remove(&intent.action_id);
+            self.retrying.remove(&intent.action_id);
+            return;
+        }
+        assert!(!self.state.is_defensive(), "a manager acts in defence");
+        let is_priced = rig.engine.quote(ACCOUNT, SYMBOL).unwrap().is_some();
+        assert!(
+            self.untried.is_empty() || !self.retrying.is_empty() || !is_priced,
+            "{:?} waits, and {:?} goes first",
+            self.untried,
+            intent.manager
+        );
+    }
+
+    fn conclude(&mut self, recorded: &OutcomeRecorded) {
+        let outcome = &recorded.outcome;
+        if outcome.status == OutcomeStatus::Unknown {
+            return;
+        }
+        assert!(
+            self.in_flight.remove(&outcome.intent_id),
+            "settled twice: {outcome:?}"
+        );
+        let intent = &self.intents[&outcome.intent_id];
+        if recorded.retry_at_ns.is_some() {
+            self.retrying.insert(intent.action_id);
+        }
+        if outcome.status == OutcomeStatus::Confirmed && intent.kind == ActionKind::Stop {
+            self.stop_rank = Some(intent.rank);
+        }
+    }
+
     /// I11, as far as the state before the command tells: one command of the broker at a time means
     /// that the confirmed levels are those of before or those that this call's own outcome brought.
     fn check_stop(
+        &self,
         rig: &Rig,
         intent: &IntentRecorded,
         before: Option<&dtms_core::event::Trade>,
@@ -235,6 +325,11 @@ impl Validator {
             assert!(
                 !loosens || (allowed_to_loosen && intent.action_id == 0),
                 "I11: {before:?}"
+            );
+            assert!(
+                !loosens || self.stop_rank.is_none_or(|rank| rank <= intent.rank),
+                "I11: loosens what {:?} has set",
+                self.stop_rank
             );
         }
     }
@@ -385,9 +480,23 @@ fn run(rig: &mut Rig, command: &Command) -> Option<(Vec<Event>, bool)> {
                 f64::from(*volume) / 100.0,
             )
         }
-        Command::Restart => {
+        Command::Renew { manager, stale } => {
+            let trade = rig.trade();
+            let asked = trade.owner_epoch - u64::from(*stale);
+            let renewed = rig
+                .engine
+                .renew(ACCOUNT, TICKET, MANAGERS[*manager], asked, mono_ns);
+            let owns = trade.managed_by == *MANAGERS[*manager] && !*stale;
+            assert!(renewed.is_err() || owns, "I3: renewed what is not his");
+            Vec::new()
+        }
+        Command::Restart { from_events } => {
             rig.check_fold();
-            rig.restart();
+            if *from_events {
+                rig.refold();
+            } else {
+                rig.restart();
+            }
             Vec::new()
         }
     };
@@ -429,7 +538,11 @@ fn play(commands: &[Command], setup: Setup, warm: bool) -> Rig {
     let mut validator = Validator {
         epoch: 0,
         state: TradeState::Healthy,
-        ranks: HashMap::new(),
+        intents: HashMap::new(),
+        in_flight: HashSet::new(),
+        untried: HashSet::new(),
+        retrying: HashSet::new(),
+        stop_rank: None,
     };
     for command in commands {
         let before = rig.engine.trade(ACCOUNT, TICKET).unwrap();
@@ -458,7 +571,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// I1-I5, I11-I14 and the exact fold over random commands, on hedging and netting accounts, warm and cold.
+    /// I1-I7, I11-I14, whose turn it is, and the exact fold over random commands of three managers, on hedging and netting accounts, warm and cold.
     #[test]
     fn any_sequence_keeps_the_guarantees(
         commands in commands(1..120),

@@ -246,6 +246,15 @@ impl Rig {
         // The twin's market is as old; only its state is compared.
     }
 
+    /// The same from the journal alone: every event from the first on.
+    pub fn refold(&mut self) {
+        self.engine = Engine::try_new(&self.config, &managers(), &[MANAGED]).unwrap();
+        for event in &self.log {
+            self.engine.apply(event).unwrap();
+        }
+        self.engine.start(self.mono_ns).unwrap();
+    }
+
     pub fn tick(&mut self, points: i64) -> Vec<Event> {
         self.quote(points, points).unwrap()
     }

@@ -1,0 +1,255 @@
+"""1,000 trades, three managers as processes of their own, 100 ticks a second; then half an hour of prices in one go.
+
+The third manager asks for decisions at a steady pace and measures each answer. More of it, outside of `make bench`:
+``python -m benches.managers --seconds 60 --virtual-minutes 30``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import cyclopts
+import uvloop
+from cyclopts import Parameter
+
+from benches import paper_trades, processes, sampling
+from benches.figures import Baseline, Figure, Target
+from benches.load import READY
+from benches.paper_trades import SPREAD, SYMBOL
+from benches.processes import Served
+from benches.world import SEED, T0_NS
+from dtms.v1 import action_pb2, market_data_service_pb2, market_data_service_pb2_grpc, trade_pb2
+from dtms_client import AsyncClient, new_request_id
+from dtms_client.errors import StaleEpoch
+
+PROBE: Final = "bench_probe"
+MANAGED: Final = "default_standard"
+TICKS_PER_S: Final = 100
+PROBES_PER_S: Final = 50
+BATCH: Final = 100  # ticks a message when prices are taken as fast as they are
+END_S: Final = 30
+# Caches that are bounded by counts are full before the watch on memory begins: what grows then is a leak.
+SETTINGS: Final = (
+    "[managers]",
+    f'{PROBE} = "PROFIT_PROTECTION"',
+    "[event_log]",
+    "capacity = 2048",
+    "[engine]",
+    "decisions_kept = 500",
+    "request_ids_kept = 500",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """``minutes`` of virtual time, whose ticks are taken as fast as they can be."""
+
+    trades: int
+    seconds: float
+    minutes: float
+
+
+FULL: Final = Size(trades=1_000, seconds=10, minutes=30)
+QUICK: Final = Size(trades=10, seconds=0.5, minutes=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """``late_ms``: from the moment a tick was due to the answer that all of it is done, for each tick."""
+
+    sent: int
+    answered: int
+    late_ms: list[float]
+    decided_ms: list[float]
+    dry_ms: list[float]
+
+
+def measure(quick: bool) -> list[Figure]:
+    """10 s of 100 ticks a second over 1,000 trades, then 30 minutes of ticks in one go; tiny when quick."""
+    return run(QUICK if quick else FULL)
+
+
+def run(size: Size) -> list[Figure]:
+    with tempfile.TemporaryDirectory(prefix=".bench-managers-", dir=Path.cwd()) as name, ExitStack() as exits:
+        folder = Path(name)
+        served = exits.enter_context(processes.service(folder, SETTINGS))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            trades = runner.run(_open(served, folder, size))
+            names = {"exit": "intelligent_exit_manager", "universal": "universal_sl_tp_manager"}
+            managers = {
+                kind: exits.enter_context(_manager(kind, served, processes.token(folder, name)))
+                for kind, name in names.items()
+            }
+            paced = runner.run(_pace(served, folder, trades, size))
+            cycles = {kind: _end(manager) for kind, manager in managers.items()}
+            ticks = round(size.minutes * 60 * TICKS_PER_S)
+            first, last, took_s = runner.run(_virtual(served, folder, ticks))
+    return [
+        Figure("ticks missed", "ticks", float(paced.sent - paced.answered), None, Target("value", "at most", 0)),
+        Figure(
+            f"tick due to done p99, {TICKS_PER_S}/s, {size.trades} trades", "ms", sampling.quantile(paced.late_ms, 0.99)
+        ),
+        Figure(
+            f"decision p99 over loopback, on disk, {len(paced.decided_ms)} of them",
+            "ms",
+            sampling.quantile(paced.decided_ms, 0.99),
+            Baseline("the same, decided only (dry run)", sampling.quantile(paced.dry_ms, 0.99)),
+            Target("value", "at most", 5),
+        ),
+        Figure("decision p50 over loopback, on disk", "ms", sampling.quantile(paced.decided_ms, 0.50)),
+        *(
+            Figure(f"cycle of the {kind} manager {q}, {facts['cycles']} cycles", "ms", facts[q])
+            for kind, facts in cycles.items()
+            for q in ("p50", "p99")
+        ),
+        *(
+            Figure(f"proposals of the {kind} manager", "proposals", facts["proposals"])
+            for kind, facts in cycles.items()
+        ),
+        Figure(
+            f"resident memory after {size.minutes:g} virtual minutes, {ticks} ticks",
+            "MB",
+            last / 1e6,
+            Baseline("after a sixth of them", first / 1e6),
+            Target("ratio", "at most", 1.1),
+        ),
+        Figure("virtual time over real time", "x", size.minutes * 60 / took_s),
+    ]
+
+
+async def _open(served: Served, folder: Path, size: Size) -> list[trade_pb2.Trade]:
+    """Half of the trades belong to the Universal Manager."""
+    async with AsyncClient(served.address, token_file=processes.token(folder, "feed")) as feed:
+        return await paper_trades.open_and_register(feed, size.trades, strategies=("", MANAGED))
+
+
+@contextmanager
+def _manager(kind: str, served: Served, token_file: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "benches.timed_manager", kind, served.address, str(token_file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline().strip() != READY:
+                raise RuntimeError(f"the {kind} manager failed with code {process.wait(END_S)}")
+            yield process
+        finally:
+            process.kill()
+
+
+def _end(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Its figures."""
+    out, _ = process.communicate(timeout=END_S)
+    facts: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return facts
+
+
+async def _pace(served: Served, folder: Path, trades: Sequence[trade_pb2.Trade], size: Size) -> Paced:
+    """Ticks at their moments, whether or not those before are done; proposals beside them."""
+    bids = list(paper_trades.walk(round(size.seconds * TICKS_PER_S), SEED + 2))
+    token = processes.token
+    async with (
+        AsyncClient(served.address, token_file=token(folder, "feed")) as feed,
+        AsyncClient(served.address, token_file=token(folder, PROBE)) as probe,
+    ):
+        stub = market_data_service_pb2_grpc.MarketDataServiceStub(feed.channel)
+        call = stub.StreamTicks(metadata=feed.metadata)
+        began_s = time.perf_counter()
+        due_s = [began_s + index / TICKS_PER_S for index in range(len(bids))]
+
+        async def send() -> None:
+            for index, (bid, at_s) in enumerate(zip(bids, due_s, strict=True)):
+                await asyncio.sleep(max(0.0, at_s - time.perf_counter()))
+                await call.write(_ticks(_FIRST_MSC + 10 * index, [bid]))
+            await call.done_writing()
+
+        async def read() -> list[float]:
+            late: list[float] = []
+            while isinstance(await call.read(), market_data_service_pb2.StreamTicksResponse):
+                late.append(1000 * (time.perf_counter() - due_s[len(late)]))
+            return late
+
+        async def ask(*, dry_run: bool) -> list[float]:
+            took = []
+            for index in range(round(size.seconds * PROBES_PER_S / 2)):
+                at_s = began_s + 2 * (index + 0.5 * dry_run) / PROBES_PER_S
+                await asyncio.sleep(max(0.0, at_s - time.perf_counter()))
+                trade = trades[index % len(trades)]
+                started_s = time.perf_counter()
+                await _ask(probe, trade, dry_run=dry_run)
+                took.append(1000 * (time.perf_counter() - started_s))
+            return took
+
+        _, late, decided, dry = await asyncio.gather(send(), read(), ask(dry_run=False), ask(dry_run=True))
+    return Paced(len(bids), len(late), late, decided, dry)
+
+
+_FIRST_MSC: Final = T0_NS // 1_000_000 + 60_000
+
+
+def _ticks(first_msc: int, bids: Sequence[float]) -> market_data_service_pb2.StreamTicksRequest:
+    ticks = [
+        market_data_service_pb2.Tick(time_msc=first_msc + 10 * index, bid=bid, ask=round(bid + SPREAD, 5))
+        for index, bid in enumerate(bids)
+    ]
+    return market_data_service_pb2.StreamTicksRequest(symbol=SYMBOL, ticks=ticks)
+
+
+async def _ask(probe: AsyncClient, trade: trade_pb2.Trade, *, dry_run: bool) -> None:
+    """The target that is not there shall not be there: decided, recorded unless it is a dry run, and never sent."""
+    with contextlib.suppress(StaleEpoch):  # decided as well: the trade has changed hands since
+        await probe.propose(
+            request_id=new_request_id(),
+            ticket=trade.ticket,
+            owner_epoch=trade.owner_epoch,
+            action=action_pb2.Action(kind=action_pb2.ACTION_KIND_TARGET, purpose=action_pb2.PURPOSE_OTHER, target=0.0),
+            dry_run=dry_run,
+        )
+
+
+async def _virtual(served: Served, folder: Path, ticks: int) -> tuple[int, int, float]:
+    """Resident bytes after a sixth and at the end, and the seconds that it took."""
+    bids = list(paper_trades.walk(ticks, SEED + 3))
+    first_msc, first = _FIRST_MSC + 3_600_000, 0
+    async with AsyncClient(served.address, token_file=processes.token(folder, "feed")) as feed:
+        stub = market_data_service_pb2_grpc.MarketDataServiceStub(feed.channel)
+        call = stub.StreamTicks(metadata=feed.metadata)
+        started_s = time.perf_counter()
+        for start in range(0, ticks, BATCH):
+            await call.write(_ticks(first_msc + 10 * start, bids[start : start + BATCH]))
+            await call.read()
+            if not first and start >= ticks // 6:
+                first = sampling.resident_bytes_of(served.pid)
+        took_s = time.perf_counter() - started_s
+        await call.done_writing()
+    return first or sampling.resident_bytes_of(served.pid), sampling.resident_bytes_of(served.pid), took_s
+
+
+app = cyclopts.App()
+
+
+@app.default
+def main(
+    *,
+    trades: int = FULL.trades,
+    seconds: Annotated[float, Parameter(help="how long 100 ticks a second come")] = 60,
+    virtual_minutes: Annotated[float, Parameter(help="of prices, taken as fast as they can be")] = 30,
+) -> None:
+    """The same with other sizes; a line a figure."""
+    for figure in run(Size(trades, seconds, virtual_minutes)):
+        baseline = "" if figure.baseline is None else f"  ({figure.baseline.name}: {figure.baseline.value:.3g})"
+        print(f"{figure.name}: {figure.value:.4g} {figure.unit}{baseline}")
+
+
+if __name__ == "__main__":
+    app()
