@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import cyclopts
-import uvloop
 from cyclopts import Parameter
 from rich.console import Console
 from rich.live import Live
@@ -47,6 +46,11 @@ from dtms_service.service import CREDENTIALS_FOLDER, SERVING
 from dtms_service.service import serve as run_service
 from dtms_service.settings import SPEC_SYNTAX, configuration, spec_override
 from dtms_service.system import TITLE
+
+if sys.platform == "win32":  # a gateway runs beside its terminal, where there is no uvloop
+    from asyncio import new_event_loop
+else:
+    from uvloop import new_event_loop
 
 T = TypeVar("T")
 
@@ -440,7 +444,7 @@ def _client(address: str, token_file: Path | None, data_dir: Path | None, *, ide
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(work)
 
 

@@ -324,6 +324,7 @@ async def test_a_terminal_without_its_server_sends_nothing(make: Make) -> None:
     rig.world.broker.faults.disconnect()
     outcome = await rig.door.execute(command(CommandKind.OPEN, 0))
     assert (outcome.status, outcome.retcode) == (OutcomeStatus.REJECTED, Retcode.CONNECTION)
+    assert rig.pipe is None or "order_send" not in rig.pipe.calls
     rig.world.broker.faults.reconnect()
     assert (await rig.door.execute(command(CommandKind.OPEN, 0))).status is OutcomeStatus.CONFIRMED
 
