@@ -384,6 +384,22 @@ def test_the_architecture_page_names_what_exists() -> None:
     )
 
 
+def test_every_old_defect_has_its_test() -> None:
+    """docs/legacy-defects.md lists 46; each that issue 3 names has a test that bears its number."""
+    page = (REPO / "docs" / "legacy-defects.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| D(\d+) \|.*\| ([\d, -]+) \|$", page, flags=re.MULTILINE))
+    assert sorted(map(int, rows)) == list(range(1, 47))
+    named = set[int]()
+    for folder, kind in ((REPO / "tests", "py"), (CLIENTS / "tests", "py"), (CORE / "tests", "rs")):
+        for path in folder.rglob(f"*.{kind}"):
+            named |= {int(n) for n in re.findall(r"(?:def test_|fn )d(\d\d)_", path.read_text(encoding="utf-8"))}
+    report(
+        f"D{number}: no test bears its number"
+        for number, issue in rows.items()
+        if "3" in issue.split(", ") and int(number) not in named
+    )
+
+
 def test_one_version_for_the_whole_house() -> None:
     """Both distributions, the crates and the newest heading of the change log carry one version."""
     service_project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
