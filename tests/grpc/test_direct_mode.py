@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -147,3 +148,10 @@ async def test_a_module_that_does_not_exist_is_said(capfd: pytest.CaptureFixture
         await terminal.see(1)
     await terminal.close()
     assert "no_such_terminal" in capfd.readouterr().err
+
+
+async def test_a_process_that_cannot_start_is_a_failure_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory, no such program: the manager works on."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(Failed, match="does not start"):
+        await TerminalProcess("MetaTrader5").see(1)

@@ -56,7 +56,16 @@ async def wait_for(process: Process, event: str) -> dict[str, Any]:
 def test_help_explains_every_option() -> None:
     """--help ends well and names the options."""
     done = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True, check=True)
-    for option in ("--address", "--token-file", "--lockstep", "--rules", "--root-certificates", "--name"):
+    for option in (
+        "--address",
+        "--token-file",
+        "--lockstep",
+        "--rules",
+        "--root-certificates",
+        "--name",
+        "--vix-file",
+        "--direct",
+    ):
         assert option in done.stdout
 
 
@@ -149,6 +158,8 @@ async def test_a_live_service_refuses_lockstep_with_a_clear_line(token_file: Pat
         (["--address", "nonsense"], "host:port"),
         (["--address", "127.0.0.1:1", "--rules", "absent.toml"], "absent.toml"),
         (["--address", "127.0.0.1:1", "--root-certificates", "absent.pem"], "absent.pem"),
+        (["--address", "127.0.0.1:1", "--vix-file", "absent.csv"], "absent.csv"),
+        (["--address", "127.0.0.1:1", "--direct", "MetaTrader5", "--lockstep"], "--direct"),
     ],
 )
 def test_a_wrong_call_is_said_in_one_line(
