@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from dtms_client.managing.state_source import Answer, Limits, Source, StateSource
-from tests.process.market import Market
+from tests.process.market import Market, manager_of
 from tests.process.service_process import Process, Service, serving
-from tests.process.test_exit_manager import exit_manager
 from tests.stack import EXIT_MANAGER, T0_MSC
 
 LIMITS: Final = Limits(deadline_s=0.25, state_s=0.0, ownership_s=0.0, last_known_s=1.2)
@@ -75,7 +74,7 @@ async def test_a_frozen_service_does_not_keep_the_manager_from_ending(tmp_path: 
     async with serving(tmp_path) as service, service.client("feed") as feed, service.client("viewer") as viewer:
         market = Market(feed, viewer, T0_MSC)
         await market.tick(1.1)
-        manager = await exit_manager(service)
+        manager = await manager_of(service, "exit-manager", EXIT_MANAGER)
         try:
             await market.buy()
             await ends(manager, service)
