@@ -16,7 +16,7 @@ from dtms_service.describe import RULES, action_words, clock, describe, enum_nam
 from dtms_service.report.summary import is_takeover
 
 EVENTS_SHOWN = 10
-TRADES_SHOWN = 20
+TRADES_SHOWN = 12  # with managers and events that is what fits into 40 lines
 MANAGERS_SHOWN = 8  # three are built in; a terminal has room for a few more
 
 STATE_STYLES = {
