@@ -27,7 +27,17 @@ STATE_STYLES = {
     trade_pb2.TRADE_STATE_RECOVERING: "cyan",
     trade_pb2.TRADE_STATE_CLOSED: "dim",
 }
-_QUIET = frozenset({"decision_made", "intent_recorded", "hold_changed", "symbol_defined", "account_defined"})
+_QUIET = frozenset(
+    {
+        "decision_made",
+        "intent_recorded",
+        "hold_changed",
+        "symbol_defined",
+        "account_defined",
+        "account_marked",
+        "memo_set",
+    }
+)
 
 
 @dataclass(slots=True)

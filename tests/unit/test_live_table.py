@@ -12,7 +12,7 @@ from dtms.v1.action_pb2 import (
     Action,
     Decision,
 )
-from dtms.v1.event_pb2 import DecisionMade, Event, OwnershipGranted
+from dtms.v1.event_pb2 import AccountMarked, DecisionMade, Event, OwnershipGranted, TradeArmed
 from dtms.v1.ownership_pb2 import GRANT_CAUSE_DEFENSIVE, RANK_STRATEGY
 from dtms.v1.trade_pb2 import TRADE_STATE_CLOSED, TRADE_STATE_HEALTHY, Trade
 from dtms_service.live_table import LiveTable
@@ -57,3 +57,12 @@ def test_each_manager_has_its_counts_and_its_last_action_with_the_reason() -> No
     assert cells["exit"] == ["3", "1", "IN_FLIGHT 1, OWNED_BY_OTHER 1", "0", why]
     assert cells["universal"] == ["1", "1", "0", "0", "EURUSD 7: STOP (TRAIL) stop 1.09, granted to STRATEGY"]
     assert cells["dtms_manager"] == ["0", "0", "0", "1", "EURUSD 7: took it from universal (DEFENSIVE)"]
+
+
+def test_an_hour_that_begins_pushes_no_event_off_the_table() -> None:
+    """Marks of the account come every hour of a history; what happened to trades stays readable."""
+    table = LiveTable("test")
+    table.show_event(Event(revision=3, symbol="EURUSD", ticket=7, trade_armed=TradeArmed()))
+    for revision in range(4, 30):
+        table.show_event(Event(revision=revision, account_id="1@x", account_marked=AccountMarked()))
+    assert any("trade armed" in line for line in shown(table))
