@@ -48,6 +48,7 @@ async def test_g_a_proposal_expires_while_the_service_is_dead_and_is_decided_ane
         await outside.tick(1.1013)
         moved = await here.told.moved(EXIT_MANAGER, PURPOSE_BREAKEVEN)
         assert moved.ticket == trade.ticket
+        assert manager.process.returncode is None
         evidence = await here.check()
         assert in_time(evidence) == []
         keys = [decision.request_id for decision in here.told.decisions(EXIT_MANAGER, trade.ticket)]
@@ -57,7 +58,6 @@ async def test_g_a_proposal_expires_while_the_service_is_dead_and_is_decided_ane
         assert first.outcome_recorded.outcome.settled
         (order,) = evidence.orders()
         assert order["intent_id"] == moved.outcome_recorded.outcome.intent_id, expired
-        assert manager.process.returncode is None
 
 
 async def test_g_nobody_hangs_on_a_frozen_service_and_nothing_is_written_for_those_who_gave_up(tmp_path: Path) -> None:

@@ -47,6 +47,16 @@ class Told:
         """Everything up to a revision was told."""
         await self.until(lambda: self.events and self.events[-1].revision >= revision)
 
+    async def at_rest(self) -> None:
+        """Everything that was begun is known to be done or refused."""
+
+        def open_intents() -> set[int]:
+            begun = {event.intent_recorded.intent_id for event in self.events if event.HasField("intent_recorded")}
+            outcomes = (event.outcome_recorded.outcome for event in self.events if event.HasField("outcome_recorded"))
+            return begun - {each.intent_id for each in outcomes if each.status != action_pb2.OUTCOME_STATUS_UNKNOWN}
+
+        await self.until(lambda: not open_intents())
+
     async def moved(self, manager: str, purpose: action_pb2.Purpose.ValueType, *, after: int = 0) -> Event:
         """The next confirmed change of a manager for a purpose."""
 

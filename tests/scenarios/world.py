@@ -34,6 +34,7 @@ class World:
         self.bid = 1.1
         self.told = Told()
         self._logs: list[Path] = []
+        self._programs: list[Process] = []
         self._clients: dict[str, RecordedClient] = {}
 
     # ---- who takes part
@@ -63,6 +64,7 @@ class World:
             module="tests.scenarios.recorder",
         )
         self._exits.push_async_callback(process.kill)
+        self._programs.append(process)
         return process
 
     async def exit_manager(self) -> Process:
@@ -137,10 +139,12 @@ class World:
     # ---- the end
 
     async def evidence(self) -> Evidence:
-        """The logs as they are, once the watcher has seen everything."""
+        """The logs at rest: the programs are gone, what they had begun has ended, and the watcher has seen it."""
+        for program in self._programs:
+            await program.kill()
         viewer = await self.client("viewer")
-        newest = (await viewer.system_status()).revision
-        await self.told.up_to(newest)
+        await self.told.up_to((await viewer.system_status()).revision)
+        await self.told.at_rest()
         return read(self._logs, self.folder / BROKER_LOG)
 
     async def end(self) -> None:
