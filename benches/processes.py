@@ -13,8 +13,8 @@ from typing import Final
 
 from benches import sampling
 from benches.load import READY
-from dtms_service.credentials import token_path
-from dtms_service.service import CREDENTIALS_FOLDER, SERVING
+from dtms_service.credentials import CREDENTIALS_FOLDER, token_path
+from dtms_service.service import SERVING
 
 STOP_S: Final = 30  # drain and snapshot included; longer is a defect worth an exception
 READY_S: Final = 60

@@ -21,10 +21,10 @@ from benches.plain_table import BUY, SELL, PlainTrade, Rules, View
 from benches.world import SEED, T0_NS
 from dtms.v1 import market_data_service_pb2, market_data_service_pb2_grpc, trade_pb2
 from dtms_client import AsyncClient
-from dtms_service.credentials import token_path
+from dtms_service.credentials import CREDENTIALS_FOLDER, token_path
 from dtms_service.latency import Latencies
 from dtms_service.server import Server
-from dtms_service.service import CREDENTIALS_FOLDER, credentials_of, paper_account
+from dtms_service.service import credentials_of, paper_account
 from dtms_service.settings import configuration
 from dtms_service.system import System
 

@@ -22,10 +22,10 @@ from dtms_client.exit_manager.vix import VixSources
 from dtms_client.managing.brain import NANOS
 from dtms_client.managing.live import Live
 from dtms_client.managing.state_source import Limits
-from dtms_service.credentials import token_path
+from dtms_service.credentials import CREDENTIALS_FOLDER, token_path
 from dtms_service.paper_account import PaperAccount
 from dtms_service.server import Server
-from dtms_service.service import CREDENTIALS_FOLDER, credentials_of, paper_account
+from dtms_service.service import credentials_of, paper_account
 from dtms_service.settings import configuration
 from dtms_service.system import System
 from tests.conftest import REPO

@@ -26,9 +26,9 @@ from dtms.v1 import (
 from dtms_client import AsyncClient
 from dtms_service.broker.faults import Faults
 from dtms_service.config import Config
-from dtms_service.credentials import token_path
+from dtms_service.credentials import CREDENTIALS_FOLDER, token_path
 from dtms_service.server import Server
-from dtms_service.service import CREDENTIALS_FOLDER, credentials_of, paper_account
+from dtms_service.service import credentials_of, paper_account
 from dtms_service.settings import configuration
 from dtms_service.system import System
 from tests import wire

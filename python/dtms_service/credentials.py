@@ -22,6 +22,8 @@ TOKEN_BYTES: Final = 32
 """256 bits: a token cannot be guessed, so it needs no salt and no slow hash."""
 _TOKEN_CHARS: Final = 43  # 32 bytes in base64url
 _SUFFIX: Final = ".token"
+CREDENTIALS_FOLDER: Final = "credentials"
+"""Where a service keeps them, in its data directory."""
 
 
 class Role(StrEnum):

@@ -16,12 +16,11 @@ from dtms_service.broker.paper_store import PaperStore
 from dtms_service.broker.paper_symbols import list_symbols
 from dtms_service.broker.recorded import RecordedBroker
 from dtms_service.config import Config, PaperSection
-from dtms_service.credentials import BUILT_IN_IDENTITIES, Credentials, Role
+from dtms_service.credentials import BUILT_IN_IDENTITIES, CREDENTIALS_FOLDER, Credentials, Role
 from dtms_service.paper_account import PaperAccount
 from dtms_service.server import Server
 from dtms_service.system import System
 
-CREDENTIALS_FOLDER = "credentials"
 PAPER_STORE = "paper.db"
 SERVING = "serving at "  # and the address: the line on stdout that says that clients may call
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dtms.v1 import admin_service_pb2, event_pb2
-from dtms_service import cli
+from dtms_service.cli import common, operate
 from dtms_service.settings import configuration
 from dtms_service.system import System
 from tests.messenger import REFUSED, messenger
@@ -62,11 +62,11 @@ async def test_a_history_is_no_news(tmp_path: Path) -> None:
 async def test_the_test_message_says_which_target_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """`dtms notify-test` sends one message to each target; exit code 1 when one failed, with the reason."""
     said: list[str] = []
-    monkeypatch.setattr(cli.console, "print", lambda line, **_: said.append(line))
+    monkeypatch.setattr(common.console, "print", lambda line, **_: said.append(line))
     async with messenger() as works, messenger(status=REFUSED) as refuses:
         monkeypatch.setenv("DTMS_NOTIFICATIONS__URLS", f"{works.url} {refuses.url}")
         with pytest.raises(SystemExit) as ended:
-            await asyncio.to_thread(cli.notify_test)
+            await asyncio.to_thread(operate.notify_test)
         assert ended.value.code == 1
         assert said[0] == "1 (JSON): delivered"
         assert said[1].startswith("2 (JSON): FAILED: ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from dtms.v1 import action_pb2
-from dtms_service import cli
+from dtms_service.cli import look, runs
 from dtms_service.errors import DataDirectoryBusy, JournalModeDiffers
 from dtms_service.replay.shadow import read_shadow_run
 from dtms_service.report.shadow import ShadowTrade
@@ -112,9 +113,9 @@ async def test_at_the_terminal(tmp_path: Path) -> None:
         await stack.propose(trade, stop_at(1.0991))
         await stack.tick(1.0989)
         token = stack.token("viewer")
-        shown = await asyncio.to_thread(printed, cli.status, address=stack.server.address, token_file=token)
+        shown = await asyncio.to_thread(printed, look.status, address=stack.server.address, token_file=token)
     assert "SHADOW" in shown
-    shown = printed(cli.show_shadow, data_dir=data_dir, json_file=document)
+    shown = printed(runs.show_shadow, data_dir=data_dir, json_file=document)
     assert "STOP 1.0991" in shown
     assert json.loads(document.read_text())["totals"]["shadow_money"] == -120.0
 
@@ -122,6 +123,6 @@ async def test_at_the_terminal(tmp_path: Path) -> None:
 def printed(command: Callable[..., None], **arguments: Any) -> str:
     """What a command of dtms prints, on a wide terminal."""
     console = Console(width=250, record=True)
-    with patch.object(cli, "console", console), console.capture() as shown:
+    with patch.object(sys.modules[command.__module__], "console", console), console.capture() as shown:
         command(**arguments)
     return shown.get()

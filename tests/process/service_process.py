@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from dtms_client import AsyncClient
-from dtms_service.credentials import token_path
-from dtms_service.service import CREDENTIALS_FOLDER, SERVING
+from dtms_service.credentials import CREDENTIALS_FOLDER, token_path
+from dtms_service.service import SERVING
 from tests.conftest import REPO
 
 PATIENCE_S = 30.0  # for a start on a busy machine: imports alone take a second

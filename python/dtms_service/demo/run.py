@@ -23,7 +23,7 @@ from dtms.v1.event_pb2 import Event
 from dtms.v1.trade_status_service_pb2 import Progress
 from dtms_client import AsyncClient, DtmsError
 from dtms_client.watch import Listed, Relisted
-from dtms_service.credentials import token_path
+from dtms_service.credentials import CREDENTIALS_FOLDER, token_path
 from dtms_service.describe import clock
 from dtms_service.errors import FatalError
 from dtms_service.live_table import LiveTable
@@ -31,7 +31,7 @@ from dtms_service.replay.command import TRADER, Finished, finish, fresh_data_dir
 from dtms_service.replay.crew import names, programs
 from dtms_service.replay.options import ReplayOptions
 from dtms_service.replay.strategies import ALTERNATE
-from dtms_service.service import CREDENTIALS_FOLDER, SERVING
+from dtms_service.service import SERVING
 
 SERVICE, GATEWAY = "service", "gateway"
 HISTORY = "eurusd_h1_2017.csv.gz"

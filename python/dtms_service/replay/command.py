@@ -11,7 +11,7 @@ from pathlib import Path
 from dtms_client import AsyncClient
 from dtms_service import convert
 from dtms_service.config import Config
-from dtms_service.credentials import token_path
+from dtms_service.credentials import CREDENTIALS_FOLDER, token_path
 from dtms_service.errors import DtmsError, Reason
 from dtms_service.journal import SqliteJournal
 from dtms_service.journal.protocol import no_progress
@@ -32,7 +32,7 @@ from dtms_service.report import (
     write_report,
 )
 from dtms_service.server import Server
-from dtms_service.service import CREDENTIALS_FOLDER, credentials_of
+from dtms_service.service import credentials_of
 from dtms_service.system import System
 
 DATA, SUMMARY = "data", "summary.json"

@@ -1,0 +1,95 @@
+"""What operators do: `dtms notify-test`, `trading-state`, `kill`, `release`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from dtms.v1.event_pb2 import KillScope, TradingState
+from dtms_client import Client
+from dtms_service.cli.common import (
+    DEFAULT_ADDRESS,
+    OPERATOR,
+    Address,
+    DataDir,
+    OperatorTokenFile,
+    Scope,
+    client_of,
+    console,
+    fail,
+)
+from dtms_service.notify import check, open_senders
+from dtms_service.settings import configuration
+from dtms_service.system import TITLE
+
+
+def notify_test(
+    *,
+    config: Annotated[Path | None, Parameter(help="TOML file; environment DTMS_... lies over it")] = None,
+) -> None:
+    """Send one message to each target of the section [notifications]; say which of them did not take it."""
+    told = configuration(config, paper=False, given={"data_dir": Path()}).notifications
+    if not told.urls:
+        fail("no urls in the section [notifications]: set DTMS_NOTIFICATIONS__URLS")
+    check(told)
+    failed = False
+    for sender in open_senders(told.urls, told.timeout_s):
+        why = sender(TITLE, "Test: notifications of DTMS arrive here.")
+        failed |= why is not None
+        console.print(f"{sender.label}: {'delivered' if why is None else f'FAILED: {why}'}", soft_wrap=True)
+    if failed:
+        sys.exit(1)
+
+
+def trading_state(
+    state: Annotated[Literal["ACTIVE", "REDUCING", "HALTED"], Parameter(help="the new state")],
+    *,
+    reason: Annotated[str, Parameter(help="why; recorded")],
+    address: Address = DEFAULT_ADDRESS,
+    token_file: OperatorTokenFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Allow everything (ACTIVE), nothing that adds risk (REDUCING), or managers only to close (HALTED)."""
+    with client_of(address, token_file, data_dir, identity=OPERATOR) as client:
+        answer = client.set_trading_state(TradingState.Value(f"TRADING_STATE_{state}"), reason=reason)
+    console.print(f"{state} as of revision {answer.revision}")
+
+
+def kill(
+    scope: Scope,
+    value: Annotated[str, Parameter(help="account, symbol or manager")],
+    *,
+    reason: Annotated[str, Parameter(help="why; recorded")],
+    flatten: Annotated[bool, Parameter(help="close the trades of the account or symbol at once", negative="")] = False,
+    address: Address = DEFAULT_ADDRESS,
+    token_file: OperatorTokenFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Throw a kill switch: it stops managers and takes the trades it covers from them."""
+    _switch(scope, value, reason, client_of(address, token_file, data_dir, identity=OPERATOR), flatten=flatten)
+
+
+def release(
+    scope: Scope,
+    value: Annotated[str, Parameter(help="account, symbol or manager")],
+    *,
+    reason: Annotated[str, Parameter(help="why; recorded")],
+    address: Address = DEFAULT_ADDRESS,
+    token_file: OperatorTokenFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Release a kill switch; the trades stay with DTMS until a manager acquires them."""
+    _switch(scope, value, reason, client_of(address, token_file, data_dir, identity=OPERATOR), engaged=False)
+
+
+def _switch(
+    scope: str, value: str, reason: str, opened: Client, *, engaged: bool = True, flatten: bool = False
+) -> None:
+    number = KillScope.Value(f"KILL_SCOPE_{scope.upper()}")
+    with opened as client:
+        answer = client.set_kill_switch(number, value, engaged=engaged, reason=reason, flatten=flatten)
+    done = "thrown, everything is closed" if flatten else "thrown" if engaged else "released"
+    console.print(f"kill switch {scope} {value} {done} as of revision {answer.revision}", soft_wrap=True)
