@@ -25,6 +25,11 @@ from dtms_client.watch import Interrupted, Listed, Relisted
 # At the first start every open trade gets its memo: no reason to hold anybody else up.
 MEMOS_AT_ONCE: Final = 8
 
+REST: Final = 3.0
+"""A manager rests so many times as long as a cycle took: it takes a quarter of a core at most."""
+LONGEST_REST_S: Final = 0.25
+"""Prices are conflated meanwhile; a stop that follows a quarter of a second later is no worse."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -210,7 +215,10 @@ class Live:
             for memo in self._brain.memos((view for view in views if view.key not in self._noting), now_ns=now_ns):
                 self._noting.add(memo.trade.key)
                 tasks.create_task(self._leave(memo), name=f"memo {memo.trade.ticket}")
-            self._brain.tally.cycle(self._monotonic() - began_s)
+            took_s = self._monotonic() - began_s
+            self._brain.tally.cycle(took_s)
+            # With few trades this is nothing; with a thousand the service and the others need the core as well.
+            await asyncio.sleep(min(REST * took_s, LONGEST_REST_S))
 
     def _view(self, trade: Trade) -> TradeView:
         """The view of a trade, made once for as long as the very same trade is remembered."""
