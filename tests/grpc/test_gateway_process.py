@@ -182,5 +182,5 @@ async def test_the_process_ends_with_1_for_a_wrong_credential(tmp_path: Path) ->
     async with serving(Peer()) as peer:
         process = await child(peer, tmp_path, trader_token)
         _, errors = await process.communicate()
-    assert process.returncode == Exit.REFUSED
+    assert process.returncode == Exit.REFUSED, errors
     assert b"another credential was expected" in errors

@@ -21,14 +21,16 @@ from dtms_service.replay.driver import Registration, ScoreReading
 from dtms_service.replay.trader import Trader
 
 METHOD = "dtms.v1.GatewayService/Attach"
+ATTACH_TRIES = 3  # a refusal that was lost over our first write comes again; three times in a row it is no accident
 
 
 class AttachmentLost(FatalError):
     """The stream to the service ended before the history did. Nothing is known of a command under way."""
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, *, unexplained: bool = False) -> None:
+        """``unexplained``: gRPC lost the service's status over a write of ours; a new attempt may tell it."""
         super().__init__(f"lost the service: {why}")
-        self.why = why
+        self.why, self.unexplained = why, unexplained
 
 
 class Attachment:
@@ -57,6 +59,16 @@ class Attachment:
 
     async def __aenter__(self) -> Self:
         """Returns once the service has attached the account. Raises AttachmentLost, or the refusal (DtmsError)."""
+        for _ in range(ATTACH_TRIES - 1):
+            try:
+                return await self._attach()
+            except AttachmentLost as lost:
+                if not lost.unexplained:
+                    raise
+        return await self._attach()
+
+    async def _attach(self) -> Self:
+        self._attached, self._lost = asyncio.get_running_loop().create_future(), None
         self._call = self._stub.Attach(metadata=self._metadata)
         self._reader = asyncio.create_task(self._read(), name="gateway-stream")
         self._reader.add_done_callback(self._ended)
@@ -205,7 +217,11 @@ class Attachment:
         """A service that is away may come back; one that refuses to attach would refuse again."""
         error = from_rpc(status, method=METHOD)
         attaching = not (self._attached.done() and self._attached.exception() is None)
-        return error if attaching and not isinstance(error, OUTAGE) else AttachmentLost(str(error))
+        return (
+            error
+            if attaching and not isinstance(error, OUTAGE)
+            else AttachmentLost(str(error), unexplained=attaching and status.code() is grpc.StatusCode.INTERNAL)
+        )
 
     async def _hang_up(self) -> None:
         self._call.cancel()
