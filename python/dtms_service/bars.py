@@ -11,7 +11,7 @@ TIMEFRAMES_S: Final = (60, 300, 900, 3_600, 14_400)
 """Lengths of the bars that are kept, s. Each one is made of bars of the first."""
 SHORTEST_S: Final = TIMEFRAMES_S[0]
 KEPT: Final = 500
-"""Bars kept of each symbol and length: any indicator of a manager is warm long before; 70 KB each."""
+"""Bars kept of each symbol and length: any indicator of a manager is warm long before; 190 KB each."""
 
 
 class ClosedBar(NamedTuple):
