@@ -107,6 +107,14 @@ def test_every_reason_survives_the_wire(reason: Reason) -> None:
     assert retry.retry_delay.ToTimedelta().total_seconds() == 0.25
 
 
+@pytest.mark.parametrize(("name", "role"), list(BUILT_IN_IDENTITIES.items()))
+async def test_everybody_is_told_who_the_service_takes_them_for(stack: Stack, name: str, role: Role) -> None:
+    """Identity and role of the token, and the time of the service, stand in GetSystemStatus."""
+    answer = await (await stack.client(name)).system_status()
+    assert (answer.caller, answer.caller_role) == (name, role.value)
+    assert answer.started_ns < answer.time_ns <= stack.system.clock.now_ns()
+
+
 def test_details_stay_below_the_limit_of_headers() -> None:
     """Facts of any length are cut: trailers above 8 KiB would cost the code itself."""
     packed = status.to_status(invalid("f" * 10, "x" * 100_000))

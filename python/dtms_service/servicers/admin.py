@@ -26,7 +26,7 @@ class AdminServicer:
     system: System
     watches: Watches
 
-    async def GetSystemStatus(self, _request: pb.GetSystemStatusRequest, _call: Call) -> pb.GetSystemStatusResponse:
+    async def GetSystemStatus(self, _request: pb.GetSystemStatusRequest, call: Call) -> pb.GetSystemStatusResponse:
         system, desk = self.system, self.system.desk
         status = desk.engine.status()
         return pb.GetSystemStatusResponse(
@@ -51,6 +51,9 @@ class AdminServicer:
             lockstep=system.lockstep is not None,
             shadow=system.shadows is not None,
             journal_sha256=await desk.commits.chain_head(),
+            caller=call.principal.name,
+            caller_role=call.principal.role.value,
+            time_ns=system.clock.now_ns(),
         )
 
     async def SetTradingState(self, request: pb.SetTradingStateRequest, call: Call) -> pb.SetTradingStateResponse:

@@ -209,6 +209,9 @@ class GetSystemStatusResponse(_message.Message):
     JOURNAL_SHA256_FIELD_NUMBER: _builtins.int
     RAILS_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    CALLER_ROLE_FIELD_NUMBER: _builtins.int
+    TIME_NS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the service."""
     stage: Global___ServiceStage.ValueType
@@ -231,6 +234,12 @@ class GetSystemStatusResponse(_message.Message):
     """Head of the journal's hash chain, hex."""
     shadow: _builtins.bool
     """Decides and records, and sends nothing to the broker."""
+    caller: _builtins.str
+    """Identity of the credential that this call came with."""
+    caller_role: _builtins.str
+    """Its role, as written in operations.md."""
+    time_ns: _builtins.int
+    """Clock of the service, ns UTC; virtual in lockstep."""
     @_builtins.property
     def kill_switches(self) -> _containers.RepeatedCompositeFieldContainer[Global___KillSwitch]:
         """Kill switches that hold."""
@@ -280,10 +289,13 @@ class GetSystemStatusResponse(_message.Message):
         journal_sha256: _builtins.str = ...,
         rails: _abc.Iterable[Global___EngagedRail] | None = ...,
         shadow: _builtins.bool = ...,
+        caller: _builtins.str = ...,
+        caller_role: _builtins.str = ...,
+        time_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["broker_call", b"broker_call", "tick_to_decision", b"tick_to_decision", "tick_to_durable", b"tick_to_durable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_ids", b"account_ids", "broker_call", b"broker_call", "journal_sha256", b"journal_sha256", "kill_switches", b"kill_switches", "lockstep", b"lockstep", "oldest_revision", b"oldest_revision", "rails", b"rails", "recovery_detail", b"recovery_detail", "revision", b"revision", "shadow", b"shadow", "stage", b"stage", "started_ns", b"started_ns", "states", b"states", "tick_to_decision", b"tick_to_decision", "tick_to_durable", b"tick_to_durable", "trading_state", b"trading_state", "version", b"version", "watchers", b"watchers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_ids", b"account_ids", "broker_call", b"broker_call", "caller", b"caller", "caller_role", b"caller_role", "journal_sha256", b"journal_sha256", "kill_switches", b"kill_switches", "lockstep", b"lockstep", "oldest_revision", b"oldest_revision", "rails", b"rails", "recovery_detail", b"recovery_detail", "revision", b"revision", "shadow", b"shadow", "stage", b"stage", "started_ns", b"started_ns", "states", b"states", "tick_to_decision", b"tick_to_decision", "tick_to_durable", b"tick_to_durable", "time_ns", b"time_ns", "trading_state", b"trading_state", "version", b"version", "watchers", b"watchers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

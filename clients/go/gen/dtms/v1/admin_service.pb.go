@@ -411,7 +411,13 @@ type GetSystemStatusResponse struct {
 	// Safety rails that are tripped.
 	Rails []*EngagedRail `protobuf:"bytes,17,rep,name=rails,proto3" json:"rails,omitempty"`
 	// Decides and records, and sends nothing to the broker.
-	Shadow        bool `protobuf:"varint,18,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	Shadow bool `protobuf:"varint,18,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	// Identity of the credential that this call came with.
+	Caller string `protobuf:"bytes,19,opt,name=caller,proto3" json:"caller,omitempty"`
+	// Its role, as written in operations.md.
+	CallerRole string `protobuf:"bytes,20,opt,name=caller_role,json=callerRole,proto3" json:"caller_role,omitempty"`
+	// Clock of the service, ns UTC; virtual in lockstep.
+	TimeNs        int64 `protobuf:"varint,21,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -570,6 +576,27 @@ func (x *GetSystemStatusResponse) GetShadow() bool {
 		return x.Shadow
 	}
 	return false
+}
+
+func (x *GetSystemStatusResponse) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *GetSystemStatusResponse) GetCallerRole() string {
+	if x != nil {
+		return x.CallerRole
+	}
+	return ""
+}
+
+func (x *GetSystemStatusResponse) GetTimeNs() int64 {
+	if x != nil {
+		return x.TimeNs
+	}
+	return 0
 }
 
 // Request of SetTradingState.
@@ -1036,7 +1063,7 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"StateCount\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
 	"\x06trades\x18\x02 \x01(\x04R\x06trades\"\x18\n" +
-	"\x16GetSystemStatusRequest\"\xfd\x05\n" +
+	"\x16GetSystemStatusRequest\"\xcf\x06\n" +
 	"\x17GetSystemStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12+\n" +
 	"\x05stage\x18\x02 \x01(\x0e2\x15.dtms.v1.ServiceStageR\x05stage\x12'\n" +
@@ -1059,7 +1086,11 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"\blockstep\x18\x0f \x01(\bR\blockstep\x12%\n" +
 	"\x0ejournal_sha256\x18\x10 \x01(\tR\rjournalSha256\x12*\n" +
 	"\x05rails\x18\x11 \x03(\v2\x14.dtms.v1.EngagedRailR\x05rails\x12\x16\n" +
-	"\x06shadow\x18\x12 \x01(\bR\x06shadow\"l\n" +
+	"\x06shadow\x18\x12 \x01(\bR\x06shadow\x12\x16\n" +
+	"\x06caller\x18\x13 \x01(\tR\x06caller\x12\x1f\n" +
+	"\vcaller_role\x18\x14 \x01(\tR\n" +
+	"callerRole\x12\x17\n" +
+	"\atime_ns\x18\x15 \x01(\x03R\x06timeNs\"l\n" +
 	"\x16SetTradingStateRequest\x12:\n" +
 	"\rtrading_state\x18\x01 \x01(\x0e2\x15.dtms.v1.TradingStateR\ftradingState\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"5\n" +
