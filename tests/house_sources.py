@@ -22,8 +22,8 @@ LAYERS = MappingProxyType(
         unit: layer
         for layer, units in {
             1: "_core",
-            2: "bar_store bars broker clock config credentials errors event_log history journal latency news quotes "
-            "stage symbols",
+            2: "bar_store bars broker clock config credentials errors event_log fault_disk fault_points history "
+            "journal latency news quotes stage symbols",
             3: "convert describe gateway_messages status",
             4: "desk doors executor gateway_door lockstep monitor news_watch notify paper_account recovery shadow "
             "system",

@@ -13,6 +13,7 @@ import apsw
 import structlog
 
 from dtms_service.bars import KEPT, Closed, ClosedBar
+from dtms_service.fault_points import Point, reach
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS bar (
@@ -59,6 +60,8 @@ class BarStore:
             with self._connection:
                 for closed in bars:
                     self._add(closed)
+                reach(Point.BARS_WRITE)
+            reach(Point.BARS_WRITTEN)
         except apsw.Error as error:
             self._works = False
             log.exception("bars_not_kept", path=str(self._path), why=str(error))

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dtms_service.broker.paper_config import PaperConfig, Slippage, SlippageModel
 from dtms_service.credentials import IDENTITY_PATTERN
 from dtms_service.errors import ConfigInvalid, FieldViolation
+from dtms_service.fault_points import FAULT_VARIABLES
 
 PREFIX: Final = "DTMS_"
 CLIENT_VARIABLES: Final = frozenset({"DTMS_ADDRESS", "DTMS_ROOT_CERTIFICATES", "DTMS_TOKEN", "DTMS_TOKEN_FILE"})
@@ -503,7 +504,7 @@ def read_toml(file: Path) -> dict[str, Any]:
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for variable, text in sorted(environ.items()):
-        if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES:
+        if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES | FAULT_VARIABLES:
             continue
         *sections, key = variable.removeprefix(PREFIX).lower().split("__")
         place = values

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from dtms_service.errors import CredentialUnsafe
+from dtms_service.fault_points import Point, reach
 
 IDENTITY_PATTERN: Final = r"^[a-z][a-z0-9_]{0,62}$"
 """Names are file names and go into logs and events: nothing that a path or a terminal would interpret."""
@@ -116,6 +117,7 @@ def _read_or_create(path: Path) -> str:
         file.write(token + "\n")
         file.flush()
         os.fsync(fd)
+    reach(Point.CREDENTIAL_WRITE)
     unfinished.replace(path)
     return token
 

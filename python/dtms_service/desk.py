@@ -19,6 +19,7 @@ from dtms_service._core import CoreError, Engine, Step
 from dtms_service.clock import Clock
 from dtms_service.errors import DtmsError, FieldViolation, Reason
 from dtms_service.event_log import Entry, EventLog
+from dtms_service.fault_points import Point, reach
 from dtms_service.journal import CommitQueue
 
 TradeKey = tuple[str, int]
@@ -357,7 +358,9 @@ class Desk:
         durable: list[_Unpublished] = []
         while self._unpublished and self._unpublished[0].entry.revision <= revision:
             durable.append(self._unpublished.popleft())
+        reach(Point.PUBLISH)
         self.events.publish([item.entry for item in durable])
+        reach(Point.PUBLISHED)
         for item in durable:
             self._remember(item.event)
             self._act_on(item.event)

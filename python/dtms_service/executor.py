@@ -27,6 +27,7 @@ from dtms_service.broker.door import (
 from dtms_service.desk import Desk
 from dtms_service.doors import Doors
 from dtms_service.errors import DtmsError
+from dtms_service.fault_points import Point, reach
 from dtms_service.latency import Latencies
 
 SETTLE_READS = 2  # a command that left no trace in so many reads was not executed
@@ -108,12 +109,14 @@ class Executor:
 
     async def _send(self, intent: dict[str, Any]) -> Outcome:
         command = convert.command(intent, deviation_points=self.deviation_points, magic=self.magic)
+        reach(Point.COMMAND)
         started = time.perf_counter_ns()
         try:
             async with asyncio.timeout(COMMAND_DEADLINE_S):
                 answer = await self.doors.of(command.account_id).execute(command)
         except (BrokerUnavailable, DtmsError, TimeoutError) as error:
             answer = Outcome(OutcomeStatus.UNKNOWN, retcode=0, comment=f"{type(error).__name__}: {error}"[:200])
+        reach(Point.OUTCOME)
         self.calls.add(time.perf_counter_ns() - started)
         self._record(intent, command, answer, settled=False)
         return answer
@@ -131,6 +134,7 @@ class Executor:
         )
         self.outcomes += 1
         self.desk.outcome(convert.outcome(command, answer, settled=settled))
+        reach(Point.OUTCOME_KEPT)
 
     async def _settle_unknown(self, intent: dict[str, Any]) -> None:
         """Reads the broker until the intent's fate is proven. A failed read proves nothing and is repeated."""

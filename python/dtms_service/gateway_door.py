@@ -27,6 +27,7 @@ from dtms_service.broker.door import (
 )
 from dtms_service.broker.retcodes import COMMENTS, LAST_ERROR_TEXTS, LastError, Retcode
 from dtms_service.errors import invalid
+from dtms_service.fault_points import Point, reach
 
 Send = Callable[[gateway_service_pb2.AttachResponse], Awaitable[None]]
 
@@ -189,6 +190,7 @@ class GatewayDoor:
             # Half a message may have left: whatever went wrong here, this stream can prove nothing any more.
             self.lost(f"{type(error).__name__}: {error}")
             raise StreamLost(self._lost_because) from error
+        reach(Point.MESSAGE_SENT)
 
     def _next_call_id(self) -> int:
         self._last_call_id += 1

@@ -26,6 +26,7 @@ from dtms_service import status
 from dtms_service._core import CorePanic
 from dtms_service.credentials import Credentials, Principal, Role
 from dtms_service.errors import DtmsError, FatalError, Reason
+from dtms_service.fault_points import Point, reach
 from dtms_service.stage import Stage
 
 log = structlog.get_logger(__name__)
@@ -177,6 +178,7 @@ class Pipeline:
                 raise
             ok.inc()
             seconds.observe(time.perf_counter() - started)
+            reach(Point.ANSWER)
             return answer
 
         return unary

@@ -22,6 +22,7 @@ from dtms_service.doors import Doors
 from dtms_service.errors import DtmsError
 from dtms_service.event_log import Entry, EventLog
 from dtms_service.executor import Executor
+from dtms_service.fault_points import Point, reach
 from dtms_service.journal import CommitQueue, SqliteJournal
 from dtms_service.lockstep import Lockstep
 from dtms_service.monitor import Monitor
@@ -117,6 +118,7 @@ class System:
         desk = Desk(engine, None, None, clock, config.engine.decisions_kept, config.limits.max_trades)  # type: ignore[arg-type]
         replayed = recovery.replay(desk, journal, _log_progress)
         log.info("replayed", events=replayed.events, revision=replayed.revision)
+        reach(Point.REPLAYED)
         desk.commits = commits = CommitQueue(
             journal,
             on_durable=desk.publish,
@@ -205,6 +207,7 @@ class System:
         await recovery.reconcile(self.desk, self.doors, self.executor, account_id)
         await self.monitor.sync(account_id, -1)
         await self.monitor.weigh(account_id)
+        reach(Point.COMPARED)
         missing = [known for known in self.doors.account_ids if not self.doors.attached(known)]
         if missing:
             self.recovery_detail = f"waiting for the gateway of {', '.join(missing)}"

@@ -10,6 +10,9 @@ from typing import Final
 
 import apsw
 
+from dtms_service import fault_disk
+from dtms_service.fault_points import Point, reach
+
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS fence (
     account_id TEXT NOT NULL, ticket INTEGER NOT NULL, token INTEGER NOT NULL, PRIMARY KEY (account_id, ticket)
@@ -28,7 +31,7 @@ class Fence:
         self._connection: apsw.Connection | None = None
         self._tokens: dict[tuple[str, int], int] = {}
         if path is not None:
-            self._connection = apsw.Connection(str(path))
+            self._connection = apsw.Connection(str(path), vfs=fault_disk.vfs_of(Point.FENCE_WRITE, Point.FENCE_SYNC))
             self._connection.pragma("journal_mode", "wal")
             self._connection.pragma("synchronous", "full")
             self._connection.execute(_SCHEMA)
@@ -42,7 +45,9 @@ class Fence:
             return False
         if token != highest:
             if self._connection is not None:
+                reach(Point.FENCE_RAISE)
                 self._connection.execute(_RAISE, (account_id, ticket, token))
+                reach(Point.FENCE_RAISED)
             self._tokens[account_id, ticket] = token
         return True
 

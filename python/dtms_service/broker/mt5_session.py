@@ -45,6 +45,7 @@ from dtms_service.broker.outcomes import NO_ECHO, STALE_TOKEN, UNSENT, status_of
 from dtms_service.broker.retcodes import COMMENTS, LastError, Retcode
 from dtms_service.broker.server_time import OffsetUnknown, ServerTime
 from dtms_service.broker.structs import Mt5AccountInfo, OrderSendResult, SymbolInfo, TradeDeal, TradePosition
+from dtms_service.fault_points import Point, reach
 
 T = TypeVar("T")
 
@@ -363,7 +364,9 @@ class Mt5Session:
             return _refused(request)
         if not wanted():
             return Outcome(OutcomeStatus.REJECTED, 0, NOT_WANTED)
+        reach(Point.ORDER_SEND)
         result = self._mt5.order_send(request)
+        reach(Point.ORDER_SENT)
         if result is None:
             raise self._failure()
         return self._outcome(command, result, hedging=hedging)

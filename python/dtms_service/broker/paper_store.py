@@ -9,11 +9,13 @@ from typing import Any, Final
 
 import apsw
 
+from dtms_service import fault_disk
 from dtms_service.broker.door import Side
 from dtms_service.broker.ledger import Deal
 from dtms_service.broker.market import PaperPosition
 from dtms_service.broker.mt5_enums import DealEntry, DealReason, DealType
 from dtms_service.broker.paper import PaperBroker
+from dtms_service.fault_points import Point, reach
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS account (one INTEGER PRIMARY KEY CHECK (one = 1), body TEXT NOT NULL) STRICT;
@@ -28,7 +30,7 @@ class PaperStore:
 
     def __init__(self, path: Path, broker: PaperBroker) -> None:
         self._broker = broker
-        self._connection = apsw.Connection(str(path))
+        self._connection = apsw.Connection(str(path), vfs=fault_disk.vfs_of(Point.BOOKS_WRITE, Point.BOOKS_SYNC))
         self._connection.pragma("journal_mode", "wal")
         self._connection.pragma("synchronous", "full")
         self._connection.execute(_SCHEMA)
@@ -41,6 +43,7 @@ class PaperStore:
         book = self._broker.book
         if book.change_count == self._saved_change:
             return
+        reach(Point.BOOKS_SAVE)
         with self._connection:
             self._connection.execute("INSERT OR REPLACE INTO account VALUES (1, ?)", (json.dumps(self._account()),))
             self._save_positions(book.changed_since(self._saved_change))
@@ -48,6 +51,7 @@ class PaperStore:
                 "INSERT INTO deal VALUES (?, ?)",
                 [(d.ticket, json.dumps(dataclasses.asdict(d))) for d in book.ledger.deals[self._saved_deals :]],
             )
+        reach(Point.BOOKS_SAVED)
         self._saved_change, self._saved_deals = book.change_count, len(book.ledger.deals)
 
     def _save_positions(self, changed: frozenset[int] | None) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from dtms_service.broker.mt5_inferences import OFFSET_LEAST_S, OFFSET_MOST_S, OFFSET_STEP_S, TICK_AGE_MOST_MS
+from dtms_service.fault_points import Point, reach
 
 OBSERVATIONS: Final = 3  # ticks in a row that must agree before an offset is believed
 
@@ -90,4 +91,5 @@ def _replace(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    reach(Point.SERVER_TIME_WRITE)
     draft.replace(path)

@@ -16,6 +16,7 @@ from dtms_client.errors import OUTAGE, from_rpc
 from dtms_service import gateway_messages as messages
 from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, Outcome, OutcomeStatus
 from dtms_service.errors import FatalError, invalid
+from dtms_service.fault_points import Point, reach
 from dtms_service.history import Tick
 from dtms_service.replay.driver import Registration, ScoreReading
 from dtms_service.replay.trader import Trader
@@ -100,6 +101,7 @@ class Attachment:
         self, symbol: str, ticks: Iterable[market_data_service_pb2.Tick], change_count: int, equity: float | None
     ) -> None:
         """Returns when the service has worked on them: at most one message is under way. Raises AttachmentLost."""
+        reach(Point.TICKS_SEND)
         self._seq += 1
         self._done = asyncio.get_running_loop().create_future()
         message = gateway_service_pb2.GatewayTicks(
@@ -153,6 +155,7 @@ class Attachment:
 
     async def _carry_out(self, message: gateway_service_pb2.GatewayCommand) -> None:
         command = messages.command_from_wire(message)
+        reach(Point.COMMAND_RECEIVED)
         try:
             outcome = await self._door.execute(command)
         except BrokerUnavailable as error:
@@ -160,9 +163,12 @@ class Attachment:
         result = gateway_service_pb2.CommandResult(
             call_id=message.call_id, outcome=messages.outcome_to_wire(command, outcome)
         )
+        reach(Point.RESULT_SEND)
         await self._write(gateway_service_pb2.AttachRequest(command_result=result))
+        reach(Point.RESULT_SENT)
 
     async def _answer(self, query: gateway_service_pb2.GatewayQuery) -> None:
+        reach(Point.QUERY_RECEIVED)
         result = gateway_service_pb2.QueryResult(call_id=query.call_id)
         account_id = self._hello.account_id
         try:

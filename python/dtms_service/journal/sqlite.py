@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 
 import apsw
 
+from dtms_service import fault_disk
 from dtms_service.errors import (
     JournalDamaged,
     JournalFailed,
@@ -22,6 +23,7 @@ from dtms_service.errors import (
     compacted,
     future_revision,
 )
+from dtms_service.fault_points import Point, reach
 from dtms_service.journal.chain import MAX_GROUP_EVENTS, ChainReport, walk
 from dtms_service.journal.lock import DataDirectoryLock
 from dtms_service.journal.protocol import GENESIS, Event, Progress, Snapshot, link
@@ -179,12 +181,15 @@ class SqliteJournal:
                 raise ValueError(f"revision {revision} where {following} follows")
             chain = link(chain, body)
             rows.append((revision, body, chain))
+        reach(Point.JOURNAL_BEGIN)
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("INSERT INTO event VALUES (?, ?, ?)", rows)
+            reach(Point.JOURNAL_INSERTED)
             self._connection.execute("COMMIT")
         except apsw.Error as error:
             raise self._fail(str(error)) from error
+        reach(Point.JOURNAL_COMMITTED)
         self._newest += len(rows)
         self._chain = chain
         if self._wal_bytes >= self._wal_limit_bytes:
@@ -223,8 +228,10 @@ class SqliteJournal:
                     "(SELECT revision FROM snapshot ORDER BY revision DESC LIMIT ?)",
                     (SNAPSHOTS_KEPT,),
                 )
+                reach(Point.SNAPSHOT_WRITE)
         except apsw.Error as error:
             raise self._fail(f"snapshot of revision {snapshot.revision}: {error}") from error
+        reach(Point.SNAPSHOT_WRITTEN)
 
     def load_snapshot(self) -> Snapshot | None:
         self._require_open()
@@ -248,8 +255,10 @@ class SqliteJournal:
             with self._connection:
                 self._connection.execute("UPDATE base SET revision = ?, chain = ?", (base, self._chain_at(base)))
                 self._connection.execute("DELETE FROM event WHERE revision <= ?", (base,))
+                reach(Point.COMPACT_WRITE)
         except apsw.Error as error:
             raise self._fail(f"compact before {before_revision}: {error}") from error
+        reach(Point.COMPACT_WRITTEN)
         self._base_revision = base
         return self.oldest_revision
 
@@ -386,10 +395,12 @@ class SqliteJournal:
         return apsw.SQLITE_OK
 
     def _checkpoint(self, mode: int) -> None:
+        reach(Point.JOURNAL_CHECKPOINT)
         try:
             self._connection.wal_checkpoint(mode=mode)
         except apsw.Error as error:
             raise self._fail(f"checkpoint: {error}") from error
+        reach(Point.JOURNAL_CHECKPOINTED)
         self._wal_bytes = 0
 
     def _require_open(self) -> None:
@@ -436,6 +447,7 @@ def scan(path: Path, progress: Progress) -> WalReport:
 
 
 def connect(path: Path, vfs: str | None) -> apsw.Connection:
+    vfs = vfs or fault_disk.vfs_of(Point.JOURNAL_WRITE, Point.JOURNAL_SYNC, Point.JOURNAL_SYNCED)
     connection = apsw.Connection(str(path), vfs=vfs)
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     connection.pragma("locking_mode", "exclusive")
