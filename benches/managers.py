@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from benches.load import READY
 from benches.paper_trades import SPREAD, SYMBOL
 from benches.processes import Served
 from benches.world import SEED, T0_NS
-from dtms.v1 import action_pb2, market_data_service_pb2, market_data_service_pb2_grpc, trade_pb2
+from dtms.v1 import action_pb2, event_pb2, market_data_service_pb2, market_data_service_pb2_grpc, trade_pb2
 from dtms_client import AsyncClient, new_request_id
 from dtms_client.errors import StaleEpoch
 
@@ -95,6 +96,8 @@ def run(size: Size) -> list[Figure]:
                 kind: exits.enter_context(_manager(kind, served, processes.token(folder, name)))
                 for kind, name in names.items()
             }
+            # A first start leaves a memo on every trade, at leisure; what is measured is the day that follows.
+            runner.run(_noted(served, folder, len(trades)))
             paced = runner.run(_pace(served, folder, trades, size, _FIRST_MSC + 600_000))
             cycles = {kind: _end(manager) for kind, manager in managers.items()}
             ticks = round(size.minutes * 60 * TICKS_PER_S)
@@ -159,6 +162,17 @@ def _end(process: subprocess.Popen[str]) -> dict[str, Any]:
     return facts
 
 
+async def _noted(served: Served, folder: Path, trades: int) -> None:
+    """Returns when the exit manager has left its memo on all of them."""
+    noted: set[int] = set()
+    async with AsyncClient(served.address, token_file=processes.token(folder, "viewer")) as viewer:
+        async for event in viewer.watch(start_revision=1):
+            if isinstance(event, event_pb2.Event) and event.HasField("memo_set"):
+                noted.add(event.ticket)
+                if len(noted) == trades:
+                    return
+
+
 async def _pace(served: Served, folder: Path, trades: Sequence[trade_pb2.Trade], size: Size, first_msc: int) -> Paced:
     """Ticks at their moments, whether or not those before are done; proposals beside them."""
     bids = list(paper_trades.walk(round(size.seconds * TICKS_PER_S), SEED + 2))
@@ -186,8 +200,10 @@ async def _pace(served: Served, folder: Path, trades: Sequence[trade_pb2.Trade],
 
         async def ask(*, dry_run: bool) -> list[float]:
             took = []
+            at_s, chance = began_s, random.Random(SEED + dry_run)
             for index in range(round(size.seconds * PROBES_PER_S / 2)):
-                at_s = began_s + 2 * (index + 0.5 * dry_run) / PROBES_PER_S
+                # Independent of each other and of the ticks, as managers ask: some come together, some alone.
+                at_s += chance.expovariate(PROBES_PER_S / 2)
                 await asyncio.sleep(max(0.0, at_s - time.perf_counter()))
                 trade = trades[index % len(trades)]
                 started_s = time.perf_counter()

@@ -80,8 +80,13 @@ class Quotes:
             indices = [i for i in self._read_indices() if not count or self._index_changes.get(i["name"], 0) > count]
         return Changes(self._count, quotes, indices)
 
-    async def watch(self, account_id: str, symbols: Iterable[str]) -> AsyncIterator[Changes]:
-        """First all that match, then what changed since. Empty arguments mean all; indices always match."""
+    async def watch(
+        self, account_id: str, symbols: Iterable[str], min_interval_s: float = 0.0
+    ) -> AsyncIterator[Changes]:
+        """First all that match, then what changed since, no sooner than ``min_interval_s`` after the last.
+
+        Empty arguments mean all; indices always match.
+        """
         wanted, count = frozenset(symbols), 0
         while True:
             changed = self._changed
@@ -94,6 +99,8 @@ class Quotes:
             ]
             if quotes or found.indices:
                 yield Changes(found.count, quotes, found.indices)
+                if min_interval_s:
+                    await asyncio.sleep(min_interval_s)
             elif changed.is_set():
                 self._changed = asyncio.Event()
             else:

@@ -141,6 +141,24 @@ async def test_a_reader_of_quotes_misses_ticks_in_between_but_never_the_last(sta
     assert messages <= 201
 
 
+async def test_a_reader_may_ask_for_quotes_at_most_so_often(stack: Stack) -> None:
+    """What changes within the interval comes in one response, with the last price."""
+    later = T0_MSC + 60_000
+    call = await quotes(stack, symbols=["EURUSD"], min_interval_ms=1000)
+    await response(call)
+    for index in range(5):
+        await stack.feed(ticks((later + index, 1.1 + index / 10_000, 1.1001 + index / 10_000)))
+    assert [round(quote.bid, 5) for quote in (await response(call)).quotes] == [1.1004]
+
+
+async def test_an_interval_beyond_a_second_is_refused(stack: Stack) -> None:
+    """A price that is older when it comes is none."""
+    stream = (await stack.client("viewer")).watch_quotes(min_interval_ms=1001)
+    with pytest.raises(errors.InvalidArgument) as caught:
+        await anext(stream)
+    assert [violation.field for violation in caught.value.violations] == ["min_interval_ms"]
+
+
 async def test_quotes_are_filtered_by_symbol(stack: Stack) -> None:
     """A reader of one symbol is not woken with others."""
     call = await quotes(stack, symbols=["GBPUSD"])

@@ -408,13 +408,15 @@ class AsyncClient:
         return await self._call(self._opened().market.ReportIndex, request, timeout_s)
 
     async def watch_quotes(
-        self, *, account_id: str = "", symbols: Sequence[str] = ()
+        self, *, account_id: str = "", symbols: Sequence[str] = (), min_interval_ms: int = 0
     ) -> AsyncGenerator[Quotes | Interrupted, None]:
         """What changed since the item before: the latest quote of each symbol and report of each index, for ever.
 
+        With `min_interval_ms` (up to 1000) items are at least so far apart, and what changed meanwhile comes together.
+
         Resumes by itself. Silence is no error here (markets close); a dead connection is found by keepalive.
         """
-        request = WatchQuotesRequest(account_id=account_id, symbols=symbols)
+        request = WatchQuotesRequest(account_id=account_id, symbols=symbols, min_interval_ms=min_interval_ms)
         async for item in self._follow(QUOTES_METHOD, lambda: (self._opened().market.WatchQuotes, request)):
             if isinstance(item, Interrupted):
                 yield item

@@ -391,13 +391,15 @@ class Client:
         return self._call(self._market.ReportIndex, request, timeout_s)
 
     def watch_quotes(
-        self, *, account_id: str = "", symbols: Sequence[str] = ()
+        self, *, account_id: str = "", symbols: Sequence[str] = (), min_interval_ms: int = 0
     ) -> Generator[Quotes | Interrupted, None, None]:
         """What changed since the item before: the latest quote of each symbol and report of each index.
 
+        With `min_interval_ms` (up to 1000) items are at least so far apart, and what changed meanwhile comes together.
+
         Resumes by itself. Silence is no error here (markets close); a dead connection is found by keepalive.
         """
-        request = WatchQuotesRequest(account_id=account_id, symbols=symbols)
+        request = WatchQuotesRequest(account_id=account_id, symbols=symbols, min_interval_ms=min_interval_ms)
         for item in self._follow(QUOTES_METHOD, lambda: (self._market.WatchQuotes, request)):
             if isinstance(item, Interrupted):
                 yield item

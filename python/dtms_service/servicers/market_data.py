@@ -20,6 +20,7 @@ from dtms_service.servicers.paging import inside, require
 
 MAX_BATCH = 1000  # ticks or bars a message: about 40 KB
 MAX_VALID_MS = 3_600_000
+MAX_QUOTES_INTERVAL_MS = 1000  # a price that is older when it comes is no price
 MAX_INDEX_VALID_MS = 604_800_000  # a week: a daily close over a long holiday
 
 
@@ -74,8 +75,10 @@ class MarketDataServicer:
         return pb.ReportScoreResponse(revision=revision)
 
     async def WatchQuotes(self, request: pb.WatchQuotesRequest, _call: Call) -> AsyncIterator[pb.WatchQuotesResponse]:
+        if request.min_interval_ms > MAX_QUOTES_INTERVAL_MS:
+            raise invalid("min_interval_ms", f"at most {MAX_QUOTES_INTERVAL_MS}")
         account_id = self.doors.resolve(request.account_id) if request.account_id else ""
-        async for changes in self.quotes.watch(account_id, request.symbols):
+        async for changes in self.quotes.watch(account_id, request.symbols, request.min_interval_ms / 1000):
             yield pb.WatchQuotesResponse(
                 quotes=map(convert.quote, changes.quotes), indices=map(convert.index, changes.indices)
             )

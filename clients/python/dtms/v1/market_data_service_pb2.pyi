@@ -379,8 +379,11 @@ class WatchQuotesRequest(_message.Message):
 
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     SYMBOLS_FIELD_NUMBER: _builtins.int
+    MIN_INTERVAL_MS_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """login@server; empty means all."""
+    min_interval_ms: _builtins.int
+    """At least so long between two responses, ms, 0 to 1000; what changes meanwhile comes together. 0: at each change."""
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Symbols; empty means all."""
@@ -390,10 +393,11 @@ class WatchQuotesRequest(_message.Message):
         *,
         account_id: _builtins.str = ...,
         symbols: _abc.Iterable[_builtins.str] | None = ...,
+        min_interval_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "symbols", b"symbols"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "min_interval_ms", b"min_interval_ms", "symbols", b"symbols"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

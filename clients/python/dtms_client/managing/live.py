@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from dtms.v1.arbitration_service_pb2 import ProposeResponse
@@ -23,12 +23,16 @@ from dtms_client.requests import new_request_id
 from dtms_client.watch import Interrupted, Listed, Relisted
 
 # At the first start every open trade gets its memo: no reason to hold anybody else up.
-MEMOS_AT_ONCE: Final = 8
+MEMOS_AT_ONCE: Final = 2
 
-REST: Final = 3.0
-"""A manager rests so many times as long as a cycle took: it takes a quarter of a core at most."""
+QUOTES_EVERY_MS: Final = 50
+"""Prices come no more often, conflated: a stop that follows so much later is no worse."""
+PIECE: Final = 32
+"""Trades that are looked at in one go, about a millisecond: whoever needs the core next waits no longer than that."""
+REST: Final = 9.0
+"""A manager rests so many times as long as it worked: it takes a tenth of a core, however many trades there are."""
 LONGEST_REST_S: Final = 0.25
-"""Prices are conflated meanwhile; a stop that follows a quarter of a second later is no worse."""
+"""After one piece, however slow the machine is."""
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +108,7 @@ class Live:
                     pass
 
     async def _follow_quotes(self) -> None:
-        async for item in self._client.watch_quotes():
+        async for item in self._client.watch_quotes(min_interval_ms=QUOTES_EVERY_MS):
             if isinstance(item, Interrupted):
                 logger.warning("quotes interrupted", extra={"facts": {"error": str(item.error)}})
             else:
@@ -201,24 +205,25 @@ class Live:
             keys = sorted(key for instrument in touched for key in self._open[instrument] - self._busy)
             answers = await self._states.read(keys, max_age_s=self._limits.ownership_s)
             self._tell_of(answers.values())
-            views = [
-                self._view(answer.trade)
-                for answer in answers.values()
-                if answer.trade is not None and not answer.doubted
-            ]
-            if due := self._owning.due(views):
-                tasks.create_task(self._owning.take(due), name="ownership")
-            now_ns = self._now_ns()
-            for proposal in self._brain.propose(views, now_ns=now_ns):
-                self._busy.add(proposal.key)
-                tasks.create_task(self._carry_out(proposal), name=f"propose {proposal.trade.ticket}")
-            for memo in self._brain.memos((view for view in views if view.key not in self._noting), now_ns=now_ns):
-                self._noting.add(memo.trade.key)
-                tasks.create_task(self._leave(memo), name=f"memo {memo.trade.ticket}")
-            took_s = self._monotonic() - began_s
-            self._brain.tally.cycle(took_s)
-            # With few trades this is nothing; with a thousand the service and the others need the core as well.
-            await asyncio.sleep(min(REST * took_s, LONGEST_REST_S))
+            for start in range(0, len(keys), PIECE):
+                piece = [answers[key] for key in keys[start : start + PIECE] if key not in self._busy]
+                await _rest(self._propose(piece, tasks))
+            self._brain.tally.cycle(self._monotonic() - began_s)
+
+    def _propose(self, answers: Sequence[Answer], tasks: asyncio.TaskGroup) -> float:
+        """Looks at a few trades and starts what they need; the seconds that it took."""
+        began_s = self._monotonic()
+        views = [self._view(answer.trade) for answer in answers if answer.trade is not None and not answer.doubted]
+        if due := self._owning.due(views):
+            tasks.create_task(self._owning.take(due), name="ownership")
+        now_ns = self._now_ns()
+        for proposal in self._brain.propose(views, now_ns=now_ns):
+            self._busy.add(proposal.key)
+            tasks.create_task(self._carry_out(proposal), name=f"propose {proposal.trade.ticket}")
+        for memo in self._brain.memos((view for view in views if view.key not in self._noting), now_ns=now_ns):
+            self._noting.add(memo.trade.key)
+            tasks.create_task(self._leave(memo), name=f"memo {memo.trade.ticket}")
+        return self._monotonic() - began_s
 
     def _view(self, trade: Trade) -> TradeView:
         """The view of a trade, made once for as long as the very same trade is remembered."""
@@ -262,7 +267,9 @@ class Live:
         request = memo.request()
         try:
             async with self._memo_gate:
+                began_s = self._monotonic()
                 await self._client.set_memo(request.ticket, request.memo, account_id=request.account_id)
+                await _rest(self._monotonic() - began_s)
         except (Unauthenticated, PermissionDenied):
             raise
         except DtmsError as error:
@@ -293,6 +300,11 @@ class Live:
                     return None
                 logger.warning("proposal waits", extra={"facts": proposal.facts() | {"error": str(error)}})
             await asyncio.sleep(pause_s)
+
+
+async def _rest(worked_s: float) -> None:
+    """With few trades this is nothing; with a thousand the service and the others need the core as well."""
+    await asyncio.sleep(min(REST * worked_s, LONGEST_REST_S))
 
 
 def _first(group: BaseExceptionGroup[DtmsError]) -> BaseException:

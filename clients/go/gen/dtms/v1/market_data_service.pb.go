@@ -740,7 +740,9 @@ type WatchQuotesRequest struct {
 	// login@server; empty means all.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
 	// Symbols; empty means all.
-	Symbols       []string `protobuf:"bytes,2,rep,name=symbols,proto3" json:"symbols,omitempty"`
+	Symbols []string `protobuf:"bytes,2,rep,name=symbols,proto3" json:"symbols,omitempty"`
+	// At least so long between two responses, ms, 0 to 1000; what changes meanwhile comes together. 0: at each change.
+	MinIntervalMs uint32 `protobuf:"varint,3,opt,name=min_interval_ms,json=minIntervalMs,proto3" json:"min_interval_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -787,6 +789,13 @@ func (x *WatchQuotesRequest) GetSymbols() []string {
 		return x.Symbols
 	}
 	return nil
+}
+
+func (x *WatchQuotesRequest) GetMinIntervalMs() uint32 {
+	if x != nil {
+		return x.MinIntervalMs
+	}
+	return 0
 }
 
 // Response of WatchQuotes.
@@ -1218,11 +1227,12 @@ const file_dtms_v1_market_data_service_proto_rawDesc = "" +
 	"\x05score\x18\x03 \x01(\v2\x0e.dtms.v1.ScoreR\x05score\x12\x19\n" +
 	"\bvalid_ms\x18\x04 \x01(\rR\avalidMs\"1\n" +
 	"\x13ReportScoreResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"M\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"u\n" +
 	"\x12WatchQuotesRequest\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x18\n" +
-	"\asymbols\x18\x02 \x03(\tR\asymbols\"g\n" +
+	"\asymbols\x18\x02 \x03(\tR\asymbols\x12&\n" +
+	"\x0fmin_interval_ms\x18\x03 \x01(\rR\rminIntervalMs\"g\n" +
 	"\x13WatchQuotesResponse\x12&\n" +
 	"\x06quotes\x18\x01 \x03(\v2\x0e.dtms.v1.QuoteR\x06quotes\x12(\n" +
 	"\aindices\x18\x02 \x03(\v2\x0e.dtms.v1.IndexR\aindices\"Y\n" +
