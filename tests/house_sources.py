@@ -28,7 +28,7 @@ LAYERS = MappingProxyType(
             4: "desk doors executor gateway_door lockstep monitor news_watch notify paper_account recovery shadow "
             "system",
             5: "interceptors servicers",
-            6: "__main__ server cli gateway demo live_table logs replay report service settings",
+            6: "__main__ server cli doctor gateway demo live_table logs replay report service settings",
         }.items()
         for unit in units.split()
     }

@@ -70,7 +70,7 @@ class Credentials:
         a token that is none, or one that two names share; OSError (ELOOP) for a link in place of a file.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_private(directory, directory.lstat())
+        check_private(directory, directory.lstat())
         by_digest: dict[bytes, Principal] = {}
         for name, role in identities.items():
             if re.fullmatch(IDENTITY_PATTERN, name) is None:
@@ -97,7 +97,7 @@ def read_token(path: Path) -> str:
     """The token in a file, after the checks of ``load_or_create``. FileNotFoundError if there is none."""
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     with os.fdopen(fd, "rb") as file:
-        _check_private(path, os.fstat(fd))
+        check_private(path, os.fstat(fd))
         text = file.read(_TOKEN_CHARS + 2).decode("ascii", "replace").strip()
     if re.fullmatch(rf"[A-Za-z0-9_-]{{{_TOKEN_CHARS}}}", text) is None:
         raise CredentialUnsafe(path, "is not a token; delete the file and start again to get a new one")
@@ -122,7 +122,8 @@ def _read_or_create(path: Path) -> str:
     return token
 
 
-def _check_private(path: Path, found: os.stat_result) -> None:
+def check_private(path: Path, found: os.stat_result) -> None:
+    """Raises CredentialUnsafe for a file or folder that is somebody else's, or that others can read or write."""
     if sys.platform == "win32":  # the mode says nothing there; a user's own folder is private by inheritance
         return
     if found.st_uid != os.geteuid():

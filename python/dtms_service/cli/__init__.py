@@ -24,6 +24,9 @@ app.command(
 app.command(
     "dtms_service.cli.runs:show_shadow", name="shadow-report", help="Show what a shadow run would have changed."
 )
+app.command(
+    "dtms_service.cli.doctor:doctor", help="Find the usual faults and say how to mend each; looks, and changes nothing."
+)
 app.command("dtms_service.cli.look:status", help="Show what the service does and how it is.")
 app.command("dtms_service.cli.look:watch", help="Follow all trades live; resumes by itself after an outage.")
 app.command("dtms_service.cli.look:explain", help="Say why a proposal was decided as it was, or what led to an event.")

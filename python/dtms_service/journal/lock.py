@@ -20,11 +20,17 @@ if sys.platform == "win32":
     def _try_lock(fd: int) -> None:
         os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
         msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+
+    def _try_share(fd: int) -> None:
+        _try_lock(fd)  # there are no shared ones; it goes with the file
 else:
     import fcntl
 
     def _try_lock(fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _try_share(fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 class DataDirectoryLock:
@@ -36,10 +42,9 @@ class DataDirectoryLock:
         try:
             _try_lock(fd)
         except OSError as error:
-            os.lseek(fd, 0, os.SEEK_SET)
-            pid = os.read(fd, _PID_BYTES)
+            pid = _pid_in(fd)
             os.close(fd)
-            raise DataDirectoryBusy(directory, int(pid) if pid.strip().isdigit() else 0) from error
+            raise DataDirectoryBusy(directory, pid) from error
         os.lseek(fd, 0, os.SEEK_SET)
         os.ftruncate(fd, 0)
         os.write(fd, str(os.getpid()).encode())
@@ -50,3 +55,27 @@ class DataDirectoryLock:
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+
+def holder(directory: Path) -> int | None:
+    """Process that holds the directory's lock (0: not known which), None when nobody does. Raises OSError.
+
+    For those who only look: nothing is written. The lock is tried for a moment, in which another could be refused it.
+    """
+    try:
+        fd = os.open(directory / _NAME, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        _try_share(fd)
+    except OSError:
+        return _pid_in(fd)
+    finally:
+        os.close(fd)
+    return None
+
+
+def _pid_in(fd: int) -> int:
+    os.lseek(fd, 0, os.SEEK_SET)
+    pid = os.read(fd, _PID_BYTES)
+    return int(pid) if pid.strip().isdigit() else 0
