@@ -250,7 +250,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_tls_is_tried_as_a_client_would(certificate: Path, tmp_path: Path) -> None:
-    """Roots that vouch: OK. Roots of somebody else, or a name that the certificate does not have: what was wrong."""
+    """Roots that vouch: OK, and `dtms status` works; others, or a name that the certificate lacks: what was wrong."""
     env = {
         "DTMS_SERVER__TLS_CERTIFICATE": str(certificate / "cert.pem"),
         "DTMS_SERVER__TLS_KEY": str(certificate / "key.pem"),
@@ -265,6 +265,9 @@ async def test_tls_is_tried_as_a_client_would(certificate: Path, tmp_path: Path)
         assert {"tls", "service"} <= set(wrong(await examined(stranger)))
         misnamed = Case(service=f"127.0.0.1:{at}", token_file=token, root_certificates=certificate / "cert.pem")
         assert "tls" in wrong(await examined(misnamed))
+        look = ("--address", f"localhost:{at}", "--data-dir", str(process.data_dir))
+        status = await Process.start("status", *look, env={"DTMS_ROOT_CERTIFICATES": str(certificate / "cert.pem")})
+        assert await status.ended() == 0, status.text()
         plain = Case(service=f"127.0.0.1:{at}", token_file=token)
         assert "it speaks TLS" in (await examined(plain))["service"].mend
 

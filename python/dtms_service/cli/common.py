@@ -43,16 +43,27 @@ OperatorTokenFile = Annotated[
     Path | None,
     Parameter(env_var="DTMS_TOKEN_FILE", help="the caller's token; default: DATA_DIR/credentials/operator.token"),
 ]
+RootCertificates = Annotated[
+    Path | None, Parameter(env_var="DTMS_ROOT_CERTIFICATES", help="PEM file that vouches for the service, for TLS")
+]
 Scope = Annotated[Literal["account", "symbol", "manager"], Parameter(help="what the switch covers")]
 DataDir = Annotated[Path | None, Parameter(env_var="DTMS_DATA_DIR", help="journal, credentials and lock")]
 
 
-def client_of(address: str, token_file: Path | None, data_dir: Path | None, *, identity: str = VIEWER) -> Client:
+def client_of(
+    address: str,
+    token_file: Path | None,
+    data_dir: Path | None,
+    root_certificates: Path | None,
+    *,
+    identity: str = VIEWER,
+) -> Client:
     if token_file is None:
         if data_dir is None:
             fail("give --token-file, or --data-dir of a service on this machine")
         token_file = token_path(data_dir / CREDENTIALS_FOLDER, identity)
-    return Client(address, token_file=token_file)
+    roots = root_certificates.read_bytes() if root_certificates is not None else None
+    return Client(address, token_file=token_file, root_certificates=roots)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -29,7 +29,9 @@ def doctor(
     token_file: Annotated[
         Path | None, Parameter(env_var="DTMS_TOKEN_FILE", help="a token to look at and to ask the service with")
     ] = None,
-    root_certificates: Annotated[Path | None, Parameter(help="PEM file, for TLS")] = None,
+    root_certificates: Annotated[
+        Path | None, Parameter(env_var="DTMS_ROOT_CERTIFICATES", help="PEM file that vouches for the service, for TLS")
+    ] = None,
     role: Annotated[RoleName | None, Parameter(help="what the token is wanted for; with a terminal: GATEWAY")] = None,
     account: Annotated[str | None, Parameter(help="LOGIN@SERVER that the terminal shall be logged in to")] = None,
     terminal: Annotated[str | None, Parameter(help="terminal64.exe, where the machine has several")] = None,

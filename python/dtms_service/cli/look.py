@@ -15,6 +15,7 @@ from dtms_service.cli.common import (
     DEFAULT_ADDRESS,
     Address,
     DataDir,
+    RootCertificates,
     TokenFile,
     client_of,
     console,
@@ -25,9 +26,15 @@ from dtms_service.describe import describe, status_rows
 from dtms_service.live_table import LiveTable
 
 
-def status(*, address: Address = DEFAULT_ADDRESS, token_file: TokenFile = None, data_dir: DataDir = None) -> None:
+def status(
+    *,
+    address: Address = DEFAULT_ADDRESS,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    root_certificates: RootCertificates = None,
+) -> None:
     """Show what the service does and how it is."""
-    with client_of(address, token_file, data_dir) as client:
+    with client_of(address, token_file, data_dir, root_certificates) as client:
         answer = client.system_status()
     table = Table(show_header=False, box=None)
     for name, value in status_rows(answer):
@@ -40,12 +47,13 @@ def watch(
     address: Address = DEFAULT_ADDRESS,
     token_file: TokenFile = None,
     data_dir: DataDir = None,
+    root_certificates: RootCertificates = None,
     from_revision: Annotated[int, Parameter(help="start here instead of with the trades as they are")] = 0,
     plain: Annotated[bool, Parameter(help="one line an event instead of a live table")] = False,
 ) -> None:
     """Follow all trades live; resumes by itself after an outage."""
     table = LiveTable(f"DTMS {address}")
-    with client_of(address, token_file, data_dir) as client:
+    with client_of(address, token_file, data_dir, root_certificates) as client:
         items = client.watch(start_revision=from_revision, snapshot=not from_revision)
         if plain or not console.is_terminal:
             for item in items:
@@ -91,11 +99,12 @@ def explain(
     address: Address = DEFAULT_ADDRESS,
     token_file: TokenFile = None,
     data_dir: DataDir = None,
+    root_certificates: RootCertificates = None,
 ) -> None:
     """Say why a proposal was decided as it was, or what led to an event."""
     if [revision, decision, request_id].count(None) != 2:
         fail("give one of --revision, --decision, --request-id")
-    with client_of(address, token_file, data_dir) as client:
+    with client_of(address, token_file, data_dir, root_certificates) as client:
         answer = client.explain(decision_id=decision, revision=revision, request_id=request_id, manager=manager)
     console.print(answer.summary, soft_wrap=True)
     if answer.rule:

@@ -16,6 +16,7 @@ from dtms_service.cli.common import (
     Address,
     DataDir,
     OperatorTokenFile,
+    RootCertificates,
     Scope,
     client_of,
     console,
@@ -51,9 +52,10 @@ def trading_state(
     address: Address = DEFAULT_ADDRESS,
     token_file: OperatorTokenFile = None,
     data_dir: DataDir = None,
+    root_certificates: RootCertificates = None,
 ) -> None:
     """Allow everything (ACTIVE), nothing that adds risk (REDUCING), or managers only to close (HALTED)."""
-    with client_of(address, token_file, data_dir, identity=OPERATOR) as client:
+    with client_of(address, token_file, data_dir, root_certificates, identity=OPERATOR) as client:
         answer = client.set_trading_state(TradingState.Value(f"TRADING_STATE_{state}"), reason=reason)
     console.print(f"{state} as of revision {answer.revision}")
 
@@ -67,9 +69,16 @@ def kill(
     address: Address = DEFAULT_ADDRESS,
     token_file: OperatorTokenFile = None,
     data_dir: DataDir = None,
+    root_certificates: RootCertificates = None,
 ) -> None:
     """Throw a kill switch: it stops managers and takes the trades it covers from them."""
-    _switch(scope, value, reason, client_of(address, token_file, data_dir, identity=OPERATOR), flatten=flatten)
+    _switch(
+        scope,
+        value,
+        reason,
+        client_of(address, token_file, data_dir, root_certificates, identity=OPERATOR),
+        flatten=flatten,
+    )
 
 
 def release(
@@ -80,9 +89,16 @@ def release(
     address: Address = DEFAULT_ADDRESS,
     token_file: OperatorTokenFile = None,
     data_dir: DataDir = None,
+    root_certificates: RootCertificates = None,
 ) -> None:
     """Release a kill switch; the trades stay with DTMS until a manager acquires them."""
-    _switch(scope, value, reason, client_of(address, token_file, data_dir, identity=OPERATOR), engaged=False)
+    _switch(
+        scope,
+        value,
+        reason,
+        client_of(address, token_file, data_dir, root_certificates, identity=OPERATOR),
+        engaged=False,
+    )
 
 
 def _switch(
