@@ -1,7 +1,7 @@
 """What the MetaTrader 5 adapter takes for true without documentation or a terminal to try it on: [inf] in docs/mt5.md.
 
 Every such belief of the adapter stands here and nowhere else, so that it can be corrected in one place (those of the
-paper broker stand in paper_rules). docs/mt5.md section 6 says how each is checked on a live terminal.
+paper broker stand in paper_rules). docs/mt5.md section 7 says how each is checked on a live terminal.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ OFFSET_LEAST_S: Final = -12 * 3600
 OFFSET_MOST_S: Final = 14 * 3600
 # A tick that has just arrived is at most this much older than now, the error of this machine's clock included.
 TICK_AGE_MOST_MS: Final = 60_000
+
+# What account_info shows where nobody is logged in, if it answers at all.
+NO_LOGIN: Final = 0
 
 # Below it a stop is on the wrong side even where the broker sets no stops level, points.
 LEAST_STOP_DISTANCE: Final = 1

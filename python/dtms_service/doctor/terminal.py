@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from dtms_service.broker.mt5_enums import MarginMode
-from dtms_service.broker.mt5_inferences import same_terminal
+from dtms_service.broker.mt5_inferences import NO_LOGIN, same_terminal
 from dtms_service.broker.retcodes import LastError
 from dtms_service.doctor import server_clock, symbols
 from dtms_service.doctor.case import Case
@@ -141,7 +141,7 @@ def _account(check: str, case: Case, shown: AccountSeen) -> Finding:
     at, name = LOOKED_AT[check], f"{shown.login}@{shown.server}"
     match check:
         case "account.login":
-            if not shown.login:
+            if shown.login == NO_LOGIN:
                 return _not_logged_in("account_info() shows no login")
             if case.account is not None and name != case.account:
                 return fail(
