@@ -51,3 +51,17 @@ async def test_a_denied_claim_is_not_argued_with() -> None:
         await owning.close()
     assert asked_s == [0, 5, 15, 35, 75, 155, 315, 615, 915, 1215, 1515]
     assert len(changed) == len(asked_s)
+
+
+async def test_a_closed_trade_is_neither_kept_alive_nor_given_back() -> None:
+    """There is nobody to give it to; renewing it would tell of a loss that is none."""
+    dtms = Dtms()
+    dtms.killed = False
+    async with ScriptedService() as service, AsyncClient(service.address, token="t") as client:
+        service.on("AcquireOwnership", dtms.acquire)
+        owning = Owning(client, UniversalManager(), monotonic=lambda: 0, changed=lambda _: None)
+        await owning.take(owning.due([FALLEN]))
+        assert not owning.due([FALLEN])
+        owning.forget(FALLEN.key)
+        await owning.close()
+    assert [call.method.rpartition("/")[2] for call in service.calls] == ["AcquireOwnership"]

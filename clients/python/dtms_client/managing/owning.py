@@ -81,7 +81,8 @@ class Owning:
         await self._session.close()
 
     def forget(self, key: Key) -> None:
-        """The trade is gone."""
+        """The trade is closed: there is nothing to keep alive or to give back."""
+        self._session.forget(key[1], account_id=key[0])
         self._not_before_s.pop(key, None)
         self._pause_s.pop(key, None)
 
