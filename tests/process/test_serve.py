@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dtms.v1.action_pb2 import ACTION_KIND_STOP, Action
 from dtms.v1.market_data_service_pb2 import StreamTicksRequest, Tick, WatchQuotesRequest
 from dtms.v1.trade_status_service_pb2 import WatchRequest
 from dtms_service.cli import app
@@ -239,6 +240,15 @@ async def test_status_watch_and_explain_work_against_a_running_service(tmp_path:
         explain = await Process.start("explain", "--revision", str(revision), *where)
         assert await explain.ended() == 0
         assert any("EURUSD 7" in line for line in explain.said)
+        async with service.client("intelligent_exit_manager") as manager:
+            trade = await manager.get_trade(7)
+            stop = Action(kind=ACTION_KIND_STOP, stop=0.5)
+            denied = await manager.propose(
+                request_id="loosens", ticket=7, owner_epoch=trade.owner_epoch, action=stop
+            )
+        why = await Process.start("explain", "--decision", str(denied.decision.decision_id), *where)
+        assert await why.ended() == 0
+        assert f"loser: intelligent_exit_manager, decision {denied.decision.decision_id}: denied" in "\n".join(why.said)
         watch = await Process.start("watch", "--from-revision", "1", "--plain", *where)
         await watch.until(lambda: any("EURUSD 7" in line and "registered" in line for line in watch.said))
         watch.process.send_signal(signal.SIGINT)

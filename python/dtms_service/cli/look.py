@@ -109,5 +109,10 @@ def explain(
     console.print(answer.summary, soft_wrap=True)
     if answer.rule:
         console.print(f"rule: {answer.rule}", soft_wrap=True)
+    if answer.winner:
+        console.print(f"winner: {answer.winner}", soft_wrap=True)
+    for loser in answer.losers:
+        decision_made = f", decision {loser.decision_id}" if loser.decision_id else ""
+        console.print(f"loser: {loser.manager}{decision_made}: {loser.why}", soft_wrap=True)
     for event in answer.events[1:]:
         console.print(f"  {describe(event)}", soft_wrap=True)
