@@ -46,7 +46,10 @@ async def test_asking_again_renews_and_changes_no_token(stack: Stack) -> None:
 
 
 async def test_renewals_name_what_was_lost(stack: Stack) -> None:
-    """One call keeps many leases; a wrong token, a foreign trade and an unknown ticket are named, the rest renewed."""
+    """One call keeps many leases; what is wrong with one costs the others nothing, and it is named.
+
+    A wrong token, a foreign trade, an unknown ticket, an account that was never attached.
+    """
     mine = await stack.trade(strategy_type=MANAGED)
     foreign = await stack.trade()
     universal = await stack.client(UNIVERSAL)
@@ -55,6 +58,7 @@ async def test_renewals_name_what_was_lost(stack: Stack) -> None:
         Grant(ticket=mine.ticket, owner_epoch=mine.owner_epoch + 1),
         Grant(ticket=foreign.ticket, owner_epoch=foreign.owner_epoch),
         Grant(ticket=999, owner_epoch=1),
+        Grant(account_id="9@nowhere", ticket=mine.ticket, owner_epoch=mine.owner_epoch),
     ]
     answer = await universal.renew_ownership(grants)
     assert [held.ticket for held in answer.renewed] == [mine.ticket]

@@ -10,7 +10,7 @@ from dtms_service.config import LimitsConfig
 from dtms_service.credentials import Role
 from dtms_service.desk import Desk
 from dtms_service.doors import Doors
-from dtms_service.errors import DtmsError, invalid
+from dtms_service.errors import DtmsError, Reason, invalid
 from dtms_service.interceptors import Call
 from dtms_service.servicers.explain import Explainer
 from dtms_service.servicers.paging import MAX_BATCH, page_size_of, require
@@ -37,10 +37,12 @@ class ArbitrationServicer:
             raise invalid("grants", f"at most {MAX_BATCH}")
         response = pb.RenewOwnershipResponse()
         for grant in request.grants:
-            key = (self.doors.resolve(grant.account_id), grant.ticket)
             try:
+                key = (self.doors.resolve(grant.account_id), grant.ticket)
                 renewed = self.desk.renew(key, call.principal.name, grant.owner_epoch)
-            except DtmsError:  # one lost grant must not cost the others: it is named in the answer
+            except DtmsError as error:  # one lost grant must not cost the others: it is named in the answer
+                if error.reason is Reason.FIELD_INVALID:
+                    raise
                 response.lost.append(grant)
             else:
                 response.renewed.append(convert.ownership(renewed))
