@@ -12,7 +12,7 @@ import pytest
 from dtms.v1.trade_pb2 import TRADE_STATE_HEALTHY, TRADE_STATE_HEDGED, TRADE_STATE_WARNING_L2, Trade
 from dtms.v1.trade_status_service_pb2 import BatchGetTradesResponse
 from dtms_client import AsyncClient, errors
-from dtms_client.managing.state_source import BATCH, Limits, Source, StateSource
+from dtms_client.managing.state_source import BATCH, SLACK_S, Limits, Source, StateSource
 from dtms_client.testing import Context, ScriptedService, never
 
 KEY = ("1@Demo", 7)
@@ -224,18 +224,36 @@ async def test_many_trades_are_asked_for_together(source: StateSource, dtms: Dtm
     ]
 
 
+class Lateness:
+    """By how much the loop came late to what was due, in all: what a busy machine takes, not the code under test."""
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+
+    async def measure(self) -> None:
+        while True:
+            due_s = time.monotonic() + 0.01
+            await asyncio.sleep(0.01)
+            self.total_s += time.monotonic() - due_s
+
+
 async def test_a_frozen_service_costs_two_deadlines_and_no_more() -> None:
     """Over a real channel: a service that never answers is given up after the deadline, once more, and that is all."""
+    # Long enough for the second question to leave, however late a busy machine tells of the end of the first one.
+    deadline_s, lateness = 0.6, Lateness()
     async with ScriptedService() as service:
         service.on("BatchGetTrades", never)
         async with AsyncClient(service.address, token="t") as client:
-            source = StateSource(client.batch_get_trades, monotonic=time.monotonic, limits=Limits(deadline_s=0.15))
+            source = StateSource(
+                client.batch_get_trades, monotonic=time.monotonic, limits=Limits(deadline_s=deadline_s)
+            )
+            measuring = asyncio.create_task(lateness.measure())
             started_s = time.monotonic()
             answer = await source.state(KEY)
             took_s = time.monotonic() - started_s
+            measuring.cancel()
     assert answer.source is Source.ASSUMED
-    # Generous above: the machine may be busy, and a third try would show in the calls.
-    assert 0.25 <= took_s < 2.0
+    assert 1.8 * deadline_s <= took_s <= 2 * deadline_s + SLACK_S + lateness.total_s + 0.05
     assert len(service.calls) == 2
 
 
