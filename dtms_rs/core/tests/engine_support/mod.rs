@@ -13,6 +13,7 @@
     clippy::must_use_candidate,
     reason = "test support: a failed expectation is a failed test"
 )]
+pub mod rails;
 pub mod text;
 
 use dtms_core::engine::{Engine, Proposal, Registration, Reply, Step};
