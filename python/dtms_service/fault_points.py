@@ -1,7 +1,7 @@
 """The places where a crash would hurt most, by name, so that tests can crash the process exactly there.
 
 ``reach`` is called at each write, sync and send. It does nothing unless the process was armed, by a test that starts it
-(``DTMS_FAULT_POINT``, ``DTMS_FAULT_POINTS_PASSED``) or by one that runs in it (``hook``). Never set either in production.
+(``DTMS_FAULT_POINT``, ``DTMS_FAULT_POINTS_PASSED``) or by one that runs in it (``hook``).
 
 ``DTMS_FAULT_POINT=NAME:N``          kill -9 of this process at the N-th passage
 ``DTMS_FAULT_POINT=NAME:N:ERROR``    raise OSError at the N-th passage and all later ones; ERROR as EIO, ENOSPC
