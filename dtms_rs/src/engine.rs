@@ -454,6 +454,10 @@ impl Engine {
         self.act(|core| core.raise_alarm(code, detail, now_ns))
     }
 
+    fn restored(&self, made_ns: i64, now_ns: i64) -> PyResult<Step> {
+        self.act(|core| core.restored(made_ns, now_ns))
+    }
+
     #[expect(clippy::too_many_arguments, reason = "a report is these facts")]
     fn report_score(
         &self,

@@ -195,6 +195,8 @@ class Engine:
 
         ACCOUNT_UNKNOWN, SYMBOL_UNKNOWN, FIELD_INVALID.
         """
+    def restored(self, made_ns: int, now_ns: int) -> Step:
+        """The journal goes on from a backup: numbers jump past all that the lost events can have given."""
     def raise_alarm(self, code: int, detail: str, now_ns: int) -> Step:
         """An alarm about the service (``AlarmCode``). FIELD_INVALID."""
     def report_score(

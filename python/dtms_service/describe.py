@@ -139,6 +139,11 @@ def _mark(event: event_pb2.Event) -> str:
     return f"{enum_name(event_pb2.Span, marked.span)} begins at {clock(marked.start_ns)} with equity {marked.equity:g}"
 
 
+def _restored(event: event_pb2.Event) -> str:
+    restored = event.backup_restored
+    return f"goes on from the backup of {clock(restored.made_ns)}; tokens begin after {restored.last_epoch}"
+
+
 _DESCRIBE = {
     "alarm_raised": _alarm,
     "trading_state_changed": _trading_state,
@@ -154,6 +159,7 @@ _DESCRIBE = {
     "risk_budget_changed": _budget,
     "rail_changed": _rail,
     "account_marked": _mark,
+    "backup_restored": _restored,
 }
 
 

@@ -192,6 +192,11 @@ class Desk:
         switch = scope, value, engaged, flatten
         return await self._commit(self._decide(self.engine.set_kill_switch, *switch, by, reason, self.clock.now_ns()))
 
+    async def go_on_from_backup(self, made_ns: int) -> None:
+        """Numbers jump past those that were given after the backup was made and are lost with it."""
+        await self._commit(self._run(self.engine.restored, made_ns, self.clock.now_ns()))
+        await self.commits.go_on()
+
     # ---- facts from the market and the broker: handed to the disk, nobody waits for an answer -----------------------
 
     def decide_on(self, account_id: str, symbol: str, tick: Tick) -> Step | None:

@@ -100,6 +100,7 @@ def _access() -> dict[str, Access]:
         "AdminService/SetTradingState": operate,
         "AdminService/SetKillSwitch": operate,
         "AdminService/SetRiskBudget": operate,
+        "AdminService/Backup": Access(frozenset({Role.OPERATOR}), writes=False),
         "AdminService/Drain": Access(frozenset({Role.OPERATOR}), writes=False),
     }
 

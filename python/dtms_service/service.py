@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import Gauge, start_http_server
 
 from dtms_service import symbols
+from dtms_service.backup import PAPER_STORE
 from dtms_service.broker.broker_log import BrokerLog
 from dtms_service.broker.paper import PaperBroker
 from dtms_service.broker.paper_store import PaperStore
@@ -22,7 +23,6 @@ from dtms_service.paper_account import PaperAccount
 from dtms_service.server import Server
 from dtms_service.system import System
 
-PAPER_STORE = "paper.db"
 GC_YOUNG, GC_OLDER = 20_000, 20  # objects before a first look at the young, such looks before one at the older
 SERVING = "serving at "  # and the address: the line on stdout that says that clients may call
 

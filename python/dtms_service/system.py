@@ -118,6 +118,7 @@ class System:
         desk = Desk(engine, None, None, clock, config.engine.decisions_kept, config.limits.max_trades)  # type: ignore[arg-type]
         replayed = recovery.replay(desk, journal, _log_progress)
         log.info("replayed", events=replayed.events, revision=replayed.revision)
+        backup_made_ns = journal.backup_made_ns
         reach(Point.REPLAYED)
         desk.commits = commits = CommitQueue(
             journal,
@@ -181,6 +182,9 @@ class System:
             bars.on_closed = system.bar_store.add
         for account_id, _ticket in engine.keys(False):
             doors.know(account_id)
+        if backup_made_ns is not None:
+            log.warning("backup_restored", made_ns=backup_made_ns, revision=replayed.revision)
+            await desk.go_on_from_backup(backup_made_ns)
         system._watcher = loop.create_task(_until_failure(commits, fail))
         return system
 

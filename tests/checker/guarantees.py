@@ -220,6 +220,9 @@ def _misplaced(moment: Moment, ranks: _Ranks) -> Found:
         case GrantCause.GRANT_CAUSE_EXPIRED | GrantCause.GRANT_CAUSE_RELEASED | GrantCause.GRANT_CAUSE_KILLED:
             if granted.managed_by != DTMS:
                 yield f"it falls to {granted.managed_by} instead of DTMS"
+        case GrantCause.GRANT_CAUSE_RESTORED:
+            if granted.managed_by != before:
+                yield f"a restore gives it to {granted.managed_by}"
         case GrantCause.GRANT_CAUSE_RETURNED:
             if event.state in DEFENSIVE:
                 yield "it is given back while DTMS defends it"

@@ -610,7 +610,8 @@ def test_an_export_proves_itself(data_dir: Path) -> None:
     """The exported lines carry all bodies, and their chain can be recomputed without DTMS."""
     written(data_dir, 25)
     out = io.StringIO()
-    report = export_journal(data_dir, out, no_progress)
+    report, written_lines = export_journal(data_dir, out, no_progress)
+    assert written_lines == 25
     chain = GENESIS
     for revision, line in enumerate(out.getvalue().splitlines(), 1):
         event = json.loads(line)

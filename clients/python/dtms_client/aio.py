@@ -14,6 +14,8 @@ from google.protobuf.message import Message
 
 from dtms.v1.action_pb2 import DENIAL_CODE_UNSPECIFIED, Action, Decision, DenialCode
 from dtms.v1.admin_service_pb2 import (
+    BackupRequest,
+    BackupResponse,
     DrainRequest,
     DrainResponse,
     GetSystemStatusRequest,
@@ -96,6 +98,7 @@ from dtms_client.requests import (
     list_trades_request,
 )
 from dtms_client.watch import (
+    BACKUP_METHOD,
     BARS_KEPT,
     BARS_METHOD,
     DEFAULT_PROGRESS_MS,
@@ -508,6 +511,20 @@ class AsyncClient:
         """Ends the service in good order; the last revision that it wrote. For operators."""
         request = DrainRequest(reason=reason)
         return await self._call(self._opened().admin.Drain, request, timeout_s)
+
+    async def backup(self) -> AsyncGenerator[BackupResponse, None]:
+        """The pieces of a consistent copy of what the service has on disk, while it serves. For operators.
+
+        Whole only if the last piece, which has a revision, came.
+        """
+        call = self._opened().admin.Backup(BackupRequest(), metadata=self._target.metadata)
+        try:
+            async for piece in call:
+                yield piece
+        except grpc.aio.AioRpcError as failure:
+            raise from_rpc(failure, method=BACKUP_METHOD) from failure
+        finally:
+            call.cancel()
 
     # ---- orders by hand at the embedded paper account; elsewhere FailedPrecondition/MODE_UNSUPPORTED
 

@@ -13,6 +13,8 @@ from google.protobuf.message import Message
 
 from dtms.v1.action_pb2 import DENIAL_CODE_UNSPECIFIED, Action, Decision, DenialCode
 from dtms.v1.admin_service_pb2 import (
+    BackupRequest,
+    BackupResponse,
     DrainRequest,
     DrainResponse,
     GetSystemStatusRequest,
@@ -94,6 +96,7 @@ from dtms_client.requests import (
     list_trades_request,
 )
 from dtms_client.watch import (
+    BACKUP_METHOD,
     BARS_KEPT,
     BARS_METHOD,
     DEFAULT_PROGRESS_MS,
@@ -492,6 +495,20 @@ class Client:
         """Ends the service in good order; the last revision that it wrote. For operators."""
         request = DrainRequest(reason=reason)
         return self._call(self._admin.Drain, request, timeout_s)
+
+    def backup(self) -> Generator[BackupResponse, None, None]:
+        """The pieces of a consistent copy of what the service has on disk, while it serves. For operators.
+
+        Whole only if the last piece, which has a revision, came.
+        """
+        request = BackupRequest()
+        stream = self._stream(self._admin.Backup, request)
+        try:
+            yield from stream
+        except grpc.RpcError as failure:
+            raise from_rpc(failure, method=BACKUP_METHOD) from failure
+        finally:
+            stream.cancel()
 
     # ---- orders by hand at the embedded paper account; elsewhere FailedPrecondition/MODE_UNSUPPORTED
 

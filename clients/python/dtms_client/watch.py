@@ -19,6 +19,7 @@ from dtms_client.errors import OUTAGE, Cancelled, Compacted, DtmsError, Unavaila
 METHOD: Final = "dtms.v1.TradeStatusService/Watch"
 QUOTES_METHOD: Final = "dtms.v1.MarketDataService/WatchQuotes"
 BARS_METHOD: Final = "dtms.v1.MarketDataService/WatchBars"
+BACKUP_METHOD: Final = "dtms.v1.AdminService/Backup"
 BARS_KEPT: Final = 500
 """The service keeps so many bars of each symbol and length."""
 DEFAULT_PROGRESS_MS: Final = 5_000

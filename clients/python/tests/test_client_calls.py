@@ -354,7 +354,7 @@ def test_the_clients_have_equal_methods() -> None:
         }
 
     assert surface(Client) == surface(AsyncClient)
-    streams = {"list_trades", "list_registrations", "list_decisions", "watch", "watch_quotes", "watch_bars"}
+    streams = {"list_trades", "list_registrations", "list_decisions", "watch", "watch_quotes", "watch_bars", "backup"}
     assert {case[0] for case in CALLS} | streams | {"close"} == set(surface(Client))
 
 

@@ -23,7 +23,8 @@ numbers! {
 
     /// Why ownership changed hands.
     GrantCause {
-        Registered = 1, Acquired = 2, Defensive = 3, Returned = 4, Released = 5, Expired = 6, Killed = 7
+        Registered = 1, Acquired = 2, Defensive = 3, Returned = 4, Released = 5, Expired = 6, Killed = 7,
+        Restored = 8
     }
 
     /// What is done to a position.

@@ -135,6 +135,7 @@ messages! {
     RiskBudgetChanged { budget_r: f64, by: Text, reason: Text }
     RailChanged { rail: Rail, engaged: bool, value: f64, limit: f64, detail: Text }
     AccountMarked { span: Span, start_ns: i64, equity: f64 }
+    BackupRestored { made_ns: i64, last_epoch: u64, last_decision: u64, last_intent: u64 }
 }
 
 macro_rules! bodies {
@@ -222,6 +223,7 @@ bodies! {
     RiskBudgetChanged => "risk_budget_changed" = 25,
     RailChanged => "rail_changed" = 26,
     AccountMarked => "account_marked" = 27,
+    BackupRestored => "backup_restored" = 28,
 }
 
 const ENVELOPE: &[(&str, &str)] = &[

@@ -84,6 +84,11 @@ impl Book {
                 let index = reported.index.clone();
                 self.indices.insert(index.name.clone(), index);
             }
+            Body::BackupRestored(restored) => {
+                self.last_epoch = restored.last_epoch;
+                self.last_decision = restored.last_decision;
+                self.last_intent = restored.last_intent;
+            }
             Body::AlarmRaised(_)
             | Body::MemoSet(_)
             | Body::RiskBudgetChanged(_)
@@ -168,6 +173,7 @@ impl Book {
             | Body::IndexReported(_)
             | Body::RailChanged(_)
             | Body::AccountMarked(_)
+            | Body::BackupRestored(_)
             | Body::AlarmRaised(_)
             | Body::TradingStateChanged(_)
             | Body::KillSwitchChanged(_) => {}

@@ -105,12 +105,12 @@ impl TradeRecord {
 
     pub(crate) fn own(&mut self, granted: &OwnershipGranted) {
         use crate::enums::GrantCause::{
-            Acquired, Defensive, Expired, Killed, Registered, Released, Returned,
+            Acquired, Defensive, Expired, Killed, Registered, Released, Restored, Returned,
         };
         self.managed_by = granted.managed_by.clone();
         self.owner_epoch = granted.owner_epoch;
         self.displaced = match granted.cause {
-            Defensive => granted.displaced.clone(),
+            Defensive | Restored => granted.displaced.clone(),
             Registered | Acquired | Returned | Released | Expired | Killed => Text::default(),
         };
     }

@@ -318,6 +318,39 @@ fn kill_switches_stop_managers_and_take_their_trades() {
     }
 }
 
+/// After a restore every open trade has a new token, its owner and the one it was taken from stay, and no number that
+/// the lost events can have given is given again: not to a trade that comes later either, nor to a decision or command.
+#[test]
+fn a_restored_journal_gives_no_number_twice() {
+    let mut rig = Setup::default().rig();
+    rig.warm();
+    rig.score(-1.0);
+    rig.register_as(MANAGED, 1_000, Some(109_000), None, 1.0);
+    rig.tick(PIVOT);
+    rig.score(-5.0);
+    rig.settle();
+    let before = rig.trade();
+    assert_eq!(before.displaced_owner.as_str(), UNIVERSAL);
+    let now_ns = rig.now_ns();
+    let step = rig.engine.restored(now_ns - 1, now_ns);
+    let (events, ()) = rig.take(step).unwrap();
+    let numbers = &bodies!(events, BackupRestored)[0];
+    assert!(numbers.last_epoch > before.owner_epoch + 1_000_000_000);
+    let after = rig.trade();
+    assert!(after.owner_epoch > numbers.last_epoch);
+    assert_eq!(
+        (&after.managed_by, &after.displaced_owner, after.state),
+        (&before.managed_by, &before.displaced_owner, before.state)
+    );
+    rig.score(-9.0);
+    let intent = rig.intent();
+    assert!(intent.intent_id > numbers.last_intent && intent.decision_id > numbers.last_decision);
+    assert_eq!(intent.owner_epoch, after.owner_epoch);
+    rig.check_fold();
+    rig.restart();
+    assert_eq!(rig.trade().owner_epoch, after.owner_epoch);
+}
+
 /// HALTED stops DTMS's own openings too, never its closes and stops; a hedge denied stays pending (I13).
 #[test]
 fn halted_denies_the_hedge_and_nothing_that_reduces_risk() {

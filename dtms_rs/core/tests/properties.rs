@@ -254,7 +254,7 @@ impl Validator {
                 assert!(self.in_flight.is_empty(), "I6: {grant:?}");
             }
             GrantCause::Killed => assert_eq!(grant.managed_by, *DTMS, "I4"),
-            GrantCause::Registered | GrantCause::Returned => {}
+            GrantCause::Registered | GrantCause::Returned | GrantCause::Restored => {}
         }
     }
 

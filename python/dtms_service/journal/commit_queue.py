@@ -12,6 +12,7 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from dtms_service.errors import DtmsError, Reason
@@ -20,6 +21,7 @@ from dtms_service.journal.protocol import Event, Journal, Snapshot
 
 _Answer = TypeVar("_Answer")
 
+_DONE: Final = object()
 _RETRY_AFTER_S: Final = 0.1  # a full queue drains in about that time
 
 
@@ -125,6 +127,16 @@ class CommitQueue:
             oldest = await self._do(lambda: self._journal.compact(before_revision))
             if oldest >= before_revision:
                 return oldest
+
+    async def copy(self, target: Path) -> None:
+        """Journal.copy of everything that was appended before, and perhaps of more; commits pass meanwhile."""
+        steps = await self._do(lambda: self._journal.copy(target))
+        while await self._do(lambda: next(steps, _DONE)) is not _DONE:
+            pass
+
+    async def go_on(self) -> None:
+        """Journal.go_on behind everything that was appended before."""
+        await self._do(self._journal.go_on)
 
     async def chain_head(self) -> str:
         """Journal.chain_head behind everything that was appended before."""

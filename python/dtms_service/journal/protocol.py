@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -80,6 +80,19 @@ class Journal(Protocol):
         """Drop a bounded number of events below ``before_revision``; the new oldest revision.
 
         Call again until it is reached. ValueError if a kept snapshot would lose the events that follow it.
+        """
+
+    @property
+    def backup_made_ns(self) -> int | None:
+        """When this journal was copied, ns UTC, if it is a backup that nobody has gone on from; else None."""
+
+    def go_on(self) -> None:
+        """It is a backup no longer: the numbers of the lost events are passed."""
+
+    def copy(self, target: Path) -> Iterator[None]:
+        """Copies the journal to a new file, in bounded steps between which it may be used. ``target`` is durable then.
+
+        LIMIT_REACHED where the copy cannot be written: it is worth nothing then, and the journal as before.
         """
 
     def checkpoint(self) -> None:

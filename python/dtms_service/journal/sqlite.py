@@ -6,7 +6,7 @@ Checkpoints cost 10-20 ms, so they run when the owner is idle, not inside a comm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +24,7 @@ from dtms_service.errors import (
     future_revision,
 )
 from dtms_service.fault_points import Point, reach
+from dtms_service.journal.backup import copy_pages, made_ns_of, unmark
 from dtms_service.journal.chain import MAX_GROUP_EVENTS, ChainReport, walk
 from dtms_service.journal.lock import DataDirectoryLock
 from dtms_service.journal.protocol import GENESIS, Event, Progress, Snapshot, link
@@ -239,8 +240,23 @@ class SqliteJournal:
             rows = query(self._connection, _SNAPSHOTS)
         except apsw.Error as error:
             raise self._fail(f"load snapshot: {error}") from error
-        sound = (Snapshot(r, body) for r, chain, digest, body in rows if digest == _digest(r, chain, body))
-        return next(sound, None)
+        return next(_sound(rows), None)
+
+    @property
+    def backup_made_ns(self) -> int | None:
+        """When this journal was copied, ns UTC, if it is a backup that nobody has gone on from; else None."""
+        return made_ns_of(self._connection)
+
+    def go_on(self) -> None:
+        self._require_open()
+        try:
+            unmark(self._connection)
+        except apsw.Error as error:
+            raise self._fail(f"backup: {error}") from error
+
+    def copy(self, target: Path) -> Iterator[None]:
+        self._require_open()
+        return copy_pages(self._connection, target)
 
     def compact(self, before_revision: int) -> int:
         self._require_open()
@@ -413,6 +429,15 @@ class SqliteJournal:
         # The transaction stays unfinished: what a failed sync left on the disk is for the next start to find out.
         self._failure = JournalFailed(self._path, self._newest, why)
         return self._failure
+
+
+def sound_snapshots(connection: apsw.Connection) -> list[Snapshot]:
+    """Those that verify, the newest first."""
+    return list(_sound(query(connection, _SNAPSHOTS)))
+
+
+def _sound(rows: list[Any]) -> Iterator[Snapshot]:
+    return (Snapshot(r, body) for r, chain, digest, body in rows if digest == _digest(r, chain, body))
 
 
 def _refuse_foreign(path: Path, *, shadow: bool | None) -> None:

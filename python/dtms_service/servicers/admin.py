@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from dtms.v1 import admin_service_pb2 as pb
 from dtms.v1 import trade_pb2
+from dtms_service import backup
 from dtms_service.describe import enum_name
 from dtms_service.interceptors import Call
 from dtms_service.latency import Latencies
@@ -82,6 +84,13 @@ class AdminServicer:
         key = (self.system.doors.resolve(request.account_id), request.ticket)
         revision = await self.system.desk.set_risk_budget(key, request.budget_r, call.principal.name, request.reason)
         return pb.SetRiskBudgetResponse(revision=revision)
+
+    async def Backup(self, _request: pb.BackupRequest, _call: Call) -> AsyncIterator[pb.BackupResponse]:
+        system = self.system
+        async with backup.made(system.desk.commits, system.config.data_dir, system.clock) as (folder, report):
+            for piece in backup.pieces(folder):
+                yield pb.BackupResponse(file=piece.file, data=piece.data)
+            yield pb.BackupResponse(revision=report.newest_revision, journal_sha256=report.chain_head)
 
     async def Drain(self, request: pb.DrainRequest, call: Call) -> pb.DrainResponse:
         require("reason", request.reason)

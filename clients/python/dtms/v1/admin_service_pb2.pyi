@@ -466,6 +466,57 @@ class SetRiskBudgetResponse(_message.Message):
 Global___SetRiskBudgetResponse: _TypeAlias = SetRiskBudgetResponse  # noqa: Y015
 
 @_typing.final
+class BackupRequest(_message.Message):
+    """Request of Backup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupRequest: _TypeAlias = BackupRequest  # noqa: Y015
+
+@_typing.final
+class BackupResponse(_message.Message):
+    """A piece of a backup. Files come one after the other, the last message tells what the journal in it holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    JOURNAL_SHA256_FIELD_NUMBER: _builtins.int
+    file: _builtins.str
+    """Path of the file below the data directory, with / between its parts; empty in the last message."""
+    data: _builtins.bytes
+    """Next bytes of the file."""
+    revision: _builtins.int
+    """Newest revision in the backup; only in the last message."""
+    journal_sha256: _builtins.str
+    """Hash chain over all its events up to there, 64 hex digits; only in the last message."""
+    def __init__(
+        self,
+        *,
+        file: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+        revision: _builtins.int = ...,
+        journal_sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "file", b"file", "journal_sha256", b"journal_sha256", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupResponse: _TypeAlias = BackupResponse  # noqa: Y015
+
+@_typing.final
 class DrainRequest(_message.Message):
     """Request of Drain."""
 

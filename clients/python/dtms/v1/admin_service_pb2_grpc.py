@@ -55,6 +55,11 @@ class AdminServiceStub:
                 request_serializer=dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetRequest.SerializeToString,
                 response_deserializer=dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetResponse.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/dtms.v1.AdminService/Backup',
+                request_serializer=dtms_dot_v1_dot_admin__service__pb2.BackupRequest.SerializeToString,
+                response_deserializer=dtms_dot_v1_dot_admin__service__pb2.BackupResponse.FromString,
+                _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/dtms.v1.AdminService/Drain',
                 request_serializer=dtms_dot_v1_dot_admin__service__pb2.DrainRequest.SerializeToString,
@@ -94,6 +99,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """A consistent copy of what the service has on disk, while it serves: file by file, each in pieces.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Drain(self, request, context):
         """Ends the service in good order: streams are told where to resume, what is in flight is finished.
         """
@@ -123,6 +135,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.SetRiskBudget,
                     request_deserializer=dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetRequest.FromString,
                     response_serializer=dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=dtms_dot_v1_dot_admin__service__pb2.BackupRequest.FromString,
+                    response_serializer=dtms_dot_v1_dot_admin__service__pb2.BackupResponse.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -239,6 +256,33 @@ class AdminService:
             '/dtms.v1.AdminService/SetRiskBudget',
             dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetRequest.SerializeToString,
             dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dtms.v1.AdminService/Backup',
+            dtms_dot_v1_dot_admin__service__pb2.BackupRequest.SerializeToString,
+            dtms_dot_v1_dot_admin__service__pb2.BackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1413,6 +1413,42 @@ class AccountMarked(_message.Message):
 Global___AccountMarked: _TypeAlias = AccountMarked  # noqa: Y015
 
 @_typing.final
+class BackupRestored(_message.Message):
+    """The journal goes on from a backup. What was recorded after that was made is not known, so all numbers given from here
+    on are past those that can have been given in the meantime.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MADE_NS_FIELD_NUMBER: _builtins.int
+    LAST_EPOCH_FIELD_NUMBER: _builtins.int
+    LAST_DECISION_FIELD_NUMBER: _builtins.int
+    LAST_INTENT_FIELD_NUMBER: _builtins.int
+    made_ns: _builtins.int
+    """When the backup was made, ns UTC."""
+    last_epoch: _builtins.int
+    """Later tokens (owner_epoch) are greater."""
+    last_decision: _builtins.int
+    """Later decisions have a greater decision_id."""
+    last_intent: _builtins.int
+    """Later commands have a greater intent_id."""
+    def __init__(
+        self,
+        *,
+        made_ns: _builtins.int = ...,
+        last_epoch: _builtins.int = ...,
+        last_decision: _builtins.int = ...,
+        last_intent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_decision", b"last_decision", "last_epoch", b"last_epoch", "last_intent", b"last_intent", "made_ns", b"made_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupRestored: _TypeAlias = BackupRestored  # noqa: Y015
+
+@_typing.final
 class Event(_message.Message):
     """One fact."""
 
@@ -1452,6 +1488,7 @@ class Event(_message.Message):
     RISK_BUDGET_CHANGED_FIELD_NUMBER: _builtins.int
     RAIL_CHANGED_FIELD_NUMBER: _builtins.int
     ACCOUNT_MARKED_FIELD_NUMBER: _builtins.int
+    BACKUP_RESTORED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Service-wide counter without gaps."""
     time_ns: _builtins.int
@@ -1576,6 +1613,10 @@ class Event(_message.Message):
     def account_marked(self) -> Global___AccountMarked:
         """A new day or hour."""
 
+    @_builtins.property
+    def backup_restored(self) -> Global___BackupRestored:
+        """The journal goes on from a backup."""
+
     def __init__(
         self,
         *,
@@ -1613,12 +1654,13 @@ class Event(_message.Message):
         risk_budget_changed: Global___RiskBudgetChanged | None = ...,
         rail_changed: Global___RailChanged | None = ...,
         account_marked: Global___AccountMarked | None = ...,
+        backup_restored: Global___BackupRestored | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_marked", b"account_marked", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol_defined", b"symbol_defined", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_marked", b"account_marked", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "backup_restored", b"backup_restored", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol_defined", b"symbol_defined", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_id", b"account_id", "account_marked", b"account_marked", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "revision", b"revision", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state", b"state", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol", b"symbol", "symbol_defined", b"symbol_defined", "ticket", b"ticket", "time_ns", b"time_ns", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_id", b"account_id", "account_marked", b"account_marked", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "backup_restored", b"backup_restored", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "revision", b"revision", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state", b"state", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol", b"symbol", "symbol_defined", b"symbol_defined", "ticket", b"ticket", "time_ns", b"time_ns", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["account_defined", "symbol_defined", "trade_registered", "trade_unregistered", "risk_defined", "trade_armed", "state_changed", "state_confirmed", "hold_changed", "timer_ended", "decision_made", "intent_recorded", "outcome_recorded", "action_skipped", "ownership_granted", "breakeven_triggered", "position_changed", "leg_closed", "quarantine_changed", "score_reported", "alarm_raised", "trading_state_changed", "kill_switch_changed", "memo_set", "index_reported", "risk_budget_changed", "rail_changed", "account_marked"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["account_defined", "symbol_defined", "trade_registered", "trade_unregistered", "risk_defined", "trade_armed", "state_changed", "state_confirmed", "hold_changed", "timer_ended", "decision_made", "intent_recorded", "outcome_recorded", "action_skipped", "ownership_granted", "breakeven_triggered", "position_changed", "leg_closed", "quarantine_changed", "score_reported", "alarm_raised", "trading_state_changed", "kill_switch_changed", "memo_set", "index_reported", "risk_budget_changed", "rail_changed", "account_marked", "backup_restored"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

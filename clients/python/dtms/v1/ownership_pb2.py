@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64tms/v1/ownership.proto\x12\x07\x64tms.v1\"\xfc\x01\n\tOwnership\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\x12\n\nmanaged_by\x18\x03 \x01(\t\x12\x13\n\x0bowner_epoch\x18\x04 \x01(\x04\x12!\n\nowner_rank\x18\x05 \x01(\x0e\x32\r.dtms.v1.Rank\x12\x1f\n\x12lease_remaining_ms\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1b\n\x13\x62reakeven_triggered\x18\x07 \x01(\x08\x12\x11\n\tdefensive\x18\x08 \x01(\x08\x12\x17\n\x0f\x64isplaced_owner\x18\t \x01(\tB\x15\n\x13_lease_remaining_ms*z\n\x04Rank\x12\x14\n\x10RANK_UNSPECIFIED\x10\x00\x12\x1a\n\x16RANK_PROFIT_PROTECTION\x10\x01\x12\x14\n\x10RANK_DTMS_NORMAL\x10\x02\x12\x11\n\rRANK_STRATEGY\x10\x03\x12\x17\n\x13RANK_DTMS_DEFENSIVE\x10\x04*\xdf\x01\n\nGrantCause\x12\x1b\n\x17GRANT_CAUSE_UNSPECIFIED\x10\x00\x12\x1a\n\x16GRANT_CAUSE_REGISTERED\x10\x01\x12\x18\n\x14GRANT_CAUSE_ACQUIRED\x10\x02\x12\x19\n\x15GRANT_CAUSE_DEFENSIVE\x10\x03\x12\x18\n\x14GRANT_CAUSE_RETURNED\x10\x04\x12\x18\n\x14GRANT_CAUSE_RELEASED\x10\x05\x12\x17\n\x13GRANT_CAUSE_EXPIRED\x10\x06\x12\x16\n\x12GRANT_CAUSE_KILLED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64tms/v1/ownership.proto\x12\x07\x64tms.v1\"\xfc\x01\n\tOwnership\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\x12\n\nmanaged_by\x18\x03 \x01(\t\x12\x13\n\x0bowner_epoch\x18\x04 \x01(\x04\x12!\n\nowner_rank\x18\x05 \x01(\x0e\x32\r.dtms.v1.Rank\x12\x1f\n\x12lease_remaining_ms\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1b\n\x13\x62reakeven_triggered\x18\x07 \x01(\x08\x12\x11\n\tdefensive\x18\x08 \x01(\x08\x12\x17\n\x0f\x64isplaced_owner\x18\t \x01(\tB\x15\n\x13_lease_remaining_ms*z\n\x04Rank\x12\x14\n\x10RANK_UNSPECIFIED\x10\x00\x12\x1a\n\x16RANK_PROFIT_PROTECTION\x10\x01\x12\x14\n\x10RANK_DTMS_NORMAL\x10\x02\x12\x11\n\rRANK_STRATEGY\x10\x03\x12\x17\n\x13RANK_DTMS_DEFENSIVE\x10\x04*\xf9\x01\n\nGrantCause\x12\x1b\n\x17GRANT_CAUSE_UNSPECIFIED\x10\x00\x12\x1a\n\x16GRANT_CAUSE_REGISTERED\x10\x01\x12\x18\n\x14GRANT_CAUSE_ACQUIRED\x10\x02\x12\x19\n\x15GRANT_CAUSE_DEFENSIVE\x10\x03\x12\x18\n\x14GRANT_CAUSE_RETURNED\x10\x04\x12\x18\n\x14GRANT_CAUSE_RELEASED\x10\x05\x12\x17\n\x13GRANT_CAUSE_EXPIRED\x10\x06\x12\x16\n\x12GRANT_CAUSE_KILLED\x10\x07\x12\x18\n\x14GRANT_CAUSE_RESTORED\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RANK']._serialized_start=291
   _globals['_RANK']._serialized_end=413
   _globals['_GRANTCAUSE']._serialized_start=416
-  _globals['_GRANTCAUSE']._serialized_end=639
+  _globals['_GRANTCAUSE']._serialized_end=665
   _globals['_OWNERSHIP']._serialized_start=37
   _globals['_OWNERSHIP']._serialized_end=289
 # @@protoc_insertion_point(module_scope)

@@ -71,6 +71,8 @@ class _GrantCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GrantCause
     """The owner's lease ran out: fell back to DTMS."""
     GRANT_CAUSE_KILLED: _GrantCause.ValueType  # 7
     """An operator's kill switch: fell back to DTMS."""
+    GRANT_CAUSE_RESTORED: _GrantCause.ValueType  # 8
+    """The journal goes on from a backup: the same owner, under a token past all that were given after it was made."""
 
 class GrantCause(_GrantCause, metaclass=_GrantCauseEnumTypeWrapper):
     """Why ownership changed hands."""
@@ -91,6 +93,8 @@ GRANT_CAUSE_EXPIRED: GrantCause.ValueType  # 6
 """The owner's lease ran out: fell back to DTMS."""
 GRANT_CAUSE_KILLED: GrantCause.ValueType  # 7
 """An operator's kill switch: fell back to DTMS."""
+GRANT_CAUSE_RESTORED: GrantCause.ValueType  # 8
+"""The journal goes on from a backup: the same owner, under a token past all that were given after it was made."""
 Global___GrantCause: _TypeAlias = GrantCause  # noqa: Y015
 
 @_typing.final

@@ -1,12 +1,16 @@
 //! Ownership: acquire, renew, release, and leases that run out.
-use super::{Engine, Step};
+use super::{About, Engine, Step};
 use crate::arbiter::{Brakes, claim_denial};
 use crate::book::At;
 use crate::enums::{DenialCode, GrantCause, KillScope, TradeState};
 use crate::error::{CoreError, Reason, Result};
-use crate::event::Ownership;
+use crate::event::{BackupRestored, Ownership};
 use crate::message::{Maybe, Text};
 use crate::table::Guard;
+
+/// Tokens, decisions or commands that can be given between a backup and the loss of what came after it: a
+/// million a second, for 19 hours. Exact as a double even after 100,000 restores.
+const LOST_AT_MOST: u64 = 1 << 36;
 
 /// The answer to a claim.
 #[derive(Clone, Debug, PartialEq)]
@@ -275,6 +279,30 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// The journal goes on from a backup made at `made_ns`. What was recorded after it is not known, but
+    /// managers and gateways may hold tokens from then, and the broker orders: all numbers given from here on
+    /// are past those, and every owner gets a new token.
+    ///
+    /// # Errors
+    /// `CORE_PANIC` only.
+    pub fn restored(&mut self, made_ns: i64, now_ns: i64) -> Result<Step<()>> {
+        let numbers = BackupRestored {
+            made_ns,
+            last_epoch: self.book.last_epoch + LOST_AT_MOST,
+            last_decision: self.book.last_decision + LOST_AT_MOST,
+            last_intent: self.book.last_intent + LOST_AT_MOST,
+        };
+        self.emit(About::Service, now_ns, numbers)?;
+        for at in self.every_trade() {
+            let trade = self.book.trade(at)?;
+            if trade.state != TradeState::Closed {
+                let (owner, displaced) = (trade.managed_by.clone(), trade.displaced.clone());
+                self.grant(at, &owner, &displaced, GrantCause::Restored, now_ns)?;
+            }
+        }
+        Ok(self.step(()))
     }
 
     /// Closes every trade that a thrown switch covers, whatever state it is in.

@@ -947,6 +947,116 @@ func (x *SetRiskBudgetResponse) GetRevision() uint64 {
 	return 0
 }
 
+// Request of Backup.
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{12}
+}
+
+// A piece of a backup. Files come one after the other, the last message tells what the journal in it holds.
+type BackupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the file below the data directory, with / between its parts; empty in the last message.
+	File string `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	// Next bytes of the file.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	// Newest revision in the backup; only in the last message.
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Hash chain over all its events up to there, 64 hex digits; only in the last message.
+	JournalSha256 string `protobuf:"bytes,4,opt,name=journal_sha256,json=journalSha256,proto3" json:"journal_sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *BackupResponse) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *BackupResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *BackupResponse) GetJournalSha256() string {
+	if x != nil {
+		return x.JournalSha256
+	}
+	return ""
+}
+
 // Request of Drain.
 type DrainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -958,7 +1068,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[12]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1080,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[12]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1093,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DrainRequest) GetReason() string {
@@ -1004,7 +1114,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[13]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1126,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[13]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1139,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DrainResponse) GetRevision() uint64 {
@@ -1111,7 +1221,13 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"\bbudget_r\x18\x03 \x01(\x01R\abudgetR\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\"3\n" +
 	"\x15SetRiskBudgetResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"&\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\x0f\n" +
+	"\rBackupRequest\"{\n" +
+	"\x0eBackupResponse\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\tR\x04file\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12%\n" +
+	"\x0ejournal_sha256\x18\x04 \x01(\tR\rjournalSha256\"&\n" +
 	"\fDrainRequest\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"+\n" +
 	"\rDrainResponse\x12\x1a\n" +
@@ -1120,12 +1236,13 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"\x19SERVICE_STAGE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18SERVICE_STAGE_RECOVERING\x10\x01\x12\x19\n" +
 	"\x15SERVICE_STAGE_SERVING\x10\x02\x12\x1a\n" +
-	"\x16SERVICE_STAGE_DRAINING\x10\x032\x92\x03\n" +
+	"\x16SERVICE_STAGE_DRAINING\x10\x032\xcf\x03\n" +
 	"\fAdminService\x12T\n" +
 	"\x0fGetSystemStatus\x12\x1f.dtms.v1.GetSystemStatusRequest\x1a .dtms.v1.GetSystemStatusResponse\x12T\n" +
 	"\x0fSetTradingState\x12\x1f.dtms.v1.SetTradingStateRequest\x1a .dtms.v1.SetTradingStateResponse\x12N\n" +
 	"\rSetKillSwitch\x12\x1d.dtms.v1.SetKillSwitchRequest\x1a\x1e.dtms.v1.SetKillSwitchResponse\x12N\n" +
-	"\rSetRiskBudget\x12\x1d.dtms.v1.SetRiskBudgetRequest\x1a\x1e.dtms.v1.SetRiskBudgetResponse\x126\n" +
+	"\rSetRiskBudget\x12\x1d.dtms.v1.SetRiskBudgetRequest\x1a\x1e.dtms.v1.SetRiskBudgetResponse\x12;\n" +
+	"\x06Backup\x12\x16.dtms.v1.BackupRequest\x1a\x17.dtms.v1.BackupResponse0\x01\x126\n" +
 	"\x05Drain\x12\x15.dtms.v1.DrainRequest\x1a\x16.dtms.v1.DrainResponseB\x81\x01\n" +
 	"\vcom.dtms.v1B\x11AdminServiceProtoP\x01Z\"dtms/clients/go/gen/dtms/v1;dtmsv1\xa2\x02\x03DXX\xaa\x02\aDtms.V1\xca\x02\aDtms\\V1\xe2\x02\x13Dtms\\V1\\GPBMetadata\xea\x02\bDtms::V1b\x06proto3"
 
@@ -1142,7 +1259,7 @@ func file_dtms_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_dtms_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_dtms_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_dtms_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_dtms_v1_admin_service_proto_goTypes = []any{
 	(ServiceStage)(0),               // 0: dtms.v1.ServiceStage
 	(*KillSwitch)(nil),              // 1: dtms.v1.KillSwitch
@@ -1157,37 +1274,41 @@ var file_dtms_v1_admin_service_proto_goTypes = []any{
 	(*SetKillSwitchResponse)(nil),   // 10: dtms.v1.SetKillSwitchResponse
 	(*SetRiskBudgetRequest)(nil),    // 11: dtms.v1.SetRiskBudgetRequest
 	(*SetRiskBudgetResponse)(nil),   // 12: dtms.v1.SetRiskBudgetResponse
-	(*DrainRequest)(nil),            // 13: dtms.v1.DrainRequest
-	(*DrainResponse)(nil),           // 14: dtms.v1.DrainResponse
-	(KillScope)(0),                  // 15: dtms.v1.KillScope
-	(Rail)(0),                       // 16: dtms.v1.Rail
-	(TradingState)(0),               // 17: dtms.v1.TradingState
+	(*BackupRequest)(nil),           // 13: dtms.v1.BackupRequest
+	(*BackupResponse)(nil),          // 14: dtms.v1.BackupResponse
+	(*DrainRequest)(nil),            // 15: dtms.v1.DrainRequest
+	(*DrainResponse)(nil),           // 16: dtms.v1.DrainResponse
+	(KillScope)(0),                  // 17: dtms.v1.KillScope
+	(Rail)(0),                       // 18: dtms.v1.Rail
+	(TradingState)(0),               // 19: dtms.v1.TradingState
 }
 var file_dtms_v1_admin_service_proto_depIdxs = []int32{
-	15, // 0: dtms.v1.KillSwitch.scope:type_name -> dtms.v1.KillScope
-	16, // 1: dtms.v1.EngagedRail.rail:type_name -> dtms.v1.Rail
+	17, // 0: dtms.v1.KillSwitch.scope:type_name -> dtms.v1.KillScope
+	18, // 1: dtms.v1.EngagedRail.rail:type_name -> dtms.v1.Rail
 	0,  // 2: dtms.v1.GetSystemStatusResponse.stage:type_name -> dtms.v1.ServiceStage
-	17, // 3: dtms.v1.GetSystemStatusResponse.trading_state:type_name -> dtms.v1.TradingState
+	19, // 3: dtms.v1.GetSystemStatusResponse.trading_state:type_name -> dtms.v1.TradingState
 	1,  // 4: dtms.v1.GetSystemStatusResponse.kill_switches:type_name -> dtms.v1.KillSwitch
 	4,  // 5: dtms.v1.GetSystemStatusResponse.states:type_name -> dtms.v1.StateCount
 	3,  // 6: dtms.v1.GetSystemStatusResponse.tick_to_decision:type_name -> dtms.v1.Latency
 	3,  // 7: dtms.v1.GetSystemStatusResponse.tick_to_durable:type_name -> dtms.v1.Latency
 	3,  // 8: dtms.v1.GetSystemStatusResponse.broker_call:type_name -> dtms.v1.Latency
 	2,  // 9: dtms.v1.GetSystemStatusResponse.rails:type_name -> dtms.v1.EngagedRail
-	17, // 10: dtms.v1.SetTradingStateRequest.trading_state:type_name -> dtms.v1.TradingState
-	15, // 11: dtms.v1.SetKillSwitchRequest.scope:type_name -> dtms.v1.KillScope
+	19, // 10: dtms.v1.SetTradingStateRequest.trading_state:type_name -> dtms.v1.TradingState
+	17, // 11: dtms.v1.SetKillSwitchRequest.scope:type_name -> dtms.v1.KillScope
 	5,  // 12: dtms.v1.AdminService.GetSystemStatus:input_type -> dtms.v1.GetSystemStatusRequest
 	7,  // 13: dtms.v1.AdminService.SetTradingState:input_type -> dtms.v1.SetTradingStateRequest
 	9,  // 14: dtms.v1.AdminService.SetKillSwitch:input_type -> dtms.v1.SetKillSwitchRequest
 	11, // 15: dtms.v1.AdminService.SetRiskBudget:input_type -> dtms.v1.SetRiskBudgetRequest
-	13, // 16: dtms.v1.AdminService.Drain:input_type -> dtms.v1.DrainRequest
-	6,  // 17: dtms.v1.AdminService.GetSystemStatus:output_type -> dtms.v1.GetSystemStatusResponse
-	8,  // 18: dtms.v1.AdminService.SetTradingState:output_type -> dtms.v1.SetTradingStateResponse
-	10, // 19: dtms.v1.AdminService.SetKillSwitch:output_type -> dtms.v1.SetKillSwitchResponse
-	12, // 20: dtms.v1.AdminService.SetRiskBudget:output_type -> dtms.v1.SetRiskBudgetResponse
-	14, // 21: dtms.v1.AdminService.Drain:output_type -> dtms.v1.DrainResponse
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
+	13, // 16: dtms.v1.AdminService.Backup:input_type -> dtms.v1.BackupRequest
+	15, // 17: dtms.v1.AdminService.Drain:input_type -> dtms.v1.DrainRequest
+	6,  // 18: dtms.v1.AdminService.GetSystemStatus:output_type -> dtms.v1.GetSystemStatusResponse
+	8,  // 19: dtms.v1.AdminService.SetTradingState:output_type -> dtms.v1.SetTradingStateResponse
+	10, // 20: dtms.v1.AdminService.SetKillSwitch:output_type -> dtms.v1.SetKillSwitchResponse
+	12, // 21: dtms.v1.AdminService.SetRiskBudget:output_type -> dtms.v1.SetRiskBudgetResponse
+	14, // 22: dtms.v1.AdminService.Backup:output_type -> dtms.v1.BackupResponse
+	16, // 23: dtms.v1.AdminService.Drain:output_type -> dtms.v1.DrainResponse
+	18, // [18:24] is the sub-list for method output_type
+	12, // [12:18] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
 	12, // [12:12] is the sub-list for extension extendee
 	0,  // [0:12] is the sub-list for field type_name
@@ -1205,7 +1326,7 @@ func file_dtms_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dtms_v1_admin_service_proto_rawDesc), len(file_dtms_v1_admin_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

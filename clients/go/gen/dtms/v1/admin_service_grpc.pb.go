@@ -25,6 +25,7 @@ const (
 	AdminService_SetTradingState_FullMethodName = "/dtms.v1.AdminService/SetTradingState"
 	AdminService_SetKillSwitch_FullMethodName   = "/dtms.v1.AdminService/SetKillSwitch"
 	AdminService_SetRiskBudget_FullMethodName   = "/dtms.v1.AdminService/SetRiskBudget"
+	AdminService_Backup_FullMethodName          = "/dtms.v1.AdminService/Backup"
 	AdminService_Drain_FullMethodName           = "/dtms.v1.AdminService/Drain"
 )
 
@@ -42,6 +43,8 @@ type AdminServiceClient interface {
 	SetKillSwitch(ctx context.Context, in *SetKillSwitchRequest, opts ...grpc.CallOption) (*SetKillSwitchResponse, error)
 	// Sets how much the stops of a trade and its legs may lose together, in R.
 	SetRiskBudget(ctx context.Context, in *SetRiskBudgetRequest, opts ...grpc.CallOption) (*SetRiskBudgetResponse, error)
+	// A consistent copy of what the service has on disk, while it serves: file by file, each in pieces.
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
 	// Ends the service in good order: streams are told where to resume, what is in flight is finished.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
 }
@@ -94,6 +97,25 @@ func (c *adminServiceClient) SetRiskBudget(ctx context.Context, in *SetRiskBudge
 	return out, nil
 }
 
+func (c *adminServiceClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[0], AdminService_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupRequest, BackupResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_BackupClient = grpc.ServerStreamingClient[BackupResponse]
+
 func (c *adminServiceClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DrainResponse)
@@ -118,6 +140,8 @@ type AdminServiceServer interface {
 	SetKillSwitch(context.Context, *SetKillSwitchRequest) (*SetKillSwitchResponse, error)
 	// Sets how much the stops of a trade and its legs may lose together, in R.
 	SetRiskBudget(context.Context, *SetRiskBudgetRequest) (*SetRiskBudgetResponse, error)
+	// A consistent copy of what the service has on disk, while it serves: file by file, each in pieces.
+	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
 	// Ends the service in good order: streams are told where to resume, what is in flight is finished.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
@@ -141,6 +165,9 @@ func (UnimplementedAdminServiceServer) SetKillSwitch(context.Context, *SetKillSw
 }
 func (UnimplementedAdminServiceServer) SetRiskBudget(context.Context, *SetRiskBudgetRequest) (*SetRiskBudgetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetRiskBudget not implemented")
+}
+func (UnimplementedAdminServiceServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
 }
 func (UnimplementedAdminServiceServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
@@ -238,6 +265,17 @@ func _AdminService_SetRiskBudget_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).Backup(m, &grpc.GenericServerStream[BackupRequest, BackupResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_BackupServer = grpc.ServerStreamingServer[BackupResponse]
+
 func _AdminService_Drain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DrainRequest)
 	if err := dec(in); err != nil {
@@ -284,6 +322,12 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AdminService_Drain_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Backup",
+			Handler:       _AdminService_Backup_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "dtms/v1/admin_service.proto",
 }

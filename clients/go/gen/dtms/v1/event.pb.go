@@ -2770,6 +2770,80 @@ func (x *AccountMarked) GetEquity() float64 {
 	return 0
 }
 
+// The journal goes on from a backup. What was recorded after that was made is not known, so all numbers given from here
+// on are past those that can have been given in the meantime.
+type BackupRestored struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the backup was made, ns UTC.
+	MadeNs int64 `protobuf:"varint,1,opt,name=made_ns,json=madeNs,proto3" json:"made_ns,omitempty"`
+	// Later tokens (owner_epoch) are greater.
+	LastEpoch uint64 `protobuf:"varint,2,opt,name=last_epoch,json=lastEpoch,proto3" json:"last_epoch,omitempty"`
+	// Later decisions have a greater decision_id.
+	LastDecision uint64 `protobuf:"varint,3,opt,name=last_decision,json=lastDecision,proto3" json:"last_decision,omitempty"`
+	// Later commands have a greater intent_id.
+	LastIntent    uint64 `protobuf:"varint,4,opt,name=last_intent,json=lastIntent,proto3" json:"last_intent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRestored) Reset() {
+	*x = BackupRestored{}
+	mi := &file_dtms_v1_event_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRestored) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRestored) ProtoMessage() {}
+
+func (x *BackupRestored) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_event_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRestored.ProtoReflect.Descriptor instead.
+func (*BackupRestored) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *BackupRestored) GetMadeNs() int64 {
+	if x != nil {
+		return x.MadeNs
+	}
+	return 0
+}
+
+func (x *BackupRestored) GetLastEpoch() uint64 {
+	if x != nil {
+		return x.LastEpoch
+	}
+	return 0
+}
+
+func (x *BackupRestored) GetLastDecision() uint64 {
+	if x != nil {
+		return x.LastDecision
+	}
+	return 0
+}
+
+func (x *BackupRestored) GetLastIntent() uint64 {
+	if x != nil {
+		return x.LastIntent
+	}
+	return 0
+}
+
 // One fact.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2817,6 +2891,7 @@ type Event struct {
 	//	*Event_RiskBudgetChanged
 	//	*Event_RailChanged
 	//	*Event_AccountMarked
+	//	*Event_BackupRestored
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2824,7 +2899,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_dtms_v1_event_proto_msgTypes[30]
+	mi := &file_dtms_v1_event_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +2911,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_event_proto_msgTypes[30]
+	mi := &file_dtms_v1_event_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +2924,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_event_proto_rawDescGZIP(), []int{30}
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Event) GetRevision() uint64 {
@@ -3153,6 +3228,15 @@ func (x *Event) GetAccountMarked() *AccountMarked {
 	return nil
 }
 
+func (x *Event) GetBackupRestored() *BackupRestored {
+	if x != nil {
+		if x, ok := x.Body.(*Event_BackupRestored); ok {
+			return x.BackupRestored
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -3297,6 +3381,11 @@ type Event_AccountMarked struct {
 	AccountMarked *AccountMarked `protobuf:"bytes,37,opt,name=account_marked,json=accountMarked,proto3,oneof"`
 }
 
+type Event_BackupRestored struct {
+	// The journal goes on from a backup.
+	BackupRestored *BackupRestored `protobuf:"bytes,38,opt,name=backup_restored,json=backupRestored,proto3,oneof"`
+}
+
 func (*Event_AccountDefined) isEvent_Body() {}
 
 func (*Event_SymbolDefined) isEvent_Body() {}
@@ -3352,6 +3441,8 @@ func (*Event_RiskBudgetChanged) isEvent_Body() {}
 func (*Event_RailChanged) isEvent_Body() {}
 
 func (*Event_AccountMarked) isEvent_Body() {}
+
+func (*Event_BackupRestored) isEvent_Body() {}
 
 var File_dtms_v1_event_proto protoreflect.FileDescriptor
 
@@ -3529,7 +3620,14 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\rAccountMarked\x12!\n" +
 	"\x04span\x18\x01 \x01(\x0e2\r.dtms.v1.SpanR\x04span\x12\x19\n" +
 	"\bstart_ns\x18\x02 \x01(\x03R\astartNs\x12\x16\n" +
-	"\x06equity\x18\x03 \x01(\x01R\x06equity\"\x84\x10\n" +
+	"\x06equity\x18\x03 \x01(\x01R\x06equity\"\x8e\x01\n" +
+	"\x0eBackupRestored\x12\x17\n" +
+	"\amade_ns\x18\x01 \x01(\x03R\x06madeNs\x12\x1d\n" +
+	"\n" +
+	"last_epoch\x18\x02 \x01(\x04R\tlastEpoch\x12#\n" +
+	"\rlast_decision\x18\x03 \x01(\x04R\flastDecision\x12\x1f\n" +
+	"\vlast_intent\x18\x04 \x01(\x04R\n" +
+	"lastIntent\"\xc8\x10\n" +
 	"\x05Event\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x12\x1d\n" +
@@ -3569,7 +3667,8 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x0eindex_reported\x18\" \x01(\v2\x16.dtms.v1.IndexReportedH\x00R\rindexReported\x12L\n" +
 	"\x13risk_budget_changed\x18# \x01(\v2\x1a.dtms.v1.RiskBudgetChangedH\x00R\x11riskBudgetChanged\x129\n" +
 	"\frail_changed\x18$ \x01(\v2\x14.dtms.v1.RailChangedH\x00R\vrailChanged\x12?\n" +
-	"\x0eaccount_marked\x18% \x01(\v2\x16.dtms.v1.AccountMarkedH\x00R\raccountMarkedB\x06\n" +
+	"\x0eaccount_marked\x18% \x01(\v2\x16.dtms.v1.AccountMarkedH\x00R\raccountMarked\x12B\n" +
+	"\x0fbackup_restored\x18& \x01(\v2\x17.dtms.v1.BackupRestoredH\x00R\x0ebackupRestoredB\x06\n" +
 	"\x04body*\xa3\x04\n" +
 	"\x0fTransitionCause\x12 \n" +
 	"\x1cTRANSITION_CAUSE_UNSPECIFIED\x10\x00\x12 \n" +
@@ -3656,7 +3755,7 @@ func file_dtms_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_dtms_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_dtms_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_dtms_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_dtms_v1_event_proto_goTypes = []any{
 	(TransitionCause)(0),        // 0: dtms.v1.TransitionCause
 	(ArmCause)(0),               // 1: dtms.v1.ArmCause
@@ -3698,59 +3797,60 @@ var file_dtms_v1_event_proto_goTypes = []any{
 	(*RiskBudgetChanged)(nil),   // 37: dtms.v1.RiskBudgetChanged
 	(*RailChanged)(nil),         // 38: dtms.v1.RailChanged
 	(*AccountMarked)(nil),       // 39: dtms.v1.AccountMarked
-	(*Event)(nil),               // 40: dtms.v1.Event
-	(Side)(0),                   // 41: dtms.v1.Side
-	(RiskSource)(0),             // 42: dtms.v1.RiskSource
-	(Origin)(0),                 // 43: dtms.v1.Origin
-	(TradeState)(0),             // 44: dtms.v1.TradeState
-	(StatePhase)(0),             // 45: dtms.v1.StatePhase
-	(*Score)(nil),               // 46: dtms.v1.Score
-	(*PlannedAction)(nil),       // 47: dtms.v1.PlannedAction
-	(*Decision)(nil),            // 48: dtms.v1.Decision
-	(Rank)(0),                   // 49: dtms.v1.Rank
-	(ActionKind)(0),             // 50: dtms.v1.ActionKind
-	(Purpose)(0),                // 51: dtms.v1.Purpose
-	(*Outcome)(nil),             // 52: dtms.v1.Outcome
-	(SkipReason)(0),             // 53: dtms.v1.SkipReason
-	(GrantCause)(0),             // 54: dtms.v1.GrantCause
+	(*BackupRestored)(nil),      // 40: dtms.v1.BackupRestored
+	(*Event)(nil),               // 41: dtms.v1.Event
+	(Side)(0),                   // 42: dtms.v1.Side
+	(RiskSource)(0),             // 43: dtms.v1.RiskSource
+	(Origin)(0),                 // 44: dtms.v1.Origin
+	(TradeState)(0),             // 45: dtms.v1.TradeState
+	(StatePhase)(0),             // 46: dtms.v1.StatePhase
+	(*Score)(nil),               // 47: dtms.v1.Score
+	(*PlannedAction)(nil),       // 48: dtms.v1.PlannedAction
+	(*Decision)(nil),            // 49: dtms.v1.Decision
+	(Rank)(0),                   // 50: dtms.v1.Rank
+	(ActionKind)(0),             // 51: dtms.v1.ActionKind
+	(Purpose)(0),                // 52: dtms.v1.Purpose
+	(*Outcome)(nil),             // 53: dtms.v1.Outcome
+	(SkipReason)(0),             // 54: dtms.v1.SkipReason
+	(GrantCause)(0),             // 55: dtms.v1.GrantCause
 }
 var file_dtms_v1_event_proto_depIdxs = []int32{
 	10, // 0: dtms.v1.SymbolDefined.spec:type_name -> dtms.v1.SymbolSpec
-	41, // 1: dtms.v1.TradeRegistered.side:type_name -> dtms.v1.Side
-	42, // 2: dtms.v1.TradeRegistered.risk_source:type_name -> dtms.v1.RiskSource
-	43, // 3: dtms.v1.TradeRegistered.origin:type_name -> dtms.v1.Origin
-	42, // 4: dtms.v1.RiskDefined.risk_source:type_name -> dtms.v1.RiskSource
+	42, // 1: dtms.v1.TradeRegistered.side:type_name -> dtms.v1.Side
+	43, // 2: dtms.v1.TradeRegistered.risk_source:type_name -> dtms.v1.RiskSource
+	44, // 3: dtms.v1.TradeRegistered.origin:type_name -> dtms.v1.Origin
+	43, // 4: dtms.v1.RiskDefined.risk_source:type_name -> dtms.v1.RiskSource
 	1,  // 5: dtms.v1.TradeArmed.cause:type_name -> dtms.v1.ArmCause
-	44, // 6: dtms.v1.StateChanged.from:type_name -> dtms.v1.TradeState
-	44, // 7: dtms.v1.StateChanged.to:type_name -> dtms.v1.TradeState
+	45, // 6: dtms.v1.StateChanged.from:type_name -> dtms.v1.TradeState
+	45, // 7: dtms.v1.StateChanged.to:type_name -> dtms.v1.TradeState
 	0,  // 8: dtms.v1.StateChanged.cause:type_name -> dtms.v1.TransitionCause
-	45, // 9: dtms.v1.StateChanged.phase:type_name -> dtms.v1.StatePhase
-	46, // 10: dtms.v1.StateChanged.score:type_name -> dtms.v1.Score
-	47, // 11: dtms.v1.StateChanged.actions:type_name -> dtms.v1.PlannedAction
-	44, // 12: dtms.v1.StateConfirmed.confirmed_state:type_name -> dtms.v1.TradeState
+	46, // 9: dtms.v1.StateChanged.phase:type_name -> dtms.v1.StatePhase
+	47, // 10: dtms.v1.StateChanged.score:type_name -> dtms.v1.Score
+	48, // 11: dtms.v1.StateChanged.actions:type_name -> dtms.v1.PlannedAction
+	45, // 12: dtms.v1.StateConfirmed.confirmed_state:type_name -> dtms.v1.TradeState
 	3,  // 13: dtms.v1.TimerEnded.timer:type_name -> dtms.v1.Timer
-	48, // 14: dtms.v1.DecisionMade.decision:type_name -> dtms.v1.Decision
-	49, // 15: dtms.v1.IntentRecorded.rank:type_name -> dtms.v1.Rank
-	50, // 16: dtms.v1.IntentRecorded.kind:type_name -> dtms.v1.ActionKind
-	51, // 17: dtms.v1.IntentRecorded.purpose:type_name -> dtms.v1.Purpose
+	49, // 14: dtms.v1.DecisionMade.decision:type_name -> dtms.v1.Decision
+	50, // 15: dtms.v1.IntentRecorded.rank:type_name -> dtms.v1.Rank
+	51, // 16: dtms.v1.IntentRecorded.kind:type_name -> dtms.v1.ActionKind
+	52, // 17: dtms.v1.IntentRecorded.purpose:type_name -> dtms.v1.Purpose
 	4,  // 18: dtms.v1.IntentRecorded.leg:type_name -> dtms.v1.LegKind
-	41, // 19: dtms.v1.IntentRecorded.side:type_name -> dtms.v1.Side
-	52, // 20: dtms.v1.OutcomeRecorded.outcome:type_name -> dtms.v1.Outcome
-	47, // 21: dtms.v1.ActionSkipped.action:type_name -> dtms.v1.PlannedAction
-	53, // 22: dtms.v1.ActionSkipped.reason:type_name -> dtms.v1.SkipReason
-	49, // 23: dtms.v1.OwnershipGranted.rank:type_name -> dtms.v1.Rank
-	54, // 24: dtms.v1.OwnershipGranted.cause:type_name -> dtms.v1.GrantCause
+	42, // 19: dtms.v1.IntentRecorded.side:type_name -> dtms.v1.Side
+	53, // 20: dtms.v1.OutcomeRecorded.outcome:type_name -> dtms.v1.Outcome
+	48, // 21: dtms.v1.ActionSkipped.action:type_name -> dtms.v1.PlannedAction
+	54, // 22: dtms.v1.ActionSkipped.reason:type_name -> dtms.v1.SkipReason
+	50, // 23: dtms.v1.OwnershipGranted.rank:type_name -> dtms.v1.Rank
+	55, // 24: dtms.v1.OwnershipGranted.cause:type_name -> dtms.v1.GrantCause
 	4,  // 25: dtms.v1.PositionChanged.leg:type_name -> dtms.v1.LegKind
 	4,  // 26: dtms.v1.LegClosed.leg:type_name -> dtms.v1.LegKind
 	2,  // 27: dtms.v1.LegClosed.reason:type_name -> dtms.v1.CloseReason
-	46, // 28: dtms.v1.ScoreReported.score:type_name -> dtms.v1.Score
+	47, // 28: dtms.v1.ScoreReported.score:type_name -> dtms.v1.Score
 	5,  // 29: dtms.v1.AlarmRaised.code:type_name -> dtms.v1.AlarmCode
 	6,  // 30: dtms.v1.TradingStateChanged.trading_state:type_name -> dtms.v1.TradingState
 	9,  // 31: dtms.v1.KillSwitchChanged.scope:type_name -> dtms.v1.KillScope
 	35, // 32: dtms.v1.IndexReported.index:type_name -> dtms.v1.Index
 	7,  // 33: dtms.v1.RailChanged.rail:type_name -> dtms.v1.Rail
 	8,  // 34: dtms.v1.AccountMarked.span:type_name -> dtms.v1.Span
-	44, // 35: dtms.v1.Event.state:type_name -> dtms.v1.TradeState
+	45, // 35: dtms.v1.Event.state:type_name -> dtms.v1.TradeState
 	11, // 36: dtms.v1.Event.account_defined:type_name -> dtms.v1.AccountDefined
 	12, // 37: dtms.v1.Event.symbol_defined:type_name -> dtms.v1.SymbolDefined
 	13, // 38: dtms.v1.Event.trade_registered:type_name -> dtms.v1.TradeRegistered
@@ -3779,11 +3879,12 @@ var file_dtms_v1_event_proto_depIdxs = []int32{
 	37, // 61: dtms.v1.Event.risk_budget_changed:type_name -> dtms.v1.RiskBudgetChanged
 	38, // 62: dtms.v1.Event.rail_changed:type_name -> dtms.v1.RailChanged
 	39, // 63: dtms.v1.Event.account_marked:type_name -> dtms.v1.AccountMarked
-	64, // [64:64] is the sub-list for method output_type
-	64, // [64:64] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	40, // 64: dtms.v1.Event.backup_restored:type_name -> dtms.v1.BackupRestored
+	65, // [65:65] is the sub-list for method output_type
+	65, // [65:65] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_event_proto_init() }
@@ -3801,7 +3902,7 @@ func file_dtms_v1_event_proto_init() {
 	file_dtms_v1_event_proto_msgTypes[12].OneofWrappers = []any{}
 	file_dtms_v1_event_proto_msgTypes[13].OneofWrappers = []any{}
 	file_dtms_v1_event_proto_msgTypes[17].OneofWrappers = []any{}
-	file_dtms_v1_event_proto_msgTypes[30].OneofWrappers = []any{
+	file_dtms_v1_event_proto_msgTypes[31].OneofWrappers = []any{
 		(*Event_AccountDefined)(nil),
 		(*Event_SymbolDefined)(nil),
 		(*Event_TradeRegistered)(nil),
@@ -3830,6 +3931,7 @@ func file_dtms_v1_event_proto_init() {
 		(*Event_RiskBudgetChanged)(nil),
 		(*Event_RailChanged)(nil),
 		(*Event_AccountMarked)(nil),
+		(*Event_BackupRestored)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3837,7 +3939,7 @@ func file_dtms_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dtms_v1_event_proto_rawDesc), len(file_dtms_v1_event_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

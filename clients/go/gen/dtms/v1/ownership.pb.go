@@ -104,6 +104,8 @@ const (
 	GrantCause_GRANT_CAUSE_EXPIRED GrantCause = 6
 	// An operator's kill switch: fell back to DTMS.
 	GrantCause_GRANT_CAUSE_KILLED GrantCause = 7
+	// The journal goes on from a backup: the same owner, under a token past all that were given after it was made.
+	GrantCause_GRANT_CAUSE_RESTORED GrantCause = 8
 )
 
 // Enum value maps for GrantCause.
@@ -117,6 +119,7 @@ var (
 		5: "GRANT_CAUSE_RELEASED",
 		6: "GRANT_CAUSE_EXPIRED",
 		7: "GRANT_CAUSE_KILLED",
+		8: "GRANT_CAUSE_RESTORED",
 	}
 	GrantCause_value = map[string]int32{
 		"GRANT_CAUSE_UNSPECIFIED": 0,
@@ -127,6 +130,7 @@ var (
 		"GRANT_CAUSE_RELEASED":    5,
 		"GRANT_CAUSE_EXPIRED":     6,
 		"GRANT_CAUSE_KILLED":      7,
+		"GRANT_CAUSE_RESTORED":    8,
 	}
 )
 
@@ -300,7 +304,7 @@ const file_dtms_v1_ownership_proto_rawDesc = "" +
 	"\x16RANK_PROFIT_PROTECTION\x10\x01\x12\x14\n" +
 	"\x10RANK_DTMS_NORMAL\x10\x02\x12\x11\n" +
 	"\rRANK_STRATEGY\x10\x03\x12\x17\n" +
-	"\x13RANK_DTMS_DEFENSIVE\x10\x04*\xdf\x01\n" +
+	"\x13RANK_DTMS_DEFENSIVE\x10\x04*\xf9\x01\n" +
 	"\n" +
 	"GrantCause\x12\x1b\n" +
 	"\x17GRANT_CAUSE_UNSPECIFIED\x10\x00\x12\x1a\n" +
@@ -310,7 +314,8 @@ const file_dtms_v1_ownership_proto_rawDesc = "" +
 	"\x14GRANT_CAUSE_RETURNED\x10\x04\x12\x18\n" +
 	"\x14GRANT_CAUSE_RELEASED\x10\x05\x12\x17\n" +
 	"\x13GRANT_CAUSE_EXPIRED\x10\x06\x12\x16\n" +
-	"\x12GRANT_CAUSE_KILLED\x10\aB~\n" +
+	"\x12GRANT_CAUSE_KILLED\x10\a\x12\x18\n" +
+	"\x14GRANT_CAUSE_RESTORED\x10\bB~\n" +
 	"\vcom.dtms.v1B\x0eOwnershipProtoP\x01Z\"dtms/clients/go/gen/dtms/v1;dtmsv1\xa2\x02\x03DXX\xaa\x02\aDtms.V1\xca\x02\aDtms\\V1\xe2\x02\x13Dtms\\V1\\GPBMetadata\xea\x02\bDtms::V1b\x06proto3"
 
 var (
