@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.json_format import MessageToDict
 
 from dtms.v1 import action_pb2, event_pb2, ownership_pb2, trade_pb2
 from dtms.v1.admin_service_pb2 import EngagedRail, GetSystemStatusResponse, KillSwitch, Latency, ServiceStage
@@ -144,6 +146,9 @@ def _restored(event: event_pb2.Event) -> str:
     return f"goes on from the backup of {clock(restored.made_ns)}; tokens begin after {restored.last_epoch}"
 
 
+KINDS: Final = frozenset(field.name for field in event_pb2.Event.DESCRIPTOR.oneofs_by_name["body"].fields)
+"""Names of the facts that an event may be."""
+
 _DESCRIBE = {
     "alarm_raised": _alarm,
     "trading_state_changed": _trading_state,
@@ -161,6 +166,28 @@ _DESCRIBE = {
     "account_marked": _mark,
     "backup_restored": _restored,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which recorded events somebody wants, and what is said of them. None and empty mean all."""
+
+    account_id: str | None
+    tickets: frozenset[int]
+    kinds: frozenset[str]
+    in_words: bool
+
+    def __call__(self, body: bytes) -> dict[str, object] | None:
+        """What to say of an event besides its bytes; None for one that is not wanted."""
+        event = event_pb2.Event.FromString(body)
+        wanted = (
+            self.account_id in {None, event.account_id}
+            and (not self.tickets or event.ticket in self.tickets)
+            and (not self.kinds or event.WhichOneof("body") in self.kinds)
+        )
+        if not wanted:
+            return None
+        return {"event": MessageToDict(event, preserving_proto_field_name=True)} if self.in_words else {}
 
 
 def action_words(action: action_pb2.Action) -> str:

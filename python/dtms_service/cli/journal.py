@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import cyclopts
 from cyclopts import Parameter
-from google.protobuf.json_format import MessageToDict
 from rich.progress import Progress as ProgressBar
 
-from dtms.v1 import event_pb2
 from dtms_service import backup as backups
 from dtms_service.audit import Audit, audit
 from dtms_service.cli.common import (
@@ -30,6 +28,7 @@ from dtms_service.cli.common import (
 )
 from dtms_service.clock import SystemClock
 from dtms_service.config import Config
+from dtms_service.describe import KINDS, Chosen
 from dtms_service.errors import DataDirectoryBusy, JournalDamaged
 from dtms_service.journal import JOURNAL_NAME, Progress, export_journal
 from dtms_service.journal.backup import sync
@@ -78,28 +77,17 @@ def export(
     Everything is verified before the first line. Consecutive lines prove themselves: chain = sha256(chain before ||
     body). For a service that is stopped; of one that runs, export a backup.
     """
-    known = event_pb2.Event.DESCRIPTOR.oneofs_by_name["body"].fields
-    if unknown := set(kind or ()) - {field.name for field in known}:
+    if unknown := set(kind or ()) - KINDS:
         fail(f"no such kind of event: {', '.join(sorted(unknown))}")
-
-    def choose(body: bytes) -> Mapping[str, object] | None:
-        event = event_pb2.Event.FromString(body)
-        if (
-            (account is not None and event.account_id != account)
-            or (ticket and event.ticket not in ticket)
-            or (kind and event.WhichOneof("body") not in kind)
-        ):
-            return None
-        return {} if raw else {"event": MessageToDict(event, preserving_proto_field_name=True)}
-
+    chosen = Chosen(account, frozenset(ticket or ()), frozenset(kind or ()), in_words=not raw)
     with _progress() as progress:
         if out is None:
-            report, written = export_journal(data_dir, sys.stdout, progress, first=first, last=last, choose=choose)
+            report, written = export_journal(data_dir, sys.stdout, progress, first=first, last=last, choose=chosen)
             sys.stdout.flush()
         else:
             draft = _draft_of(out)
             with draft.open("w", encoding="utf-8") as file:
-                report, written = export_journal(data_dir, file, progress, first=first, last=last, choose=choose)
+                report, written = export_journal(data_dir, file, progress, first=first, last=last, choose=chosen)
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(out)
