@@ -3,9 +3,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::config::Config;
-use crate::enums::{KillScope, LegKind, TradingState};
+use crate::enums::{KillScope, LegKind, Span, TradingState};
 use crate::error::{CoreError, Reason, Result};
-use crate::event::{Index, IntentRecorded};
+use crate::event::{AccountMarked, Index, IntentRecorded};
 use crate::guard::OutsideScore;
 use crate::idempotency::Answers;
 use crate::market::{Market, MarketConfig};
@@ -80,6 +80,18 @@ pub struct Seen {
 }
 
 impl Account {
+    /// Folds the beginning of a day or an hour.
+    pub(crate) fn mark(&mut self, marked: &AccountMarked) {
+        let mark = Mark {
+            start_ns: marked.start_ns,
+            equity: marked.equity,
+        };
+        match marked.span {
+            Span::Day => self.day = Some(mark),
+            Span::Hour => self.hour = Some(mark),
+        }
+    }
+
     #[must_use]
     pub fn new(id: Text, hedging: bool, currency: Text) -> Self {
         Self {

@@ -1,12 +1,11 @@
 //! `evolve(state, event)`: how each fact changes the book. Recovery and live running use only this.
 use crate::book::{Account, At, Book, Instrument, key_part};
-use crate::enums::{Span, StatePhase, TradeState};
+use crate::enums::{StatePhase, TradeState};
 use crate::error::{CoreError, Reason, Result};
-use crate::event::{Body, Event, SymbolDefined, TradeRegistered};
+use crate::event::{BackupRestored, Body, Event, SymbolDefined, TradeRegistered};
 use crate::guard::OutsideScore;
 use crate::idempotency::Answer;
 use crate::message::Text;
-use crate::rails::Mark;
 use crate::symbol::Symbol;
 use crate::trade::{TradeRecord, Watch};
 
@@ -62,15 +61,7 @@ impl Book {
             }
             Body::AccountMarked(marked) => {
                 let index = self.account(event.account_id.as_str())?;
-                let account = self.account_mut(index)?;
-                let mark = Mark {
-                    start_ns: marked.start_ns,
-                    equity: marked.equity,
-                };
-                match marked.span {
-                    Span::Day => account.day = Some(mark),
-                    Span::Hour => account.hour = Some(mark),
-                }
+                self.account_mut(index)?.mark(marked);
             }
             Body::DecisionMade(made) => {
                 self.last_decision = made.decision.decision_id;
@@ -84,11 +75,7 @@ impl Book {
                 let index = reported.index.clone();
                 self.indices.insert(index.name.clone(), index);
             }
-            Body::BackupRestored(restored) => {
-                self.last_epoch = restored.last_epoch;
-                self.last_decision = restored.last_decision;
-                self.last_intent = restored.last_intent;
-            }
+            Body::BackupRestored(restored) => self.skip_numbers(restored),
             Body::AlarmRaised(_)
             | Body::MemoSet(_)
             | Body::RiskBudgetChanged(_)
@@ -180,6 +167,12 @@ impl Book {
         }
         self.trade_mut(at)?.revision = event.revision;
         Ok(())
+    }
+
+    const fn skip_numbers(&mut self, restored: &BackupRestored) {
+        self.last_epoch = restored.last_epoch;
+        self.last_decision = restored.last_decision;
+        self.last_intent = restored.last_intent;
     }
 
     fn define_account(&mut self, id: &Text, hedging: bool, currency: &Text) {
