@@ -14,6 +14,7 @@ import cyclopts
 from cyclopts import Parameter
 from rich.progress import Progress as ProgressBar
 
+from dtms_client import Client
 from dtms_service import backup as backups
 from dtms_service.audit import Audit, audit
 from dtms_service.cli.common import (
@@ -21,6 +22,7 @@ from dtms_service.cli.common import (
     OPERATOR,
     Address,
     OperatorTokenFile,
+    RootCertificates,
     client_of,
     console,
     errors,
@@ -101,6 +103,7 @@ def backup(
     data_dir: Annotated[Path | None, Parameter(env_var="DTMS_DATA_DIR", help="of a service on this machine")] = None,
     address: Address = DEFAULT_ADDRESS,
     token_file: OperatorTokenFile = None,
+    root_certificates: RootCertificates = None,
     config: ConfigFile = None,
 ) -> None:
     """Make a folder that `dtms serve --data-dir` can go on from: journal and books, verified. The service may run.
@@ -114,7 +117,7 @@ def backup(
     try:
         with _progress() as progress:
             if data_dir is None or not _copy_at_rest(data_dir, draft, progress):
-                _fetch(draft, address, token_file, data_dir)
+                _fetch(draft, client_of(address, token_file, data_dir, root_certificates, identity=OPERATOR))
             found = audit(draft, _settings(config, draft), progress)
     except BaseException:
         shutil.rmtree(draft)
@@ -138,10 +141,10 @@ def _copy_at_rest(data_dir: Path, into: Path, progress: Progress) -> bool:
     return True
 
 
-def _fetch(into: Path, address: str, token_file: Path | None, data_dir: Path | None) -> None:
+def _fetch(into: Path, opened: Client) -> None:
     """Raises what the service answers. A backup that ends before its end is none."""
     revision = 0
-    with client_of(address, token_file, data_dir, identity=OPERATOR) as client:
+    with opened as client:
         for piece in client.backup():
             revision = piece.revision
             if piece.file:
