@@ -27,16 +27,16 @@ from cyclopts import Parameter
 from benches import paper_trades, processes, sampling
 from benches.figures import Baseline, Figure, Target
 from benches.load import READY
-from benches.paper_trades import SPREAD, SYMBOL
+from benches.paced_feed import TICKS_PER_S, message
 from benches.processes import Served
 from benches.world import SEED, T0_NS
-from dtms.v1 import action_pb2, event_pb2, market_data_service_pb2, market_data_service_pb2_grpc, trade_pb2
+from dtms.v1 import action_pb2, event_pb2, market_data_service_pb2_grpc, trade_pb2
 from dtms_client import AsyncClient, new_request_id
 from dtms_client.errors import StaleEpoch
 
 PROBE: Final = "bench_probe"
 MANAGED: Final = "default_standard"
-TICKS_PER_S: Final = 100
+START_S: Final = 0.2  # until the feed has heard of it
 PROBES_PER_S: Final = 50
 BATCH: Final = 100  # ticks a message when prices are taken as fast as they are
 END_S: Final = 30
@@ -90,15 +90,21 @@ def run(size: Size) -> list[Figure]:
         served = exits.enter_context(processes.service(folder, SETTINGS))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             trades = runner.run(_open(served, folder, size))
-            bare = runner.run(_pace(served, folder, trades, size, _FIRST_MSC))
+            feed = exits.enter_context(
+                _process("benches.paced_feed", served.address, str(processes.token(folder, "feed")))
+            )
+            pace = _Pace(served, processes.token(folder, PROBE), feed, trades, size.seconds)
+            bare = runner.run(pace.take(_FIRST_MSC))
             names = {"exit": "intelligent_exit_manager", "universal": "universal_sl_tp_manager"}
             managers = {
-                kind: exits.enter_context(_manager(kind, served, processes.token(folder, name)))
+                kind: exits.enter_context(
+                    _process("benches.timed_manager", kind, served.address, str(processes.token(folder, name)))
+                )
                 for kind, name in names.items()
             }
             # A first start leaves a memo on every trade, at leisure; what is measured is the day that follows.
             runner.run(_noted(served, folder, len(trades)))
-            paced = runner.run(_pace(served, folder, trades, size, _FIRST_MSC + 600_000))
+            paced = runner.run(pace.take(_FIRST_MSC + 600_000))
             cycles = {kind: _end(manager) for kind, manager in managers.items()}
             ticks = round(size.minutes * 60 * TICKS_PER_S)
             first, last, took_s = runner.run(_virtual(served, folder, ticks))
@@ -143,13 +149,14 @@ async def _open(served: Served, folder: Path, size: Size) -> list[trade_pb2.Trad
 
 
 @contextmanager
-def _manager(kind: str, served: Served, token_file: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "benches.timed_manager", kind, served.address, str(token_file)]
+def _process(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """From the moment that it says READY."""
+    command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             if process.stdout.readline().strip() != READY:
-                raise RuntimeError(f"the {kind} manager failed with code {process.wait(END_S)}")
+                raise RuntimeError(f"{module} {arguments[0]} failed with code {process.wait(END_S)}")
             yield process
         finally:
             process.kill()
@@ -173,57 +180,45 @@ async def _noted(served: Served, folder: Path, trades: int) -> None:
                     return
 
 
-async def _pace(served: Served, folder: Path, trades: Sequence[trade_pb2.Trade], size: Size, first_msc: int) -> Paced:
-    """Ticks at their moments, whether or not those before are done; proposals beside them."""
-    bids = list(paper_trades.walk(round(size.seconds * TICKS_PER_S), SEED + 2))
-    token = processes.token
-    async with (
-        AsyncClient(served.address, token_file=token(folder, "feed")) as feed,
-        AsyncClient(served.address, token_file=token(folder, PROBE)) as probe,
-    ):
-        stub = market_data_service_pb2_grpc.MarketDataServiceStub(feed.channel)
-        call = stub.StreamTicks(metadata=feed.metadata)
-        began_s = time.perf_counter()
-        due_s = [began_s + index / TICKS_PER_S for index in range(len(bids))]
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """Ticks from the feed's process at their moments, and proposals of this one beside them, for so many seconds."""
 
-        async def send() -> None:
-            for index, (bid, at_s) in enumerate(zip(bids, due_s, strict=True)):
-                await asyncio.sleep(max(0.0, at_s - time.perf_counter()))
-                await call.write(_ticks(first_msc + 10 * index, [bid]))
-            await call.done_writing()
+    served: Served
+    token_file: Path
+    feed: subprocess.Popen[str]
+    trades: Sequence[trade_pb2.Trade]
+    seconds: float
 
-        async def read() -> list[float]:
-            late: list[float] = []
-            while isinstance(await call.read(), market_data_service_pb2.StreamTicksResponse):
-                late.append(1000 * (time.perf_counter() - due_s[len(late)]))
-            return late
+    async def take(self, first_msc: int) -> Paced:
+        """Once; ticks from ``first_msc`` (ms UTC) on."""
+        ticks = round(self.seconds * TICKS_PER_S)
+        assert self.feed.stdin is not None
+        assert self.feed.stdout is not None
+        async with AsyncClient(self.served.address, token_file=self.token_file) as probe:
+            await _ask(probe, self.trades[0], dry_run=True)
+            began_s = time.perf_counter() + START_S
+            print(began_s, first_msc, ticks, file=self.feed.stdin, flush=True)
+            decided, dry = await asyncio.gather(
+                self._asks(probe, began_s, dry_run=False), self._asks(probe, began_s, dry_run=True)
+            )
+        late: list[float] = json.loads(await asyncio.to_thread(self.feed.stdout.readline))
+        return Paced(ticks, len(late), late, decided, dry)
 
-        async def ask(*, dry_run: bool) -> list[float]:
-            took = []
-            at_s, chance = began_s, random.Random(SEED + dry_run)
-            for index in range(round(size.seconds * PROBES_PER_S / 2)):
-                # Independent of each other and of the ticks, as managers ask: some come together, some alone.
-                at_s += chance.expovariate(PROBES_PER_S / 2)
-                await asyncio.sleep(max(0.0, at_s - time.perf_counter()))
-                trade = trades[index % len(trades)]
-                started_s = time.perf_counter()
-                await _ask(probe, trade, dry_run=dry_run)
-                took.append(1000 * (time.perf_counter() - started_s))
-            return took
-
-        _, late, decided, dry = await asyncio.gather(send(), read(), ask(dry_run=False), ask(dry_run=True))
-    return Paced(len(bids), len(late), late, decided, dry)
+    async def _asks(self, probe: AsyncClient, began_s: float, *, dry_run: bool) -> list[float]:
+        """Independent of each other and of the ticks, as managers ask: some come together, some alone."""
+        took: list[float] = []
+        at_s, chance = began_s, random.Random(SEED + dry_run)
+        for index in range(round(self.seconds * PROBES_PER_S / 2)):
+            at_s += chance.expovariate(PROBES_PER_S / 2)
+            await asyncio.sleep(max(0.0, at_s - time.perf_counter()))
+            started_s = time.perf_counter()
+            await _ask(probe, self.trades[index % len(self.trades)], dry_run=dry_run)
+            took.append(1000 * (time.perf_counter() - started_s))
+        return took
 
 
 _FIRST_MSC: Final = T0_NS // 1_000_000 + 60_000
-
-
-def _ticks(first_msc: int, bids: Sequence[float]) -> market_data_service_pb2.StreamTicksRequest:
-    ticks = [
-        market_data_service_pb2.Tick(time_msc=first_msc + 10 * index, bid=bid, ask=round(bid + SPREAD, 5))
-        for index, bid in enumerate(bids)
-    ]
-    return market_data_service_pb2.StreamTicksRequest(symbol=SYMBOL, ticks=ticks)
 
 
 async def _ask(probe: AsyncClient, trade: trade_pb2.Trade, *, dry_run: bool) -> None:
@@ -247,7 +242,7 @@ async def _virtual(served: Served, folder: Path, ticks: int) -> tuple[int, int, 
         call = stub.StreamTicks(metadata=feed.metadata)
         started_s = time.perf_counter()
         for start in range(0, ticks, BATCH):
-            await call.write(_ticks(first_msc + 10 * start, bids[start : start + BATCH]))
+            await call.write(message(first_msc + 10 * start, bids[start : start + BATCH]))
             await call.read()
             if not first and start >= ticks // 6:
                 first = sampling.resident_bytes_of(served.pid)

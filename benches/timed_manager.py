@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from benches import sampling
 from benches.load import READY
 from dtms.v1.market_data_service_pb2 import Quote
@@ -81,4 +83,5 @@ if __name__ == "__main__":
     client_logs.setLevel(logging.INFO)
     client_logs.addHandler(_Ready())
     client_logs.propagate = False
-    asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `dtms exit-manager` does
+        runner.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))

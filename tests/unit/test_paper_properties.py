@@ -89,6 +89,7 @@ def books_are_in_order(world: World) -> None:
     longs = [p for p in book.positions.values() if p.side is Side.BUY]
     assert market.long.steps == sum(p.steps for p in longs)
     assert abs(market.long.value - sum(p.steps * p.price_open for p in longs)) < 1e-6
+    assert book.equity_minor() == ledger.balance_minor + sum(map(book.result_minor, book.positions.values()))
     threshold = world.config.stop_out_percent * book.margin_minor() / 100
     assert book.below_stop_out() == (book.equity_minor() <= threshold)
     for live in broker.book.positions.values():

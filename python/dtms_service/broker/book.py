@@ -325,7 +325,10 @@ class Book:
         return self.ledger.minor(self.valuation.floating(position)) + position.swap_minor
 
     def equity_minor(self) -> int:
-        return self.ledger.balance_minor + sum(self.result_minor(p) for p in self.positions.values())
+        """Balance, and :meth:`result_minor` of every position."""
+        minor, floating_each = self.ledger.minor, self.valuation.floating_each
+        floating = sum(minor(worth) for market in self.markets.values() for worth in floating_each(market))
+        return self.ledger.balance_minor + floating + sum(p.swap_minor for p in self.positions.values())
 
     def margin_minor(self) -> int:
         self._settle()

@@ -6,7 +6,7 @@ Sources: the formulas of the MetaTrader 5 help ("Margin Calculation: Retail Fore
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from dtms_service.broker.door import Side
 from dtms_service.broker.market import Leg, Market, PaperPosition
@@ -80,6 +80,21 @@ class Valuation:
         return self.profit(
             market, position.side, position.volume, position.price_open, market.close_price(position.side)
         )
+
+    def floating_each(self, market: Market) -> Iterator[float]:
+        """:meth:`floating` of each of the symbol's positions, to the last bit; what they share is looked up once."""
+        if not market.positions or not self.ready(market):
+            return
+        currency, size = market.spec.currency_profit, market.spec.contract_size
+        gained, lost = self.rate(currency, buying=False), self.rate(currency, buying=True)
+        lots: dict[int, float] = {}
+        for position in market.positions.values():
+            steps, opened = position.steps, position.price_open
+            if steps not in lots:
+                lots[steps] = market.lots(steps)
+            moved = market.bid - opened if position.side is Side.BUY else opened - market.ask
+            worth = moved * size * lots[steps]
+            yield worth * (lost if worth < 0 else gained)
 
     def floating_sum(self, market: Market) -> float:
         """All positions of the symbol at once: :meth:`floating` summed, but for the rounding and the rate's spread."""

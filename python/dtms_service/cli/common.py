@@ -21,6 +21,8 @@ if sys.platform == "win32":  # a gateway runs beside its terminal, where there i
 else:
     from uvloop import new_event_loop
 
+LOOP_FACTORY: Final = new_event_loop
+
 T = TypeVar("T")
 
 MENDABLE: Final = (FatalError, DtmsError, ClientError, FileNotFoundError)
@@ -67,7 +69,7 @@ def client_of(
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner:
         return runner.run(work)
 
 

@@ -175,9 +175,10 @@ class CommitQueue:
 
     def _committed(self, newest_revision: int) -> None:
         self._durable = newest_revision
-        self._on_durable(newest_revision)
+        # Whoever asked goes before whoever watches; both go on when this callback, and so `on_durable`, has ended.
         while self._waiting and self._waiting[0][0] <= newest_revision:
             _settle(heapq.heappop(self._waiting)[2], None, None)
+        self._on_durable(newest_revision)
 
     def _failed(self, error: Exception, jobs: list[_Job]) -> None:
         self._failure = error

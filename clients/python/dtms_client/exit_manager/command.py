@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dtms_client.exit_manager.brain import MANAGER, ExitManager
@@ -48,9 +49,11 @@ def positive(text: str) -> float:
     return number
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None, *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> int:
     """Runs until SIGTERM, SIGINT or the end of the replay; returns the exit code."""
-    return command.run(parser().parse_args(argv), _manager)
+    return command.run(parser().parse_args(argv), _manager, loop_factory=loop_factory)
 
 
 def _manager(arguments: argparse.Namespace) -> ExitManager:

@@ -48,10 +48,16 @@ def parser(*, program: str, description: str, name: str) -> argparse.ArgumentPar
     return command
 
 
-def run(arguments: argparse.Namespace, brain: Callable[[argparse.Namespace], Brain]) -> int:
+def run(
+    arguments: argparse.Namespace,
+    brain: Callable[[argparse.Namespace], Brain],
+    *,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> int:
     """Runs until SIGTERM, SIGINT or the end of the replay; returns the exit code.
 
     `brain` makes the manager of the arguments; it raises OSError or ValueError for those that are wrong.
+    `loop_factory` gives a faster event loop than that of asyncio, where there is one.
     """
     with log.to_stderr(arguments.log_level):
         try:
@@ -62,7 +68,8 @@ def run(arguments: argparse.Namespace, brain: Callable[[argparse.Namespace], Bra
             logger.critical("cannot start: %s", error)
             return MISUSED
         try:
-            return asyncio.run(_run(client, manager, lockstep=arguments.lockstep))
+            with asyncio.Runner(loop_factory=loop_factory) as runner:
+                return runner.run(_run(client, manager, lockstep=arguments.lockstep))
         except (Unauthenticated, PermissionDenied) as refused:
             logger.critical("the service refuses the credential in %s: %s", arguments.token_file, refused)
             return REFUSED

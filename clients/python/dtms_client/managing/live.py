@@ -29,8 +29,10 @@ QUOTES_EVERY_MS: Final = 50
 """Prices come no more often, conflated: a stop that follows so much later is no worse."""
 PIECE: Final = 32
 """Trades that are looked at in one go, about a millisecond: whoever needs the core next waits no longer than that."""
-REST: Final = 9.0
-"""A manager rests so many times as long as it worked: it takes a tenth of a core, however many trades there are."""
+REST: Final = 19.0
+"""A manager rests so many times as long as it worked: it takes a twentieth of a core, however many trades there are.
+
+With ten trades it looks at each some hundred times a second, with a thousand twice."""
 LONGEST_REST_S: Final = 0.25
 """After one piece, however slow the machine is."""
 
@@ -141,6 +143,8 @@ class Live:
             return
         if event.HasField("trade_registered"):
             self._add(key, event.symbol)
+        if event.HasField("decision_made") and not event.decision_made.decision.granted:
+            return  # a "no" to anybody leaves the trade as it was
         if key in self._symbols:
             self._states.invalidate(key, event.revision)
             self._touch([(event.account_id, self._symbols[key])])

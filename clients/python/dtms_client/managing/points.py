@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Final
 
 # Prices and volumes come as doubles: whatever is nearer than this to a whole point or step is meant to be one.
 SNAP: Final = 1e-6
+# Levels of some thousand trades: they stand still while prices move past them.
+REMEMBERED: Final = 16_384
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
 def points(price: float, point: float) -> float:
     """A price in points, freed of the noise of the division."""
     return round(price / point, 6)

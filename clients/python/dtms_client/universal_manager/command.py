@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 
 from dtms_client.managing import command
 from dtms_client.universal_manager.brain import MANAGER, UniversalManager
@@ -32,9 +33,11 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None, *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> int:
     """Runs until SIGTERM, SIGINT or the end of the replay; returns the exit code."""
-    return command.run(parser().parse_args(argv), _manager)
+    return command.run(parser().parse_args(argv), _manager, loop_factory=loop_factory)
 
 
 def _manager(arguments: argparse.Namespace) -> UniversalManager:
