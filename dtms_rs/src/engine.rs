@@ -449,9 +449,15 @@ impl Engine {
         })?))
     }
 
-    fn raise_alarm(&self, code: i64, detail: &str, now_ns: i64) -> PyResult<Step> {
+    fn raise_alarm(
+        &self,
+        account_id: &str,
+        code: i64,
+        detail: &str,
+        now_ns: i64,
+    ) -> PyResult<Step> {
         let code = number::<AlarmCode>("code", code)?;
-        self.act(|core| core.raise_alarm(code, detail, now_ns))
+        self.act(|core| core.raise_alarm(account_id, code, detail, now_ns))
     }
 
     fn restored(&self, made_ns: i64, now_ns: i64) -> PyResult<Step> {

@@ -197,8 +197,8 @@ class Engine:
         """
     def restored(self, made_ns: int, now_ns: int) -> Step:
         """The journal goes on from a backup: numbers jump past all that the lost events can have given."""
-    def raise_alarm(self, code: int, detail: str, now_ns: int) -> Step:
-        """An alarm about the service (``AlarmCode``). FIELD_INVALID."""
+    def raise_alarm(self, account_id: str, code: int, detail: str, now_ns: int) -> Step:
+        """An alarm (``AlarmCode``) about an account, or with an empty one about the service. FIELD_INVALID."""
     def report_score(
         self,
         account_id: str,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from ipaddress import ip_address
@@ -19,13 +20,16 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dtms_service.broker.paper_config import PaperConfig, Slippage, SlippageModel
-from dtms_service.credentials import IDENTITY_PATTERN
+from dtms_service.credentials import IDENTITY_PATTERN, gateway_identity
 from dtms_service.errors import ConfigInvalid, FieldViolation
 from dtms_service.fault_points import FAULT_VARIABLES
 
 PREFIX: Final = "DTMS_"
 CLIENT_VARIABLES: Final = frozenset({"DTMS_ADDRESS", "DTMS_ROOT_CERTIFICATES", "DTMS_TOKEN", "DTMS_TOKEN_FILE"})
 """Read by clients: a service that starts in a client's environment leaves them alone."""
+
+ACCOUNT_PATTERN: Final = r"^[0-9]+@.+$"
+"""login@server"""
 
 PROFILES: Final[Mapping[str, Mapping[str, int]]] = {
     "intraday": {"fast_s": 300, "slow_s": 900},
@@ -98,6 +102,7 @@ Score = Annotated[float, Field(ge=-10.5, le=10.5)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Rank = Annotated[ManagerRank, BeforeValidator(_rank)]
+AccountId = Annotated[str, Field(pattern=ACCOUNT_PATTERN)]
 ManagerName = Annotated[str, Field(pattern=IDENTITY_PATTERN)]
 
 
@@ -356,7 +361,7 @@ class SlippageSection(_Section):
 class PaperSection(_Section):
     """The paper broker's account. What touches money has no default."""
 
-    account_id: Annotated[str, Field(pattern=r"^[0-9]+@.+$")]
+    account_id: AccountId
     """login@server."""
     hedging: bool
     """Whether opposite positions of one symbol stand side by side; otherwise they net."""
@@ -392,6 +397,37 @@ class PaperSection(_Section):
         return PaperConfig(**fields, slippage=Slippage(self.slippage.model, self.slippage.points))
 
 
+class GatewaySection(_Section):
+    """A gateway on this machine that the service starts, watches and ends. What touches money has no default."""
+
+    broker: Literal["mt5"]
+    """What it owns: a MetaTrader 5 terminal."""
+    symbols: Annotated[tuple[str, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+    """Whose prices it sends, by the broker's names; symbols of open positions come by themselves."""
+    terminal: str | None = None
+    """terminal64.exe, where the machine has several."""
+    package: str = "MetaTrader5"
+    """Module with the functions of MetaTrader5, or MODULE:CLASS."""
+    password_file: Path | None = None
+    """File with the account's password. Default: what the terminal has saved."""
+    password_variable: str | None = None
+    """Environment variable with the password, instead."""
+    server_utc_offset_s: int | None = None
+    """The server's time minus UTC, s, where no tick moves that would show it."""
+    deadline_s: Positive = 10.0
+    """A call that takes longer has found a terminal that hangs: the gateway is killed and started again."""
+    service: str | None = None
+    """host:port under which it reaches this service; for TLS the name in the certificate. Default: where it listens."""
+    root_certificates: Path | None = None
+    """PEM file that it trusts. Default: server.tls_certificate."""
+
+    @model_validator(mode="after")
+    def _check_password(self) -> Self:
+        if self.password_file is not None and self.password_variable is not None:
+            raise ValueError("password_file or password_variable, not both")
+        return self
+
+
 class Config(BaseSettings):
     """The whole configuration. Make one with ``load``."""
 
@@ -419,6 +455,18 @@ class Config(BaseSettings):
     """Strategy types whose trades belong to the Universal Manager at registration."""
     paper: PaperSection | None = None
     """The paper broker in this process, if there shall be one."""
+    gateways: dict[AccountId, GatewaySection] = {}
+    """Gateways that the service supervises, by login@server. Those of other accounts may dial in by themselves."""
+
+    @model_validator(mode="after")
+    def _check_gateways(self) -> Self:
+        names = Counter(map(gateway_identity, self.gateways))
+        twice = sorted(account for account in self.gateways if names[gateway_identity(account)] > 1)
+        if twice:
+            raise ValueError(f"gateways: {', '.join(twice)} differ only in what no file name can show")
+        if self.paper is not None and self.paper.account_id in self.gateways:
+            raise ValueError(f"gateways: {self.paper.account_id} is the embedded paper account")
+        return self
 
     def to_core(self) -> dict[str, int | float]:
         """All numbers of the core, flat, as its Engine takes them."""

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Self
 
 from dtms_service.errors import CredentialUnsafe
 from dtms_service.fault_points import Point, reach
 
 IDENTITY_PATTERN: Final = r"^[a-z][a-z0-9_]{0,62}$"
+IDENTITY_CHARS: Final = 63
 """Names are file names and go into logs and events: nothing that a path or a terminal would interpret."""
 TOKEN_BYTES: Final = 32
 """256 bits: a token cannot be guessed, so it needs no salt and no slow hash."""
@@ -49,10 +51,14 @@ BUILT_IN_IDENTITIES: Final[Mapping[str, Role]] = {
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller whose credential was recognised. ``name`` is what appears as asker and owner."""
+    """A caller whose credential was recognised. ``name`` is what appears as asker and owner.
+
+    ``account_id`` is the one account that a gateway of its own may serve, empty for any.
+    """
 
     name: str
     role: Role
+    account_id: str = ""
 
 
 class Credentials:
@@ -62,8 +68,12 @@ class Credentials:
         self._by_digest = dict(by_digest)
 
     @classmethod
-    def load_or_create(cls, directory: Path, identities: Mapping[str, Role]) -> Self:
+    def load_or_create(
+        cls, directory: Path, identities: Mapping[str, Role], accounts: Mapping[str, str] = MappingProxyType({})
+    ) -> Self:
         """Read ``<directory>/<name>.token`` of every identity, making those that are missing.
+
+        ``accounts`` has those identities that are bound to an account.
 
         Directory and files are the owner's alone. A file of a name that is no identity opens nothing; deleting a file
         and starting again replaces its token. CredentialUnsafe for a directory or file that others can read or write,
@@ -79,13 +89,19 @@ class Credentials:
             digest = _digest(_read_or_create(path))
             if digest in by_digest:
                 raise CredentialUnsafe(path, f"holds the token of {by_digest[digest].name} as well")
-            by_digest[digest] = Principal(name, role)
+            by_digest[digest] = Principal(name, role, accounts.get(name, ""))
         return cls(by_digest)
 
     def identify(self, token: str) -> Principal | None:
         """Whose token this is, None if nobody's. Takes the same time for every wrong token."""
         # What an attacker could time is the look-up of a hash he cannot steer, never the comparison of a secret.
         return self._by_digest.get(_digest(token))
+
+
+def gateway_identity(account_id: str) -> str:
+    """The identity of a gateway that is bound to an account: login and server in small letters."""
+    words = "_".join(re.findall(r"[a-z0-9]+", account_id.lower()))
+    return f"gateway_{words}"[:IDENTITY_CHARS]
 
 
 def token_path(directory: Path, name: str) -> Path:

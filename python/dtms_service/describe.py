@@ -10,7 +10,16 @@ from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.json_format import MessageToDict
 
 from dtms.v1 import action_pb2, event_pb2, ownership_pb2, trade_pb2
-from dtms.v1.admin_service_pb2 import EngagedRail, GetSystemStatusResponse, KillSwitch, Latency, ServiceStage
+from dtms.v1.admin_service_pb2 import (
+    EngagedRail,
+    GatewayState,
+    GatewayStatus,
+    GetSystemStatusResponse,
+    KillSwitch,
+    Latency,
+    ServiceStage,
+)
+from dtms.v1.gateway_service_pb2 import TerminalState
 
 # The row of the arbitration table, or the check, behind each denial (domain.md).
 RULES: dict[int, str] = {
@@ -228,6 +237,7 @@ def status_rows(status: GetSystemStatusResponse) -> list[tuple[str, str]]:
         ("revisions", f"{status.oldest_revision} to {status.revision}"),
         ("journal", status.journal_sha256),
         ("watchers", str(status.watchers)),
+        *((f"gateway {gateway.account_id}", _gateway(gateway)) for gateway in status.gateways),
         ("tick to decision", _latency(status.tick_to_decision)),
         ("tick to durable", _latency(status.tick_to_durable)),
         ("broker call", _latency(status.broker_call)),
@@ -246,6 +256,31 @@ def _switch(switch: KillSwitch) -> str:
 def _engaged(rail: EngagedRail) -> str:
     where = " ".join(filter(None, (rail.account_id, rail.symbol)))
     return f"{enum_name(event_pb2.Rail, rail.rail)} on {where}: {rail.detail}"
+
+
+def _gateway(gateway: GatewayStatus) -> str:
+    words = [enum_name(GatewayState, gateway.state) + (" (supervised)" if gateway.supervised else "")]
+    if gateway.HasField("terminal"):
+        words.append(_terminal(gateway.terminal))
+    if gateway.restarts:
+        words.append(f"started again {gateway.restarts} times")
+    if gateway.ticks_merged:
+        words.append(f"{gateway.ticks_merged} prices merged")
+    if gateway.last_error:
+        words.append(f"last trouble: {gateway.last_error}")
+    return "; ".join(words)
+
+
+def _terminal(terminal: TerminalState) -> str:
+    """Only what is not as it should be, and the figures."""
+    if terminal.other_account_id:
+        return f"terminal is logged in to {terminal.other_account_id}"
+    if terminal.trouble:
+        return f"terminal fails: {terminal.trouble}"
+    is_able = terminal.terminal_trades and terminal.account_trades and terminal.experts_trade
+    offset = f", server time UTC{terminal.offset_s / 3600:+g} h" if terminal.HasField("offset_s") else ""
+    link = "linked" if terminal.linked else "NO LINK to its server"
+    return f"terminal {link}, trading {'on' if is_able else 'OFF'}, ping {terminal.ping_ms} ms{offset}"
 
 
 def _latency(latency: Latency) -> str:

@@ -27,6 +27,7 @@ Bar = tuple[int, float, float, float, float, float]  # open time s UTC, open, hi
 P = ParamSpec("P")
 R = TypeVar("R")
 MANAGER_OF_SERVICE = "dtms_manager"
+ALARM_CHARS = 1_000  # of an alarm's words: they may come from elsewhere
 
 log = structlog.get_logger(__name__)
 
@@ -237,9 +238,9 @@ class Desk:
         """(start ns, end ns, label) of the symbol's news, in place of those before."""
         self.keep(self._run(self.engine.set_news, account_id, symbol, blackouts, self.clock.now_ns()))
 
-    def alarm(self, code: int, detail: str) -> None:
-        """An alarm about the service itself."""
-        self.keep(self._run(self.engine.raise_alarm, code, detail, self.clock.now_ns()))
+    def alarm(self, account_id: str, code: int, detail: str) -> None:
+        """An alarm about an account's broker, or with an empty account about the service itself."""
+        self.keep(self._run(self.engine.raise_alarm, account_id, code, detail[:ALARM_CHARS], self.clock.now_ns()))
 
     def missing(self, key: TradeKey) -> None:
         self.keep(self._run(self.engine.on_missing, *key, self.clock.now_ns()))

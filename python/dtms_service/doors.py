@@ -29,6 +29,10 @@ class Doors:
     def account_ids(self) -> list[str]:
         return sorted(self._doors)
 
+    def serves(self, account_id: str, door: BrokerDoor) -> bool:
+        """Whether the account is attached through this door."""
+        return self._doors.get(account_id) is door
+
     def attached(self, account_id: str) -> bool:
         return self._doors.get(account_id) is not None
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from dtms.v1 import gateway_service_pb2
 from dtms_service import gateway_messages as messages
+from dtms_service.bars import ClosedBar
 from dtms_service.broker.door import (
     AccountInfo,
     BrokerUnavailable,
@@ -30,6 +31,7 @@ from dtms_service.errors import invalid
 from dtms_service.fault_points import Point, reach
 
 Send = Callable[[gateway_service_pb2.AttachResponse], Awaitable[None]]
+Missed = Callable[[str], None]
 
 # Calls under way at once. The core has one intent a trade in flight and the monitor one query: more means that the
 # gateway has stopped answering, and waiting for it must not take the service's memory.
@@ -55,15 +57,19 @@ class GatewayDoor:
 
     ``send`` hands a message to the stream, in the order of the calls, and may be called again while it waits (a queue's
     ``put``). The owner of the stream gives every command_result and query_result to :meth:`handle`, and calls
-    :meth:`lost` when the stream ends. ``deadline_s`` holds for each call, from its sending to its answer.
+    :meth:`lost` when the stream ends. ``deadline_s`` holds for each call, from its sending to its answer; ``on_missed``
+    is told of each that missed it.
     """
 
-    def __init__(self, send: Send, *, deadline_s: float = CALL_DEADLINE_S) -> None:
+    def __init__(
+        self, send: Send, *, deadline_s: float = CALL_DEADLINE_S, on_missed: Missed = lambda _what: None
+    ) -> None:
         if not deadline_s > 0:
             raise ValueError(f"deadline_s: must be > 0, is {deadline_s}")
-        self._send, self._deadline_s = send, deadline_s
+        self._send, self._deadline_s, self._on_missed = send, deadline_s, on_missed
         self._calls: dict[int, _Call] = {}
-        self._last_call_id = 0
+        self._last_call_id = self._last_command = 0
+        self._told: list[Position] | None = None
         self._lost_because: str | None = None
 
     @property
@@ -98,6 +104,13 @@ class GatewayDoor:
         call.answer.set_result(result)
         return True
 
+    def told(self, pushed: gateway_service_pb2.GatewayPositions) -> None:
+        """All positions, as the gateway saw them change: the next report shows them, unless a command of which they
+        know nothing was sent. An answer to such a question would come behind that command."""
+        in_flight = any(call.field == "command_result" for call in self._calls.values())
+        is_older = in_flight or pushed.after_call_id < self._last_command
+        self._told = None if is_older else [messages.position_from_wire(position) for position in pushed.positions]
+
     def lost(self, why: str) -> None:
         """The stream has ended: everybody who waits is told now, later calls at once. Idempotent."""
         if self._lost_because is None:
@@ -111,11 +124,13 @@ class GatewayDoor:
     async def execute(self, command: Command) -> Outcome:
         if self._lost_because is not None or len(self._calls) >= PENDING_CALLS_MAX:
             return Outcome(OutcomeStatus.REJECTED, Retcode.CONNECTION, COMMENTS[Retcode.CONNECTION])
-        call_id = self._next_call_id()
+        self._told = None
+        call_id = self._last_command = self._next_call_id()
         message = gateway_service_pb2.AttachResponse(command=messages.command_to_wire(call_id, command))
         try:
             result = await self._call(call_id, "command_result", message)
         except TimeoutError:
+            self._on_missed(f"{command.kind.name} for trade {command.ticket}: no answer within {self._deadline_s:g} s")
             return Outcome(OutcomeStatus.UNKNOWN, 0, f"no answer within {self._deadline_s:g} s")
         except StreamLost as error:
             return Outcome(OutcomeStatus.UNKNOWN, 0, f"gateway lost: {error}")
@@ -139,26 +154,44 @@ class GatewayDoor:
         return [messages.position_from_wire(position) for position in result.positions]
 
     async def report(self, account_id: str, since: int) -> Report:  # noqa: ARG002  # a gateway sends everything
-        return Report(await self.positions(account_id), changed=None)
+        """What was told, once; else what is asked for."""
+        told, self._told = self._told, None
+        return Report(await self.positions(account_id) if told is None else told, changed=None)
 
     async def closing_deals(self, account_id: str, position: int) -> list[ClosingDeal]:  # noqa: ARG002  # one stream, one account
         result = await self._query(gateway_service_pb2.QUERY_KIND_CLOSING_DEALS, "closing_deals", position=position)
         return [messages.deal_from_wire(deal) for deal in result.deals]
 
+    async def past_bars(self, account_id: str, symbol: str, timeframe_s: int, count: int) -> list[ClosedBar]:  # noqa: ARG002  # one stream, one account
+        result = await self._query(
+            gateway_service_pb2.QUERY_KIND_BARS, "past_bars", symbol=symbol, timeframe_s=timeframe_s, count=count
+        )
+        return [messages.bar_from_wire(bar) for bar in result.bars]
+
     # --- calls ---
 
     async def _query(
-        self, kind: gateway_service_pb2.QueryKind.ValueType, operation: str, *, symbol: str = "", position: int = 0
+        self,
+        kind: gateway_service_pb2.QueryKind.ValueType,
+        operation: str,
+        *,
+        symbol: str = "",
+        position: int = 0,
+        timeframe_s: int = 0,
+        count: int = 0,
     ) -> gateway_service_pb2.QueryResult:
         if self._lost_because is not None or len(self._calls) >= PENDING_CALLS_MAX:
             raise BrokerUnavailable(
                 operation, Retcode.CONNECTION, self._lost_because or "too many calls wait for the gateway"
             )
         call_id = self._next_call_id()
-        query = gateway_service_pb2.GatewayQuery(call_id=call_id, kind=kind, symbol=symbol, position=position)
+        query = gateway_service_pb2.GatewayQuery(
+            call_id=call_id, kind=kind, symbol=symbol, position=position, timeframe_s=timeframe_s, count=count
+        )
         try:
             result = await self._call(call_id, "query_result", gateway_service_pb2.AttachResponse(query=query))
         except TimeoutError:
+            self._on_missed(f"{operation}: no answer within {self._deadline_s:g} s")
             code = LastError.INTERNAL_FAIL_TIMEOUT
             raise BrokerUnavailable(operation, code, f"no answer within {self._deadline_s:g} s") from None
         except StreamLost as error:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final, TypeVar
 
-from dtms.v1 import action_pb2, event_pb2, gateway_service_pb2, trade_pb2
+from dtms.v1 import action_pb2, event_pb2, gateway_service_pb2, market_data_service_pb2, trade_pb2
+from dtms_service.bars import ClosedBar
 from dtms_service.broker.door import (
     AccountInfo,
     CloseReason,
@@ -220,6 +221,14 @@ def position_from_wire(message: gateway_service_pb2.BrokerPosition) -> Position:
         profit=message.profit,
         swap=message.swap,
     )
+
+
+def bar_to_wire(bar: ClosedBar) -> market_data_service_pb2.Bar:
+    return market_data_service_pb2.Bar(**bar._asdict())
+
+
+def bar_from_wire(message: market_data_service_pb2.Bar) -> ClosedBar:
+    return ClosedBar(message.time_s, message.open, message.high, message.low, message.close, message.volume)
 
 
 def deal_to_wire(deal: ClosingDeal) -> gateway_service_pb2.BrokerDeal:

@@ -88,10 +88,11 @@ class Monitor:
         log.warning("account_detached", account=account_id)
 
     async def tick(
-        self, account_id: str, symbol: str, tick: Tick, change_count: int, equity: float | None = None
+        self, account_id: str, symbol: str, tick: Tick, change_count: int | None, equity: float | None = None
     ) -> None:
         """Returns when what follows from the tick is durable, in virtual time also executed.
 
+        ``change_count`` is None where changes of positions are told apart from prices, see ``changed``.
         ``equity`` is that of the account at the tick, in its currency; a broker that never tells it is asked.
         Raises FIELD_INVALID or SYMBOL_UNKNOWN.
         """
@@ -99,10 +100,10 @@ class Monitor:
         async with self._turns[account_id]:
             if self.virtual_clock is not None:
                 self.virtual_clock.advance_to(tick.time_msc * 1_000_000)
-            if self.shadows is not None:
+            if self.shadows is not None and change_count is not None:
                 change_count = await self.shadows.tick(account_id, symbol, tick, change_count)
                 equity = self.shadows.equity(account_id) if equity is not None else None
-            if change_count != self._accounts[account_id].change_count:
+            if change_count not in (None, self._accounts[account_id].change_count):
                 await self.sync(account_id, change_count)
             weighed = await self._figures(account_id, equity)
             step = self.desk.decide_on(account_id, symbol, tick)
@@ -127,6 +128,16 @@ class Monitor:
             self.desk.keep(self.desk.decide_on(account_id, symbol, tick))
             self.bars.tick(account_id, symbol, tick.time_msc, tick.bid, tick.volume)
         await self.desk.settled()
+
+    async def changed(self, account_id: str, change_count: int) -> bool:
+        """Positions have changed, told apart from prices: compares them. False where they must be looked at again."""
+        await self.sync(account_id, change_count)
+        return self._accounts[account_id].change_count == change_count
+
+    def told(self, account_id: str, equity: float) -> None:
+        """The account's equity, told apart from prices: its figures are asked for no more."""
+        self._accounts[account_id].is_told = True
+        self.desk.account(account_id, equity)
 
     async def sync(self, account_id: str, change_count: int) -> None:
         """Compares the account's positions with the trades. A query that fails changes nothing (I21)."""

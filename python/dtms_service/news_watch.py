@@ -68,7 +68,7 @@ class NewsWatch:
         log.info("news_calendar_read", announcements=len(self.announcements))
 
     def _refuse(self, why: str) -> None:
-        self.desk.alarm(convert.ALARM_NEWS_CALENDAR, f"the news calendar before it holds: {why}"[:1000])
+        self.desk.alarm("", convert.ALARM_NEWS_CALENDAR, f"the news calendar before it holds: {why}")
 
     def _tell(self, account_id: str, symbol: str, currencies: frozenset[str]) -> None:
         if self.rails.news_calendar is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from dtms_service.bars import ClosedBar
 from dtms_service.broker.broker_log import BrokerLog
 from dtms_service.broker.door import (
     AccountInfo,
@@ -105,6 +106,9 @@ class PaperAccount:
 
     async def closing_deals(self, account_id: str, position: int) -> list[ClosingDeal]:
         return await self._door.closing_deals(account_id, position)
+
+    async def past_bars(self, account_id: str, symbol: str, timeframe_s: int, count: int) -> list[ClosedBar]:
+        return await self._door.past_bars(account_id, symbol, timeframe_s, count)
 
     def _save(self) -> None:
         if self._store is not None:

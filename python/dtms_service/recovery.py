@@ -14,7 +14,7 @@ import structlog
 from dtms_service import convert
 from dtms_service._core import Engine
 from dtms_service.bar_store import BarStore
-from dtms_service.bars import ClosedBars
+from dtms_service.bars import KEPT, TIMEFRAMES_S, Closed, ClosedBars
 from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, Position
 from dtms_service.desk import Desk, from_core
 from dtms_service.doors import Doors
@@ -85,6 +85,23 @@ def recall_bars(desk: Desk, bars: ClosedBars, store: BarStore, account_id: str, 
             desk.recall_bar(account_id, symbol, timeframe_s, bar)
             recalled += 1
     return recalled
+
+
+async def past_bars(
+    desk: Desk, bars: ClosedBars, account_id: str, door: BrokerDoor, symbols: Collection[str]
+) -> list[Closed]:
+    """Warms an account's indicators with what its broker has kept and the service has not seen: those bars.
+
+    As with ``recall_bars`` no trade is judged by them. Raises BrokerUnavailable.
+    """
+    found: list[Closed] = []
+    for symbol in symbols:
+        for timeframe_s in sorted(TIMEFRAMES_S, reverse=True):
+            for bar in await door.past_bars(account_id, symbol, timeframe_s, KEPT):
+                if bars.feed(account_id, symbol, timeframe_s, bar, tell=False):
+                    desk.recall_bar(account_id, symbol, timeframe_s, bar)
+                    found.append(Closed(0, account_id, symbol, timeframe_s, bar))
+    return found
 
 
 def snapshot_of(engine: Engine) -> Snapshot:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
+import sys
 from collections.abc import Callable
 
 import structlog
@@ -18,9 +20,10 @@ from dtms_service.broker.paper_store import PaperStore
 from dtms_service.broker.paper_symbols import list_symbols
 from dtms_service.broker.recorded import RecordedBroker
 from dtms_service.config import Config, PaperSection
-from dtms_service.credentials import BUILT_IN_IDENTITIES, CREDENTIALS_FOLDER, Credentials, Role
+from dtms_service.credentials import BUILT_IN_IDENTITIES, CREDENTIALS_FOLDER, Credentials, Role, gateway_identity
 from dtms_service.paper_account import PaperAccount
 from dtms_service.server import Server
+from dtms_service.supervisor import Supervisor, check_gateways
 from dtms_service.system import System
 
 GC_YOUNG, GC_OLDER = 20_000, 20  # objects before a first look at the young, such looks before one at the older
@@ -32,9 +35,12 @@ log = structlog.get_logger(__name__)
 
 
 def credentials_of(config: Config, traders: tuple[str, ...] = ()) -> Credentials:
-    """Tokens of the built-in identities, the configured managers and ``traders`` (register, trade by hand)."""
+    """Tokens of the built-in identities, the configured managers, ``traders`` (register, trade by hand), and of each
+    supervised gateway for its account."""
     identities = dict.fromkeys((*config.managers, *traders), Role.MANAGER) | dict(BUILT_IN_IDENTITIES)
-    return Credentials.load_or_create(config.data_dir / CREDENTIALS_FOLDER, identities)
+    bound = {gateway_identity(account_id): account_id for account_id in config.gateways}
+    gateways = dict.fromkeys(bound, Role.GATEWAY)
+    return Credentials.load_or_create(config.data_dir / CREDENTIALS_FOLDER, identities | gateways, bound)
 
 
 def paper_account(config: Config, section: PaperSection) -> PaperAccount:
@@ -54,6 +60,16 @@ def spare_the_collector() -> None:
     gc.set_threshold(GC_YOUNG, GC_OLDER, GC_OLDER)
 
 
+def _drain_on_signals(drain: Callable[[str], None]) -> None:
+    loop = asyncio.get_running_loop()
+    if sys.platform == "win32":  # its event loop handles no signals; SIGBREAK is what ends a process group there
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGBREAK):
+            signal.signal(number, lambda given, _: loop.call_soon_threadsafe(drain, signal.Signals(given).name))
+    else:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, drain, number.name)
+
+
 async def serve(
     config: Config,
     *,
@@ -61,7 +77,8 @@ async def serve(
     traders: tuple[str, ...] = (),
     ready: Callable[[Server], None] = lambda _server: None,
 ) -> None:
-    """Serves until SIGTERM, SIGINT or Drain. Raises a FatalError, or what made the service fail."""
+    """Serves until SIGTERM, SIGINT or Drain. Raises a FatalError (ConfigInvalid too), or what made the service fail."""
+    check_gateways(config, os.environ)
     if config.server.metrics_port is not None:
         start_http_server(config.server.metrics_port, addr="127.0.0.1")
     system = await System.open(config, managers_in_lockstep)
@@ -69,16 +86,19 @@ async def serve(
     if config.paper is not None:
         system.paper = paper_account(config, config.paper)
     server = await Server.start(system, config, credentials_of(config, traders))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, system.begin_drain, number.name)
+    supervisor = Supervisor(config, system.gateways, server.address, os.environ)
+    _drain_on_signals(system.begin_drain)
     try:
         if system.paper is not None:
             await system.attach(system.paper.account_id, system.paper, list(system.paper.broker.symbols))
         elif not system.doors.account_ids:
             system.recovery_detail = "waiting for a gateway"
         spare_the_collector()
+        if managers_in_lockstep is None:
+            supervisor.start(system.fail)
         ready(server)
         await server.run()
     finally:
+        supervisor.cease()
         await server.stop()
+        await supervisor.stop()

@@ -14,7 +14,7 @@ from dtms_service import convert, news_watch, recovery, symbols
 from dtms_service._core import CorePanic, Engine
 from dtms_service.bar_store import BarStore
 from dtms_service.bars import ClosedBars
-from dtms_service.broker.door import BrokerDoor, SymbolSpec
+from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, SymbolSpec
 from dtms_service.clock import Clock, SystemClock, VirtualClock
 from dtms_service.config import Config
 from dtms_service.desk import Desk
@@ -23,6 +23,7 @@ from dtms_service.errors import DtmsError
 from dtms_service.event_log import Entry, EventLog
 from dtms_service.executor import Executor
 from dtms_service.fault_points import Point, reach
+from dtms_service.gateways import Gateways
 from dtms_service.journal import CommitQueue, SqliteJournal
 from dtms_service.lockstep import Lockstep
 from dtms_service.monitor import Monitor
@@ -62,6 +63,7 @@ class System:
     doors: Doors
     executor: Executor
     monitor: Monitor
+    gateways: Gateways
     quotes: Quotes
     news: NewsWatch
     events: EventLog
@@ -82,6 +84,8 @@ class System:
     _news_timer: asyncio.Task[None] | None = None
     _watcher: asyncio.Task[None] | None = None
     _snapshot_revision: int = 0
+    # Accounts whose broker was asked for past bars in vain.
+    _without_past: set[str] = field(default_factory=set)
 
     @classmethod
     async def open(cls, config: Config, managers_in_lockstep: frozenset[str] | None) -> System:
@@ -166,6 +170,7 @@ class System:
             doors=doors,
             executor=executor,
             monitor=monitor,
+            gateways=Gateways(clock, desk.alarm),
             quotes=quotes,
             news=news,
             events=events,
@@ -208,6 +213,7 @@ class System:
         if self.bar_store is not None:
             recalled = recovery.recall_bars(self.desk, self.monitor.bars, self.bar_store, account_id, set(symbol_names))
             log.info("bars_recalled", account=account_id, bars=recalled)
+            await self._ask_past(account_id, self.bar_store, symbol_names)
         await recovery.reconcile(self.desk, self.doors, self.executor, account_id)
         await self.monitor.sync(account_id, -1)
         await self.monitor.weigh(account_id)
@@ -222,10 +228,33 @@ class System:
                 self._timer = asyncio.get_running_loop().create_task(self._run_timer())
                 self._news_timer = asyncio.get_running_loop().create_task(self._run_news())
 
-    def detach(self, account_id: str, door: BrokerDoor) -> None:
+    async def _ask_past(self, account_id: str, store: BarStore, symbol_names: list[str]) -> None:
+        """Fills up what the market did while nobody looked. A broker that cannot tell is asked no more."""
+        if account_id in self._without_past:
+            return
+        try:
+            door = self.doors.of(account_id)
+            found = await recovery.past_bars(self.desk, self.monitor.bars, account_id, door, symbol_names)
+        except BrokerUnavailable as error:
+            self._without_past.add(account_id)
+            log.warning("past_bars_unknown", account=account_id, why=str(error))
+        else:
+            store.add(found)
+            log.info("past_bars", account=account_id, bars=len(found))
+
+    def detach(self, account_id: str, door: BrokerDoor, why: str = "") -> None:
         """The broker behind ``door`` is gone."""
         served = door if self.shadows is None else self.shadows.door_of(account_id, door)
+        if self.doors.serves(account_id, served):
+            is_expected = self.lockstep is not None or self.stage is not Stage.SERVING
+            self.gateways.detached(account_id, why, expected=is_expected)
         self.monitor.detach(account_id, served)
+
+    def fail(self, error: BaseException) -> None:
+        """What this system is for cannot be done any more: the service ends with this error."""
+        if not self.failed.done():
+            log.critical("service_fails", exc_info=error)
+            self.failed.set_exception(error)
 
     def begin_drain(self, why: str) -> None:
         """No new writes; streams are told where to resume. The server stops when what is in flight has ended."""
@@ -259,6 +288,7 @@ class System:
             try:
                 self.desk.time()
                 self.monitor.look()
+                self.gateways.look()
                 if self.notifier is not None:
                     self.notifier.time()
                 if self.desk.engine.revision - self._snapshot_revision >= self.config.journal.snapshot_every_events:

@@ -33,6 +33,7 @@ PREFIXES: dict[type[IntEnum], str] = {
     mt5_enums.DealEntry: "DEAL_ENTRY_",
     mt5_enums.DealReason: "DEAL_REASON_",
     mt5_enums.MarginMode: "ACCOUNT_MARGIN_MODE_",
+    mt5_enums.Timeframe: "TIMEFRAME_",
 }
 LAST_ERROR_NAMES = {LastError.OK: "S_OK"}
 

@@ -283,8 +283,10 @@ def test_figures_and_news_become_rails() -> None:
         {"account_id": ACCOUNT, "symbol": "", "rail": 2, "detail": "1.5 % of 1 %"},
         {"account_id": ACCOUNT, "symbol": SYMBOL, "rail": 4, "detail": "USD Payrolls"},
     ]
-    (alarm,) = made.raise_alarm(event_pb2.ALARM_CODE_NEWS_CALENDAR, "bad", START_S * S).events
-    assert (alarm["ticket"], alarm["alarm_raised"]) == (0, {"code": 6, "detail": "bad"})
+    (alarm,) = made.raise_alarm("", event_pb2.ALARM_CODE_NEWS_CALENDAR, "bad", START_S * S).events
+    assert (alarm["account_id"], alarm["ticket"], alarm["alarm_raised"]) == ("", 0, {"code": 6, "detail": "bad"})
+    (alarm,) = made.raise_alarm("2@Unknown", event_pb2.ALARM_CODE_GATEWAY_FAILED, "gone", START_S * S).events
+    assert (alarm["account_id"], alarm["ticket"], alarm["symbol"]) == ("2@Unknown", 0, "")
 
 
 def test_a_bar_says_whether_it_was_of_use() -> None:

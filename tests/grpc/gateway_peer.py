@@ -44,6 +44,7 @@ class Peer:
     address: str = ""
     hello: gateway_service_pb2.GatewayHello | None = None
     ticks: list[gateway_service_pb2.GatewayTicks] = field(default_factory=list)
+    told: list[gateway_service_pb2.AttachRequest] = field(default_factory=list)
     registered: list[registry_service_pb2.Registration] = field(default_factory=list)
     held_at_registration: list[list[int]] = field(default_factory=list)
     answers: asyncio.Queue[bool] = field(default_factory=asyncio.Queue)
@@ -99,6 +100,8 @@ class Peer:
             elif request.HasField("end"):
                 self.ended.set()
                 return
+            elif request.WhichOneof("message") in ("positions", "terminal", "account"):
+                self.told.append(request)
             else:
                 self.answers.put_nowait(door.handle(request))
 

@@ -75,7 +75,10 @@ numbers! {
     LegKind { Main = 1, Hedge = 2, ReAdd = 3 }
 
     /// What an alarm is about.
-    AlarmCode { ActionFailed = 1, TradingDisabled = 2, HedgeFailed = 3, DataStale = 4, Quarantined = 5, NewsCalendar = 6 }
+    AlarmCode {
+        ActionFailed = 1, TradingDisabled = 2, HedgeFailed = 3, DataStale = 4, Quarantined = 5, NewsCalendar = 6,
+        GatewayFailed = 7, BrokerLinkLost = 8, AccountSwitched = 9
+    }
 
     /// Whether new risk may be taken.
     TradingState { Active = 1, Reducing = 2, Halted = 3 }

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from dtms_service.bars import ClosedBar
+
 
 class BrokerUnavailable(Exception):
     """The broker could not be asked. Says nothing about what the broker holds."""
@@ -181,3 +183,8 @@ class BrokerDoor(Protocol):
 
     async def closing_deals(self, account_id: str, position: int) -> list[ClosingDeal]:
         """All deals that reduced the position, oldest first."""
+
+    async def past_bars(self, account_id: str, symbol: str, timeframe_s: int, count: int) -> list[ClosedBar]:
+        """The last closed bars, oldest first, at most ``count``, never the one that is forming.
+
+        Empty where the broker keeps no history. KeyError for an unknown symbol or length."""

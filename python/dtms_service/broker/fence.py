@@ -22,7 +22,7 @@ _RAISE: Final = "INSERT OR REPLACE INTO fence VALUES (?, ?, ?)"
 
 
 class Fence:
-    """One integer per trade ever commanded. ``path`` None keeps them in memory (tests, the paper broker's own door).
+    """One integer per trade ever commanded. ``path`` None keeps them in memory: for a broker that ends with us.
 
     Used from one thread.
     """

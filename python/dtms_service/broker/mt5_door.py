@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Final, TypeVar
 
+from dtms_service.bars import ClosedBar
 from dtms_service.broker.door import (
     AccountInfo,
     BrokerUnavailable,
@@ -89,6 +90,10 @@ class Mt5Door:
 
     async def closing_deals(self, account_id: str, position: int) -> list[ClosingDeal]:
         return await self._query("closing_deals", account_id, lambda: self._session.closing_deals(position))
+
+    async def past_bars(self, account_id: str, symbol: str, timeframe_s: int, count: int) -> list[ClosedBar]:
+        read = self._session.past_bars
+        return await self._query("past_bars", account_id, lambda: read(symbol, timeframe_s, count))
 
     # --- for the gateway ----------------------------------------------------------------------------------------------
 

@@ -154,6 +154,16 @@ class DealReason(IntEnum):
     SO = 6
 
 
+class Timeframe(IntEnum):
+    """TIMEFRAME_*, those whose bars are kept."""
+
+    M1 = 1
+    M5 = 5
+    M15 = 15
+    H1 = 0x4001
+    H4 = 0x4004
+
+
 class MarginMode(IntEnum):
     """ACCOUNT_MARGIN_MODE_*"""
 

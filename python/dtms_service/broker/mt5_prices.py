@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from dtms_service.broker.door import Position
+from dtms_service.broker.door import AccountInfo, Position
 from dtms_service.broker.mt5_package import TickRow
 from dtms_service.broker.server_time import ServerTime
 
@@ -25,10 +25,15 @@ class Price:
 @dataclass(frozen=True, slots=True)
 class Look:
     """``ticks`` by symbol, in order of time, only those that are new; ``change_count`` rises with each change of any
-    position's volume, levels or existence, and means nothing from one process to the next."""
+    position's volume, levels or existence, and means nothing from one process to the next.
+
+    ``positions`` are None while an order is on its way that they do not show yet.
+    """
 
     ticks: dict[str, list[Price]]
     change_count: int
+    positions: list[Position] | None
+    account: AccountInfo
 
 
 @dataclass(frozen=True, slots=True)

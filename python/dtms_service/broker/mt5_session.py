@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from dtms_service.bars import ClosedBar
 from dtms_service.broker.door import (
     AccountInfo,
     BrokerUnavailable,
@@ -24,6 +25,7 @@ from dtms_service.broker.door import (
     SymbolSpec,
 )
 from dtms_service.broker.fence import Fence
+from dtms_service.broker.mt5_bars import LENGTHS_S, closed_bars, length_to_read
 from dtms_service.broker.mt5_enums import DealEntry, MarginMode
 from dtms_service.broker.mt5_inferences import PLACED_SETTLES_MS, close_reason, same_terminal
 from dtms_service.broker.mt5_orders import (
@@ -82,12 +84,28 @@ class Health:
     offset_s: int | None
 
 
+class OtherAccount(BrokerUnavailable):
+    """The terminal is logged in to an account that is not this gateway's. What it shows is nobody's business here."""
+
+    def __init__(self, operation: str, text: str, shown: str) -> None:
+        super().__init__(operation, LastError.AUTH_FAILED, text)
+        self.shown = shown
+
+
 class Failure(Exception):
     """A call of the package that failed; ``code`` is of last_error(), or a retcode of the trade server."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{code} {text}")
         self.code, self.text = code, text
+
+
+class WrongLogin(Failure):
+    """Another account answers."""
+
+    def __init__(self, shown: str, wanted: str) -> None:
+        super().__init__(LastError.AUTH_FAILED, f"the terminal is logged in to {shown}, not {wanted}")
+        self.shown = shown
 
 
 class Mt5Session:
@@ -147,9 +165,7 @@ class Mt5Session:
             self._initialize()
         terminal = self._call(self._mt5.terminal_info())
         account = self._call(self._mt5.account_info())
-        shown = f"{account.login}@{account.server}"
-        if shown != self._login.account_id:
-            raise Failure(LastError.AUTH_FAILED, f"the terminal is logged in to {shown}, not {self._login.account_id}")
+        self._require_own(account)
         first = self._path is None
         wrong = (
             self._login.terminal is not None and not same_terminal(self._login.terminal, terminal.path)
@@ -174,6 +190,12 @@ class Mt5Session:
         )
         return health, account
 
+    def _require_own(self, account: Mt5AccountInfo) -> None:
+        """Raises WrongLogin."""
+        shown = f"{account.login}@{account.server}"
+        if shown != self._login.account_id:
+            raise WrongLogin(shown, self._login.account_id)
+
     def _linked(self) -> Mt5AccountInfo:
         """For reads: without its server a terminal answers with what it saw last. Raises Failure."""
         health, account = self.reach()
@@ -184,12 +206,20 @@ class Mt5Session:
     # --- queries ------------------------------------------------------------------------------------------------------
 
     def query(self, operation: str, account_id: str, read: Callable[[], T]) -> T:
-        """What ``read`` gives. Raises BrokerUnavailable where it, or the terminal, fails."""
+        """What ``read`` gives. Raises BrokerUnavailable where it, or the terminal, fails.
+
+        Whose answer it is, is asked before and behind it: a hand may have switched the account meanwhile.
+        """
         if account_id != self._login.account_id:
             raise BrokerUnavailable(operation, LastError.AUTH_FAILED, f"no account {account_id}")
         try:
             with self._bridged():
-                return read()
+                answer = read()
+                if self._open:
+                    self._require_own(self._call(self._mt5.account_info()))
+                return answer
+        except WrongLogin as error:
+            raise OtherAccount(operation, error.text, error.shown) from error
         except Failure as error:
             raise BrokerUnavailable(operation, error.code, error.text) from error
         except OffsetUnknown as error:
@@ -199,7 +229,9 @@ class Mt5Session:
         return self.reach()[0]
 
     def account(self) -> AccountInfo:
-        shown = self._linked()
+        return self._account(self._linked())
+
+    def _account(self, shown: Mt5AccountInfo) -> AccountInfo:
         return AccountInfo(
             account_id=self._login.account_id,
             hedging=shown.margin_mode == MarginMode.RETAIL_HEDGING,
@@ -316,7 +348,8 @@ class Mt5Session:
 
     def look(self, symbols: Sequence[str]) -> Look:
         """All or nothing: where a part fails, the next look takes the ticks of this one too."""
-        self._linked()
+        account = self._linked()
+        positions: list[Position] | None = None
         found = {symbol: self.prices.take(symbol, self._newest(symbol), self._rows_of(symbol)) for symbol in symbols}
         try:
             self._await_placed()
@@ -324,9 +357,20 @@ class Mt5Session:
             if error.code != Retcode.PLACED:
                 raise
         else:
-            self.prices.count_changes([self._position(held) for held in self._call(self._mt5.positions_get())])
+            positions = [self._position(held) for held in self._call(self._mt5.positions_get())]
+            self.prices.count_changes(positions)
         self.prices.taken({symbol: cursor for symbol, (_, cursor) in found.items()})
-        return Look({symbol: ticks for symbol, (ticks, _) in found.items() if ticks}, self.prices.change_count)
+        ticks = {symbol: prices for symbol, (prices, _) in found.items() if prices}
+        return Look(ticks, self.prices.change_count, positions, self._account(account))
+
+    def past_bars(self, symbol: str, timeframe_s: int, count: int) -> list[ClosedBar]:
+        """The last closed bars, at most ``count``. Raises KeyError for a length that no terminal has."""
+        self._linked()
+        read_s = length_to_read(timeframe_s, self.time)
+        share = timeframe_s // read_s
+        # One that forms, and up to one whole longer bar that has lost its beginning.
+        rows = self._call(self._mt5.copy_rates_from_pos(symbol, LENGTHS_S[read_s], 0, (count + 1) * share + 1))
+        return closed_bars(rows, read_s, timeframe_s, self.time, self._now_msc())[-count:]
 
     def _newest(self, symbol: str) -> int:
         """Time of the last tick, ms server time; 0 without one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dtms_service.bars import ClosedBar
 from dtms_service.broker.door import (
     AccountInfo,
     BrokerUnavailable,
@@ -22,6 +23,7 @@ from dtms_service.broker.door import (
     SymbolSpec,
 )
 from dtms_service.broker.faults import Leg
+from dtms_service.broker.fence import Fence
 from dtms_service.broker.market import PaperPosition
 from dtms_service.broker.mt5_enums import Action, OrderTime, OrderType
 from dtms_service.broker.outcomes import NO_ECHO, STALE_TOKEN, UNSENT, status_of
@@ -36,12 +38,13 @@ class PaperDoor:
     """Implements :class:`door.BrokerDoor` for the given accounts.
 
     A command with a lower token than the highest seen for its (account, ticket) is REJECTED with retcode 0 and comment
-    ``STALE_TOKEN``, and nothing is sent. The tokens live as long as the door: one integer per trade ever commanded.
+    ``STALE_TOKEN``, and nothing is sent. ``fence`` keeps the tokens; without one they live as long as the door, which
+    is enough where the broker does not outlive it either.
     """
 
-    def __init__(self, brokers: Mapping[str, PaperBroker]) -> None:
+    def __init__(self, brokers: Mapping[str, PaperBroker], fence: Fence | None = None) -> None:
         self._terminals = {account_id: Terminal(broker) for account_id, broker in brokers.items()}
-        self._tokens: dict[tuple[str, int], int] = {}
+        self._fence = fence or Fence(None)
 
     async def execute(self, command: Command) -> Outcome:
         """Send one command; a lost answer is UNKNOWN. Raises BrokerUnavailable for an unknown account only."""
@@ -81,6 +84,11 @@ class PaperDoor:
         report = Report([book.view(position) for position in shown], changed)
         await self._travel(terminal, "positions", Leg.REPLY)
         return report
+
+    async def past_bars(self, account_id: str, symbol: str, timeframe_s: int, count: int) -> list[ClosedBar]:  # noqa: ARG002  # see below
+        """None: the account begins with its first price, and who feeds it feeds its history."""
+        await self._arrive("past_bars", account_id)
+        return []
 
     async def closing_deals(self, account_id: str, position: int) -> list[ClosingDeal]:
         terminal = await self._arrive("closing_deals", account_id)
@@ -122,10 +130,8 @@ class PaperDoor:
     # --- commands -----------------------------------------------------------------------------------------------------
 
     def _execute_now(self, terminal: Terminal, command: Command) -> Outcome:
-        key = (command.account_id, command.ticket)
-        if command.token < self._tokens.get(key, command.token):
+        if not self._fence.admit(command.account_id, command.ticket, command.token):
             return Outcome(OutcomeStatus.REJECTED, 0, STALE_TOKEN)
-        self._tokens[key] = command.token
         self._reopen(terminal)
         result = terminal.order_send(_request(terminal, command))
         if result is None:

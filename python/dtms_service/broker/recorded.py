@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import NamedTuple, Protocol
 
+from dtms_service.bars import ClosedBar
 from dtms_service.broker.door import (
     AccountInfo,
     BrokerDoor,
@@ -120,3 +121,6 @@ class RecordedDoor:
 
     async def closing_deals(self, account_id: str, position: int) -> list[ClosingDeal]:
         return await self._door.closing_deals(account_id, position)
+
+    async def past_bars(self, account_id: str, symbol: str, timeframe_s: int, count: int) -> list[ClosedBar]:
+        return await self._door.past_bars(account_id, symbol, timeframe_s, count)

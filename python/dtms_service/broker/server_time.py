@@ -16,6 +16,7 @@ from typing import Final
 from dtms_service.broker.mt5_inferences import OFFSET_LEAST_S, OFFSET_MOST_S, OFFSET_STEP_S, TICK_AGE_MOST_MS
 from dtms_service.fault_points import Point, reach
 
+NOT_KNOWN: Final = "the server's time offset is not known: no tick has moved yet"
 OBSERVATIONS: Final = 3  # ticks in a row that must agree before an offset is believed
 
 
@@ -48,6 +49,12 @@ class ServerTime:
         """The present offset, None before it is known."""
         return self.changes[-1][1] if self.changes else None
 
+    def offsets_s(self) -> list[int]:
+        """All offsets that ever held. Raises OffsetUnknown."""
+        if not self.changes:
+            raise OffsetUnknown(NOT_KNOWN)
+        return [offset_s for _, offset_s in self.changes]
+
     def set(self, offset_s: int, now_msc: int) -> None:
         """The offset from now on, as an operator or the ticks say. Durable before it is used."""
         if not OFFSET_LEAST_S <= offset_s <= OFFSET_MOST_S or offset_s % OFFSET_STEP_S:
@@ -76,7 +83,7 @@ class ServerTime:
         if not server_msc:
             return 0
         if not self.changes:
-            raise OffsetUnknown("the server's time offset is not known: no tick has moved yet")
+            raise OffsetUnknown(NOT_KNOWN)
         offset_s = self.changes[0][1]
         for start_msc, later_s in self.changes[1:]:
             if server_msc - later_s * 1000 >= start_msc:

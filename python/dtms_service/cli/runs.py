@@ -26,9 +26,9 @@ from dtms_service.replay.strategies import STRATEGY_SYNTAX
 from dtms_service.report.console import show_summary, show_trades
 from dtms_service.report.shadow_table import show_shadow_report
 from dtms_service.settings import SPEC_SYNTAX, configuration, spec_override
+from dtms_service.supervisor import PASSWORD
 
 EVERY_HELP = "open both sides at every whole so many s UTC, instead of the Turtle rule's breakouts"
-PASSWORD = "MT5_PASSWORD"  # noqa: S105  the variable's name; a command line would show the password to everybody
 
 
 def replay(
@@ -118,6 +118,7 @@ def gateway(
     profile: Annotated[Profile | None, Parameter(help="as the service's")] = None,
     root_certificates: Annotated[Path | None, Parameter(help="PEM file, for TLS")] = None,
     config: Annotated[Path | None, Parameter(help="TOML file; environment DTMS_... lies over it")] = None,
+    supervised: Annotated[bool, Parameter(help="mt5: end when standard input ends", negative="")] = False,
     log_level: Level = "info",
 ) -> None:
     """Run a broker as a process of its own: a MetaTrader 5 terminal, or the paper broker on a history in lockstep."""
@@ -139,6 +140,7 @@ def gateway(
                     package=mt5_module,
                     symbols=tuple(symbol),
                     offset_s=server_utc_offset_s,
+                    supervised=supervised,
                 )
             )
         )

@@ -14,7 +14,14 @@ from dtms.v1 import gateway_service_pb2, gateway_service_pb2_grpc, market_data_s
 from dtms_client._channel import Target
 from dtms_client.errors import OUTAGE, from_rpc
 from dtms_service import gateway_messages as messages
-from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, Outcome, OutcomeStatus
+from dtms_service.broker.door import (
+    AccountInfo,
+    BrokerDoor,
+    BrokerUnavailable,
+    Outcome,
+    OutcomeStatus,
+    Position,
+)
 from dtms_service.errors import FatalError, invalid
 from dtms_service.fault_points import Point, reach
 from dtms_service.history import Tick
@@ -22,6 +29,9 @@ from dtms_service.replay.driver import Registration, ScoreReading
 from dtms_service.replay.trader import Trader
 
 METHOD = "dtms.v1.GatewayService/Attach"
+ASKED_MAX = 10_000  # commands and queries that may wait: as many as a service may have under way
+BARS_MAX = 1_000  # in one answer: 50 KB
+LEAVE_S = 2.0  # for the service to close a stream that is let go
 ATTACH_TRIES = 3  # a refusal that was lost over our first write comes again; three times in a row it is no accident
 
 
@@ -39,6 +49,7 @@ class Attachment:
 
     Commands and queries are answered one at a time, in the order of their arrival, for a terminal has one thread; they
     are answered whenever they come, also before the service has said "attached" and while a registration is under way.
+    What else the service says does not wait behind them.
     """
 
     def __init__(
@@ -56,6 +67,9 @@ class Attachment:
         self._attached: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._done: asyncio.Future[None] | None = None
         self._ending = False
+        self._executed = 0
+        self.symbols = dict.fromkeys(spec.symbol for spec in hello.symbols)
+        """Whose prices the service wants: those that were announced, and those that it has asked about."""
         self._lost: BaseException | None = None
 
     async def __aenter__(self) -> Self:
@@ -95,7 +109,12 @@ class Attachment:
         if self._lost is not None:
             raise self._lost
 
-    # --- prices ---
+    @property
+    def executed(self) -> int:
+        """The last command that was carried out: whatever is read from here on shows what it did."""
+        return self._executed
+
+    # --- prices and what else the broker shows ---
 
     async def send(
         self, symbol: str, ticks: Iterable[market_data_service_pb2.Tick], change_count: int, equity: float | None
@@ -110,6 +129,29 @@ class Attachment:
         await self._write(gateway_service_pb2.AttachRequest(ticks=message))
         await self._done
 
+    async def tell_positions(self, held: Iterable[Position], change_count: int, after_call_id: int) -> None:
+        """``after_call_id`` is what ``executed`` was before they were read. Raises AttachmentLost."""
+        message = gateway_service_pb2.GatewayPositions(
+            change_count=change_count,
+            positions=[messages.position_to_wire(position) for position in held],
+            after_call_id=after_call_id,
+        )
+        await self._write(gateway_service_pb2.AttachRequest(positions=message))
+
+    async def tell_account(self, account: AccountInfo) -> None:
+        """Raises AttachmentLost."""
+        await self._write(gateway_service_pb2.AttachRequest(account=messages.account_to_wire(account)))
+
+    async def tell_terminal(self, state: gateway_service_pb2.TerminalState) -> None:
+        """Raises AttachmentLost."""
+        await self._write(gateway_service_pb2.AttachRequest(terminal=state))
+
+    async def leave(self) -> None:
+        """Let go of the account: what was said before still arrives. Returns when the service has taken note of it."""
+        self._ending = True
+        await self._call.done_writing()
+        await asyncio.wait([self._reader], timeout=LEAVE_S)
+
     async def end(self) -> None:
         """Say that the history has ended and wait until the service has closed the stream. Raises AttachmentLost."""
         self._ending = True
@@ -120,13 +162,44 @@ class Attachment:
 
     async def _read(self) -> None:
         """Serve the stream until it ends. Raises AttachmentLost unless the history had ended before."""
+        asked: asyncio.Queue[gateway_service_pb2.AttachResponse] = asyncio.Queue(ASKED_MAX)
+        listening = asyncio.create_task(self._listen(asked))
+        answering = asyncio.create_task(self._answer_each(asked))
         try:
-            async for message in self._call:
-                await self._take(message)
+            await asyncio.wait({listening, answering}, return_when=asyncio.FIRST_COMPLETED)
+            # Where the stream has ended, it says better than an answer that could not be written why.
+            (listening if listening.done() else answering).result()
         except grpc.aio.AioRpcError as error:
             raise self._failure(error) from error
+        finally:
+            for task in (listening, answering):
+                task.cancel()
+            await asyncio.wait({listening, answering})
         if not self._ending:
             raise AttachmentLost("the service closed the stream")
+
+    async def _listen(self, asked: asyncio.Queue[gateway_service_pb2.AttachResponse]) -> None:
+        async for message in self._call:
+            match message.WhichOneof("message"):
+                case "command" | "query":
+                    asked.put_nowait(message)
+                case "attached_at_revision":
+                    if not self._attached.done():
+                        self._attached.set_result(message.attached_at_revision)
+                case "ticks_done":
+                    if message.ticks_done != self._seq or self._done is None or self._done.done():
+                        raise invalid("ticks_done", f"{message.ticks_done} was not sent last, {self._seq} was")
+                    self._done.set_result(None)
+                case None:
+                    raise invalid("message", "the service sent what this gateway does not know")
+
+    async def _answer_each(self, asked: asyncio.Queue[gateway_service_pb2.AttachResponse]) -> None:
+        while True:
+            message = await asked.get()
+            if message.HasField("command"):
+                await self._carry_out(message.command)
+            else:
+                await self._answer(message.query)
 
     def _ended(self, reader: asyncio.Task[None]) -> None:
         """Tell whoever waits why nothing more will come."""
@@ -137,22 +210,6 @@ class Attachment:
                 waiting.set_exception(self._lost)
                 waiting.exception()  # nobody may be waiting yet, or any more
 
-    async def _take(self, message: gateway_service_pb2.AttachResponse) -> None:
-        match message.WhichOneof("message"):
-            case "attached_at_revision":
-                if not self._attached.done():
-                    self._attached.set_result(message.attached_at_revision)
-            case "command":
-                await self._carry_out(message.command)
-            case "query":
-                await self._answer(message.query)
-            case "ticks_done":
-                if message.ticks_done != self._seq or self._done is None or self._done.done():
-                    raise invalid("ticks_done", f"{message.ticks_done} was not sent last, {self._seq} was")
-                self._done.set_result(None)
-            case None:
-                raise invalid("message", "the service sent what this gateway does not know")
-
     async def _carry_out(self, message: gateway_service_pb2.GatewayCommand) -> None:
         command = messages.command_from_wire(message)
         reach(Point.COMMAND_RECEIVED)
@@ -160,6 +217,7 @@ class Attachment:
             outcome = await self._door.execute(command)
         except BrokerUnavailable as error:
             outcome = Outcome(OutcomeStatus.UNKNOWN, 0, str(error))
+        self._executed = message.call_id
         result = gateway_service_pb2.CommandResult(
             call_id=message.call_id, outcome=messages.outcome_to_wire(command, outcome)
         )
@@ -183,6 +241,8 @@ class Attachment:
                     result.deals.extend(messages.deal_to_wire(deal) for deal in deals)
                 case gateway_service_pb2.QUERY_KIND_SYMBOL:
                     await self._answer_symbol(query.symbol, result)
+                case gateway_service_pb2.QUERY_KIND_BARS:
+                    await self._answer_bars(query, result)
                 case other:
                     raise invalid("query.kind", f"{other} is no kind of query")
         except BrokerUnavailable as error:
@@ -194,7 +254,18 @@ class Attachment:
             spec = await self._door.symbol(self._hello.account_id, name)
         except KeyError:
             return  # an absent spec is the answer: the broker has no such symbol
+        self.symbols[name] = None
         result.spec.CopyFrom(messages.symbol_to_wire(spec))
+
+    async def _answer_bars(
+        self, query: gateway_service_pb2.GatewayQuery, result: gateway_service_pb2.QueryResult
+    ) -> None:
+        count = min(query.count, BARS_MAX)
+        try:
+            bars = await self._door.past_bars(self._hello.account_id, query.symbol, query.timeframe_s, count)
+        except KeyError:
+            return  # no such symbol or length: none
+        result.bars.extend(map(messages.bar_to_wire, bars))
 
     # --- the stream ---
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import structlog
 
@@ -23,18 +25,19 @@ from dtms_client import DtmsError
 from dtms_client._channel import Backoff, Target, target
 from dtms_client.errors import OUTAGE
 from dtms_service import gateway_messages as messages
-from dtms_service.broker.door import BrokerUnavailable, SymbolSpec
+from dtms_service.broker.door import AccountInfo, BrokerUnavailable, SymbolSpec
 from dtms_service.broker.fence import Fence
 from dtms_service.broker.mt5_door import Mt5Door
 from dtms_service.broker.mt5_package import FUNCTIONS, Load, Mt5Package
 from dtms_service.broker.mt5_prices import Look, Price
-from dtms_service.broker.mt5_session import Health, Login
+from dtms_service.broker.mt5_session import Health, Login, OtherAccount
 from dtms_service.broker.retcodes import LastError
 from dtms_service.broker.server_time import OBSERVATIONS, ServerTime
 from dtms_service.clock import SystemClock
 from dtms_service.errors import DtmsError as Undecided
 from dtms_service.errors import FatalError
 from dtms_service.gateway.link import Attachment, AttachmentLost
+from dtms_service.gateway.parent import end_with_parent
 from dtms_service.gateway.process import Exit
 from dtms_service.gateway.watchdog import ended_after
 from dtms_service.journal.lock import DataDirectoryLock
@@ -43,7 +46,8 @@ FENCE_FILE: Final = "fence.db"
 TIME_FILE: Final = "server_time.json"
 
 POLL_S: Final = 0.1  # between two looks at the terminal: a price is at most so old when it leaves
-HEALTH_TURNS: Final = 50  # looks at prices between two looks at the terminal's switches
+ACCOUNT_TURNS: Final = 10  # looks between two tellings of the account's figures: a second
+BEAT_S: Final = 2.0  # between two signs of life; the service misses them after gateways.SILENT_S
 
 T = TypeVar("T")
 
@@ -57,7 +61,8 @@ class LiveOptions:
     ``package`` is a module with the functions of MetaTrader5, or MODULE:CLASS to call for an object that has them.
 
     ``symbols`` are those whose prices are sent, besides the symbols of open positions. ``offset_s`` is the server's
-    time minus UTC where an operator must say it (first start with a closed market), else it is detected.
+    time minus UTC where an operator must say it (first start with a closed market), else it is detected. One that is
+    ``supervised`` ends with the process at the other end of its standard input.
     """
 
     service: str
@@ -70,15 +75,29 @@ class LiveOptions:
     package: str
     symbols: tuple[str, ...]
     offset_s: int | None
+    supervised: bool = False
 
 
 def run_live(options: LiveOptions) -> int:
-    """Serve the terminal until the process is ended, or the service refuses it: the exit code."""
+    """Serve the terminal until the process is told to end, or the service refuses it: the exit code."""
+    if options.supervised:
+        end_with_parent()
     try:
-        asyncio.run(drive_live(options))
+        asyncio.run(_until_told(drive_live(options)))
+    except asyncio.CancelledError:
+        return Exit.DONE
     except (DtmsError, Undecided, FatalError, ImportError, OSError, ValueError) as error:
         print(f"dtms gateway: {error}", file=sys.stderr)  # noqa: T201  # a process's last word
     return Exit.REFUSED
+
+
+async def _until_told(work: Coroutine[Any, Any, None]) -> None:
+    """``work``, cancelled by SIGTERM: the stream ends in good order. Raises CancelledError then."""
+    task = asyncio.ensure_future(work)
+    # Windows has no such signal: a process is ended there, which the service takes for a lost stream.
+    with suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await task
 
 
 async def drive_live(options: LiveOptions) -> None:
@@ -138,6 +157,7 @@ class Live:
         self._pause = pause
         self._trouble: str | None = None
         self._health: Health | None = None
+        self._ping_ms = 0
 
     async def run(self) -> None:
         """Attach again and again. Raises what the service refused at the first attachment."""
@@ -149,7 +169,7 @@ class Live:
                     log.info("attached", account=self._account_id, revision=link.attached_at_revision)
                     attached_once = True
                     backoff.reset()
-                    await self._stream(link, [spec.symbol for spec in hello.symbols])
+                    await self._stream(link)
             except (AttachmentLost, BrokerUnavailable, DtmsError) as error:
                 # After a cut the service may still hold the old stream: what it refuses then it accepts later.
                 if isinstance(error, DtmsError) and not (attached_once or isinstance(error, OUTAGE)):
@@ -207,7 +227,8 @@ class Live:
 
     async def _look_after(self) -> None:
         """Look who the terminal is and say what has changed about it. Raises BrokerUnavailable for the wrong one."""
-        health = replace(await self._door.health(), ping_ms=0)
+        health = await self._door.health()
+        self._ping_ms, health = health.ping_ms, replace(health, ping_ms=0)
         if health != self._health:
             self._health = health
             able = health.linked and health.terminal_trades and health.account_trades and health.experts_trade
@@ -215,29 +236,80 @@ class Live:
 
     # --- attached -----------------------------------------------------------------------------------------------------
 
-    async def _stream(self, link: Attachment, names: Sequence[str]) -> None:
-        """Prices up, for as long as the stream lives. A terminal that fails is told of, and asked again.
+    async def _stream(self, link: Attachment) -> None:
+        """What the terminal shows goes up, for as long as the stream lives. One that fails is told of, and asked again;
+        one that shows another account is let go.
 
-        Raises AttachmentLost."""
+        Raises AttachmentLost, OtherAccount."""
+        await self._answered(self._door.restart_prices)
+        at_work = {asyncio.create_task(self._looks(link)), asyncio.create_task(self._beats(link))}
+        try:
+            done, _ = await asyncio.wait(at_work, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except OtherAccount as error:
+            self._tell(str(error))
+            await link.tell_terminal(self._shown(trouble=error.text, other_account_id=error.shown))
+            await link.leave()
+            raise
+        finally:
+            for task in at_work:
+                task.cancel()
+            await asyncio.wait(at_work)
+
+    async def _looks(self, link: Attachment) -> None:
+        """Positions before the prices that may have changed them, and figures when they are another second old."""
         last: dict[str, Price] = {}
         told_count: int | None = None
-        await self._answered(self._door.restart_prices)
+        told_account: AccountInfo | None = None
         for turn in itertools.count():
             link.raise_if_lost()
+            executed = link.executed
             try:
-                if turn % HEALTH_TURNS == 0:
-                    await self._look_after()
-                look = await self._door.look(names)
+                look = await self._door.look(tuple(link.symbols))
+            except OtherAccount:
+                raise
             except BrokerUnavailable as error:
                 self._tell(str(error))
             else:
                 self._tell(None)
                 last |= {symbol: prices[-1] for symbol, prices in look.ticks.items()}
+                if look.positions is not None and look.change_count != told_count:
+                    await link.tell_positions(look.positions, look.change_count, executed)
+                if turn % ACCOUNT_TURNS == 0 and look.account != told_account:
+                    told_account = look.account
+                    await link.tell_account(look.account)
                 for symbol, ticks in _news(look, told_count, last).items():
-                    # The service asks for the equity: prices of other symbols move it too.
                     await link.send(symbol, ticks, look.change_count, equity=None)
                 told_count = look.change_count
             await self._pause(POLL_S)
+
+    async def _beats(self, link: Attachment) -> None:
+        """A sign of life of the terminal itself, beside its prices: those wait for the service, this one does not."""
+        while True:
+            try:
+                await self._look_after()
+            except OtherAccount:
+                raise
+            except BrokerUnavailable as error:
+                hangs = error.code == LastError.INTERNAL_FAIL_TIMEOUT
+                await link.tell_terminal(self._shown(trouble=str(error), hangs=hangs))
+            else:
+                await link.tell_terminal(self._shown())
+            await self._pause(BEAT_S)
+
+    def _shown(
+        self, *, trouble: str = "", hangs: bool = False, other_account_id: str = ""
+    ) -> gateway_service_pb2.TerminalState:
+        """The terminal as it was seen last, and what is wrong with it now."""
+        state = gateway_service_pb2.TerminalState(trouble=trouble, hangs=hangs, other_account_id=other_account_id)
+        if (health := self._health) is not None:
+            state.path, state.build, state.ping_ms = health.path, health.build, self._ping_ms
+            state.linked, state.terminal_trades = health.linked, health.terminal_trades
+            state.account_trades, state.experts_trade = health.account_trades, health.experts_trade
+            if health.offset_s is not None:
+                state.offset_s = health.offset_s
+        return state
 
     def _tell(self, trouble: str | None) -> None:
         """Log a trouble when it begins, changes and ends, not ten times a second."""

@@ -25,6 +25,7 @@ class Exit(IntEnum):
     DONE = 0
     REFUSED = 1  # a wrong argument, a corrupt file, a call that the service refused
     LOST = 3  # the stream to the service ended before the history did; a supervisor may start the process again
+    ORPHANED = 4  # the service that started this process is gone
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dtms.v1 import admin_service_pb2 as pb
 from dtms.v1 import trade_pb2
 from dtms_service import backup
 from dtms_service.describe import enum_name
+from dtms_service.gateways import Gateway
 from dtms_service.interceptors import Call
 from dtms_service.latency import Latencies
 from dtms_service.servicers.paging import require
@@ -52,6 +53,7 @@ class AdminServicer:
             broker_call=_latency(system.executor.calls),
             lockstep=system.lockstep is not None,
             shadow=system.shadows is not None,
+            gateways=map(_gateway, system.gateways),
             journal_sha256=await desk.commits.chain_head(),
             caller=call.principal.name,
             caller_role=call.principal.role.value,
@@ -97,6 +99,19 @@ class AdminServicer:
         await self.system.desk.settled()
         self.system.begin_drain(f"{call.principal.name}: {request.reason}")
         return pb.DrainResponse(revision=self.system.desk.commits.durable_revision)
+
+
+def _gateway(gateway: Gateway) -> pb.GatewayStatus:
+    return pb.GatewayStatus(
+        account_id=gateway.account_id,
+        supervised=gateway.supervised,
+        state=gateway.state,
+        restarts=gateway.restarts,
+        last_error=gateway.last_error,
+        terminal=gateway.terminal,
+        heard_ns=gateway.heard_ns,
+        ticks_merged=gateway.ticks_merged,
+    )
 
 
 def _latency(latencies: Latencies) -> pb.Latency:

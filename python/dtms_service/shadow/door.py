@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from dtms_service.bars import ClosedBar
 from dtms_service.broker.door import (
     AccountInfo,
     BrokerDoor,
@@ -114,6 +115,9 @@ class ShadowDoor:
         if not deals and position not in self._book.real and self._book.find_position(position) is None:
             return await self.real.closing_deals(account_id, position)
         return deals
+
+    async def past_bars(self, account_id: str, symbol: str, timeframe_s: int, count: int) -> list[ClosedBar]:
+        return await self.real.past_bars(account_id, symbol, timeframe_s, count)
 
     async def _require_followed(self) -> None:
         if not self._followed:

@@ -5,6 +5,7 @@ For operators."""
 
 from collections import abc as _abc
 from dtms.v1 import event_pb2 as _event_pb2
+from dtms.v1 import gateway_service_pb2 as _gateway_service_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -47,6 +48,42 @@ SERVICE_STAGE_SERVING: ServiceStage.ValueType  # 2
 SERVICE_STAGE_DRAINING: ServiceStage.ValueType  # 3
 """Ending."""
 Global___ServiceStage: _TypeAlias = ServiceStage  # noqa: Y015
+
+class _GatewayState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GatewayStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GatewayState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GATEWAY_STATE_UNSPECIFIED: _GatewayState.ValueType  # 0
+    """Unknown."""
+    GATEWAY_STATE_STARTING: _GatewayState.ValueType  # 1
+    """Its process has been started, and has not attached yet."""
+    GATEWAY_STATE_ATTACHED: _GatewayState.ValueType  # 2
+    """It serves its account."""
+    GATEWAY_STATE_SILENT: _GatewayState.ValueType  # 3
+    """Attached, but it, or its terminal, does not answer."""
+    GATEWAY_STATE_AWAY: _GatewayState.ValueType  # 4
+    """It has let go, or was never there."""
+    GATEWAY_STATE_PAUSING: _GatewayState.ValueType  # 5
+    """It has ended, and is started again after a pause."""
+
+class GatewayState(_GatewayState, metaclass=_GatewayStateEnumTypeWrapper):
+    """What a gateway does."""
+
+GATEWAY_STATE_UNSPECIFIED: GatewayState.ValueType  # 0
+"""Unknown."""
+GATEWAY_STATE_STARTING: GatewayState.ValueType  # 1
+"""Its process has been started, and has not attached yet."""
+GATEWAY_STATE_ATTACHED: GatewayState.ValueType  # 2
+"""It serves its account."""
+GATEWAY_STATE_SILENT: GatewayState.ValueType  # 3
+"""Attached, but it, or its terminal, does not answer."""
+GATEWAY_STATE_AWAY: GatewayState.ValueType  # 4
+"""It has let go, or was never there."""
+GATEWAY_STATE_PAUSING: GatewayState.ValueType  # 5
+"""It has ended, and is started again after a pause."""
+Global___GatewayState: _TypeAlias = GatewayState  # noqa: Y015
 
 @_typing.final
 class KillSwitch(_message.Message):
@@ -169,6 +206,58 @@ class StateCount(_message.Message):
 Global___StateCount: _TypeAlias = StateCount  # noqa: Y015
 
 @_typing.final
+class GatewayStatus(_message.Message):
+    """A gateway as the service sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    SUPERVISED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
+    HEARD_NS_FIELD_NUMBER: _builtins.int
+    TICKS_MERGED_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """login@server."""
+    supervised: _builtins.bool
+    """The service starts, watches and ends it."""
+    state: Global___GatewayState.ValueType
+    """What it does."""
+    restarts: _builtins.int
+    """How often it was started again since the service began."""
+    last_error: _builtins.str
+    """What went wrong last; empty if nothing has."""
+    heard_ns: _builtins.int
+    """When it last gave a sign of life, ns UTC; 0 for never."""
+    ticks_merged: _builtins.int
+    """Prices that were left out because the service was behind; highs, lows, last price and volume were kept."""
+    @_builtins.property
+    def terminal(self) -> _gateway_service_pb2.TerminalState:
+        """How its terminal is; absent for one that never told."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        supervised: _builtins.bool = ...,
+        state: Global___GatewayState.ValueType = ...,
+        restarts: _builtins.int = ...,
+        last_error: _builtins.str = ...,
+        terminal: _gateway_service_pb2.TerminalState | None = ...,
+        heard_ns: _builtins.int = ...,
+        ticks_merged: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["terminal", b"terminal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "heard_ns", b"heard_ns", "last_error", b"last_error", "restarts", b"restarts", "state", b"state", "supervised", b"supervised", "terminal", b"terminal", "ticks_merged", b"ticks_merged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GatewayStatus: _TypeAlias = GatewayStatus  # noqa: Y015
+
+@_typing.final
 class GetSystemStatusRequest(_message.Message):
     """Request of GetSystemStatus."""
 
@@ -212,6 +301,7 @@ class GetSystemStatusResponse(_message.Message):
     CALLER_FIELD_NUMBER: _builtins.int
     CALLER_ROLE_FIELD_NUMBER: _builtins.int
     TIME_NS_FIELD_NUMBER: _builtins.int
+    GATEWAYS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the service."""
     stage: Global___ServiceStage.ValueType
@@ -268,6 +358,10 @@ class GetSystemStatusResponse(_message.Message):
     def rails(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngagedRail]:
         """Safety rails that are tripped."""
 
+    @_builtins.property
+    def gateways(self) -> _containers.RepeatedCompositeFieldContainer[Global___GatewayStatus]:
+        """Gateways: those that the service supervises, and those that have attached since it began."""
+
     def __init__(
         self,
         *,
@@ -292,10 +386,11 @@ class GetSystemStatusResponse(_message.Message):
         caller: _builtins.str = ...,
         caller_role: _builtins.str = ...,
         time_ns: _builtins.int = ...,
+        gateways: _abc.Iterable[Global___GatewayStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["broker_call", b"broker_call", "tick_to_decision", b"tick_to_decision", "tick_to_durable", b"tick_to_durable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_ids", b"account_ids", "broker_call", b"broker_call", "caller", b"caller", "caller_role", b"caller_role", "journal_sha256", b"journal_sha256", "kill_switches", b"kill_switches", "lockstep", b"lockstep", "oldest_revision", b"oldest_revision", "rails", b"rails", "recovery_detail", b"recovery_detail", "revision", b"revision", "shadow", b"shadow", "stage", b"stage", "started_ns", b"started_ns", "states", b"states", "tick_to_decision", b"tick_to_decision", "tick_to_durable", b"tick_to_durable", "time_ns", b"time_ns", "trading_state", b"trading_state", "version", b"version", "watchers", b"watchers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_ids", b"account_ids", "broker_call", b"broker_call", "caller", b"caller", "caller_role", b"caller_role", "gateways", b"gateways", "journal_sha256", b"journal_sha256", "kill_switches", b"kill_switches", "lockstep", b"lockstep", "oldest_revision", b"oldest_revision", "rails", b"rails", "recovery_detail", b"recovery_detail", "revision", b"revision", "shadow", b"shadow", "stage", b"stage", "started_ns", b"started_ns", "states", b"states", "tick_to_decision", b"tick_to_decision", "tick_to_durable", b"tick_to_durable", "time_ns", b"time_ns", "trading_state", b"trading_state", "version", b"version", "watchers", b"watchers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -231,6 +231,12 @@ class _AlarmCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlarmCode.V
     """A trade is not at the broker and not proven closed."""
     ALARM_CODE_NEWS_CALENDAR: _AlarmCode.ValueType  # 6
     """A new version of the news calendar cannot be used; the one before holds."""
+    ALARM_CODE_GATEWAY_FAILED: _AlarmCode.ValueType  # 7
+    """A gateway hangs or has ended; the service starts one of its own anew."""
+    ALARM_CODE_BROKER_LINK_LOST: _AlarmCode.ValueType  # 8
+    """A terminal has lost its broker's server."""
+    ALARM_CODE_ACCOUNT_SWITCHED: _AlarmCode.ValueType  # 9
+    """A terminal is logged in to another account; its gateway has let go of it."""
 
 class AlarmCode(_AlarmCode, metaclass=_AlarmCodeEnumTypeWrapper):
     """What an alarm is about."""
@@ -249,6 +255,12 @@ ALARM_CODE_QUARANTINED: AlarmCode.ValueType  # 5
 """A trade is not at the broker and not proven closed."""
 ALARM_CODE_NEWS_CALENDAR: AlarmCode.ValueType  # 6
 """A new version of the news calendar cannot be used; the one before holds."""
+ALARM_CODE_GATEWAY_FAILED: AlarmCode.ValueType  # 7
+"""A gateway hangs or has ended; the service starts one of its own anew."""
+ALARM_CODE_BROKER_LINK_LOST: AlarmCode.ValueType  # 8
+"""A terminal has lost its broker's server."""
+ALARM_CODE_ACCOUNT_SWITCHED: AlarmCode.ValueType  # 9
+"""A terminal is logged in to another account; its gateway has let go of it."""
 Global___AlarmCode: _TypeAlias = AlarmCode  # noqa: Y015
 
 class _TradingState:

@@ -67,6 +67,8 @@ class _QueryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QueryKind.V
     """Open positions."""
     QUERY_KIND_CLOSING_DEALS: _QueryKind.ValueType  # 4
     """Deals that reduced a position."""
+    QUERY_KIND_BARS: _QueryKind.ValueType  # 5
+    """The last closed bars of a symbol, never the one that is forming."""
 
 class QueryKind(_QueryKind, metaclass=_QueryKindEnumTypeWrapper):
     """What a query asks for."""
@@ -81,6 +83,8 @@ QUERY_KIND_POSITIONS: QueryKind.ValueType  # 3
 """Open positions."""
 QUERY_KIND_CLOSING_DEALS: QueryKind.ValueType  # 4
 """Deals that reduced a position."""
+QUERY_KIND_BARS: QueryKind.ValueType  # 5
+"""The last closed bars of a symbol, never the one that is forming."""
 Global___QueryKind: _TypeAlias = QueryKind  # noqa: Y015
 
 @_typing.final
@@ -355,6 +359,102 @@ class GatewayTicks(_message.Message):
 Global___GatewayTicks: _TypeAlias = GatewayTicks  # noqa: Y015
 
 @_typing.final
+class GatewayPositions(_message.Message):
+    """All positions of the account, when any of them has changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGE_COUNT_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    AFTER_CALL_ID_FIELD_NUMBER: _builtins.int
+    change_count: _builtins.int
+    """As in GatewayTicks."""
+    after_call_id: _builtins.int
+    """The last command that was carried out before they were read; 0 for none. Older ones show in them."""
+    @_builtins.property
+    def positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerPosition]:
+        """Everything that is open."""
+
+    def __init__(
+        self,
+        *,
+        change_count: _builtins.int = ...,
+        positions: _abc.Iterable[Global___BrokerPosition] | None = ...,
+        after_call_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_call_id", b"after_call_id", "change_count", b"change_count", "positions", b"positions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GatewayPositions: _TypeAlias = GatewayPositions  # noqa: Y015
+
+@_typing.final
+class TerminalState(_message.Message):
+    """How the terminal is: after the attachment, when it changes, and every two seconds as a sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    BUILD_FIELD_NUMBER: _builtins.int
+    LINKED_FIELD_NUMBER: _builtins.int
+    TERMINAL_TRADES_FIELD_NUMBER: _builtins.int
+    ACCOUNT_TRADES_FIELD_NUMBER: _builtins.int
+    EXPERTS_TRADE_FIELD_NUMBER: _builtins.int
+    PING_MS_FIELD_NUMBER: _builtins.int
+    OFFSET_S_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    HANGS_FIELD_NUMBER: _builtins.int
+    OTHER_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Where it is installed."""
+    build: _builtins.int
+    """Its build."""
+    linked: _builtins.bool
+    """It is linked to its broker's server."""
+    terminal_trades: _builtins.bool
+    """Automated trading is allowed in the terminal."""
+    account_trades: _builtins.bool
+    """Trading is allowed for the account."""
+    experts_trade: _builtins.bool
+    """Automated trading is allowed for the account."""
+    ping_ms: _builtins.int
+    """Time to the server, ms."""
+    offset_s: _builtins.int
+    """Server time minus UTC, s; absent before it is known."""
+    trouble: _builtins.str
+    """Why it cannot be asked; empty while it answers. What is above is then as it was seen last."""
+    hangs: _builtins.bool
+    """It did not answer in time: only a new process may get through to it."""
+    other_account_id: _builtins.str
+    """It is logged in to this account instead: nothing is told of that one, and the gateway lets go."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        build: _builtins.int = ...,
+        linked: _builtins.bool = ...,
+        terminal_trades: _builtins.bool = ...,
+        account_trades: _builtins.bool = ...,
+        experts_trade: _builtins.bool = ...,
+        ping_ms: _builtins.int = ...,
+        offset_s: _builtins.int | None = ...,
+        trouble: _builtins.str = ...,
+        hangs: _builtins.bool = ...,
+        other_account_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_offset_s", b"_offset_s", "offset_s", b"offset_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset_s", b"_offset_s", "account_trades", b"account_trades", "build", b"build", "experts_trade", b"experts_trade", "hangs", b"hangs", "linked", b"linked", "offset_s", b"offset_s", "other_account_id", b"other_account_id", "path", b"path", "ping_ms", b"ping_ms", "terminal_trades", b"terminal_trades", "trouble", b"trouble"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__offset_s: _TypeAlias = _typing.Literal["offset_s"]  # noqa: Y015
+    _WhichOneofArgType__offset_s: _TypeAlias = _typing.Literal["_offset_s", b"_offset_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offset_s) -> _WhichOneofReturnType__offset_s | None: ...
+
+Global___TerminalState: _TypeAlias = TerminalState  # noqa: Y015
+
+@_typing.final
 class CommandResult(_message.Message):
     """Answer to a command."""
 
@@ -395,6 +495,7 @@ class QueryResult(_message.Message):
     DEALS_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
+    BARS_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """Which query."""
     error_code: _builtins.int
@@ -417,6 +518,10 @@ class QueryResult(_message.Message):
     def spec(self) -> _event_pb2.SymbolSpec:
         """Rules, for QUERY_KIND_SYMBOL; absent when the broker has no such symbol."""
 
+    @_builtins.property
+    def bars(self) -> _containers.RepeatedCompositeFieldContainer[_market_data_service_pb2.Bar]:
+        """Closed bars, for QUERY_KIND_BARS, oldest first."""
+
     def __init__(
         self,
         *,
@@ -427,10 +532,11 @@ class QueryResult(_message.Message):
         deals: _abc.Iterable[Global___BrokerDeal] | None = ...,
         account: Global___BrokerAccount | None = ...,
         spec: _event_pb2.SymbolSpec | None = ...,
+        bars: _abc.Iterable[_market_data_service_pb2.Bar] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "call_id", b"call_id", "deals", b"deals", "error_code", b"error_code", "error_text", b"error_text", "positions", b"positions", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "bars", b"bars", "call_id", b"call_id", "deals", b"deals", "error_code", b"error_code", "error_text", b"error_text", "positions", b"positions", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -447,6 +553,9 @@ class AttachRequest(_message.Message):
     COMMAND_RESULT_FIELD_NUMBER: _builtins.int
     QUERY_RESULT_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
     end: _builtins.bool
     """The history has ended (lockstep)."""
     @_builtins.property
@@ -465,6 +574,18 @@ class AttachRequest(_message.Message):
     def query_result(self) -> Global___QueryResult:
         """Answer to a query."""
 
+    @_builtins.property
+    def positions(self) -> Global___GatewayPositions:
+        """Positions have changed."""
+
+    @_builtins.property
+    def terminal(self) -> Global___TerminalState:
+        """How the terminal is."""
+
+    @_builtins.property
+    def account(self) -> Global___BrokerAccount:
+        """Account figures have changed; a gateway that never sends them is asked."""
+
     def __init__(
         self,
         *,
@@ -473,12 +594,15 @@ class AttachRequest(_message.Message):
         command_result: Global___CommandResult | None = ...,
         query_result: Global___QueryResult | None = ...,
         end: _builtins.bool = ...,
+        positions: Global___GatewayPositions | None = ...,
+        terminal: Global___TerminalState | None = ...,
+        account: Global___BrokerAccount | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "end", b"end", "hello", b"hello", "message", b"message", "query_result", b"query_result", "ticks", b"ticks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "command_result", b"command_result", "end", b"end", "hello", b"hello", "message", b"message", "positions", b"positions", "query_result", b"query_result", "terminal", b"terminal", "ticks", b"ticks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_result", b"command_result", "end", b"end", "hello", b"hello", "message", b"message", "query_result", b"query_result", "ticks", b"ticks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "command_result", b"command_result", "end", b"end", "hello", b"hello", "message", b"message", "positions", b"positions", "query_result", b"query_result", "terminal", b"terminal", "ticks", b"ticks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "ticks", "command_result", "query_result", "end"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "ticks", "command_result", "query_result", "end", "positions", "terminal", "account"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -579,6 +703,8 @@ class GatewayQuery(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     SYMBOL_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    TIMEFRAME_S_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """Unique on the stream."""
     kind: Global___QueryKind.ValueType
@@ -587,6 +713,10 @@ class GatewayQuery(_message.Message):
     """Symbol, for QUERY_KIND_SYMBOL."""
     position: _builtins.int
     """Position, for QUERY_KIND_CLOSING_DEALS."""
+    timeframe_s: _builtins.int
+    """Length of the bars, s, aligned to 1970-01-01 UTC, for QUERY_KIND_BARS."""
+    count: _builtins.int
+    """How many at most, for QUERY_KIND_BARS."""
     def __init__(
         self,
         *,
@@ -594,10 +724,12 @@ class GatewayQuery(_message.Message):
         kind: Global___QueryKind.ValueType = ...,
         symbol: _builtins.str = ...,
         position: _builtins.int = ...,
+        timeframe_s: _builtins.int = ...,
+        count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "kind", b"kind", "position", b"position", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "count", b"count", "kind", b"kind", "position", b"position", "symbol", b"symbol", "timeframe_s", b"timeframe_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -101,13 +101,23 @@ impl Engine {
         Ok(self.step(()))
     }
 
-    /// Records an alarm that is about the service, not about a trade.
+    /// Records an alarm that is about an account (which need not be known), or with an empty one about the service.
     ///
     /// # Errors
     /// `CORE_PANIC` only.
-    pub fn raise_alarm(&mut self, code: AlarmCode, detail: &str, now_ns: i64) -> Result<Step<()>> {
+    pub fn raise_alarm(
+        &mut self,
+        account_id: &str,
+        code: AlarmCode,
+        detail: &str,
+        now_ns: i64,
+    ) -> Result<Step<()>> {
         let detail = Text::from(detail);
-        self.emit(About::Service, now_ns, AlarmRaised { code, detail })?;
+        self.emit(
+            About::Account(account_id),
+            now_ns,
+            AlarmRaised { code, detail },
+        )?;
         Ok(self.step(()))
     }
 

@@ -80,6 +80,71 @@ func (ServiceStage) EnumDescriptor() ([]byte, []int) {
 	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{0}
 }
 
+// What a gateway does.
+type GatewayState int32
+
+const (
+	// Unknown.
+	GatewayState_GATEWAY_STATE_UNSPECIFIED GatewayState = 0
+	// Its process has been started, and has not attached yet.
+	GatewayState_GATEWAY_STATE_STARTING GatewayState = 1
+	// It serves its account.
+	GatewayState_GATEWAY_STATE_ATTACHED GatewayState = 2
+	// Attached, but it, or its terminal, does not answer.
+	GatewayState_GATEWAY_STATE_SILENT GatewayState = 3
+	// It has let go, or was never there.
+	GatewayState_GATEWAY_STATE_AWAY GatewayState = 4
+	// It has ended, and is started again after a pause.
+	GatewayState_GATEWAY_STATE_PAUSING GatewayState = 5
+)
+
+// Enum value maps for GatewayState.
+var (
+	GatewayState_name = map[int32]string{
+		0: "GATEWAY_STATE_UNSPECIFIED",
+		1: "GATEWAY_STATE_STARTING",
+		2: "GATEWAY_STATE_ATTACHED",
+		3: "GATEWAY_STATE_SILENT",
+		4: "GATEWAY_STATE_AWAY",
+		5: "GATEWAY_STATE_PAUSING",
+	}
+	GatewayState_value = map[string]int32{
+		"GATEWAY_STATE_UNSPECIFIED": 0,
+		"GATEWAY_STATE_STARTING":    1,
+		"GATEWAY_STATE_ATTACHED":    2,
+		"GATEWAY_STATE_SILENT":      3,
+		"GATEWAY_STATE_AWAY":        4,
+		"GATEWAY_STATE_PAUSING":     5,
+	}
+)
+
+func (x GatewayState) Enum() *GatewayState {
+	p := new(GatewayState)
+	*p = x
+	return p
+}
+
+func (x GatewayState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GatewayState) Descriptor() protoreflect.EnumDescriptor {
+	return file_dtms_v1_admin_service_proto_enumTypes[1].Descriptor()
+}
+
+func (GatewayState) Type() protoreflect.EnumType {
+	return &file_dtms_v1_admin_service_proto_enumTypes[1]
+}
+
+func (x GatewayState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GatewayState.Descriptor instead.
+func (GatewayState) EnumDescriptor() ([]byte, []int) {
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{1}
+}
+
 // A kill switch that holds.
 type KillSwitch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -336,6 +401,115 @@ func (x *StateCount) GetTrades() uint64 {
 	return 0
 }
 
+// A gateway as the service sees it.
+type GatewayStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// login@server.
+	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// The service starts, watches and ends it.
+	Supervised bool `protobuf:"varint,2,opt,name=supervised,proto3" json:"supervised,omitempty"`
+	// What it does.
+	State GatewayState `protobuf:"varint,3,opt,name=state,proto3,enum=dtms.v1.GatewayState" json:"state,omitempty"`
+	// How often it was started again since the service began.
+	Restarts uint32 `protobuf:"varint,4,opt,name=restarts,proto3" json:"restarts,omitempty"`
+	// What went wrong last; empty if nothing has.
+	LastError string `protobuf:"bytes,5,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// How its terminal is; absent for one that never told.
+	Terminal *TerminalState `protobuf:"bytes,6,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	// When it last gave a sign of life, ns UTC; 0 for never.
+	HeardNs int64 `protobuf:"varint,7,opt,name=heard_ns,json=heardNs,proto3" json:"heard_ns,omitempty"`
+	// Prices that were left out because the service was behind; highs, lows, last price and volume were kept.
+	TicksMerged   uint64 `protobuf:"varint,8,opt,name=ticks_merged,json=ticksMerged,proto3" json:"ticks_merged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GatewayStatus) Reset() {
+	*x = GatewayStatus{}
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GatewayStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GatewayStatus) ProtoMessage() {}
+
+func (x *GatewayStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GatewayStatus.ProtoReflect.Descriptor instead.
+func (*GatewayStatus) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GatewayStatus) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *GatewayStatus) GetSupervised() bool {
+	if x != nil {
+		return x.Supervised
+	}
+	return false
+}
+
+func (x *GatewayStatus) GetState() GatewayState {
+	if x != nil {
+		return x.State
+	}
+	return GatewayState_GATEWAY_STATE_UNSPECIFIED
+}
+
+func (x *GatewayStatus) GetRestarts() uint32 {
+	if x != nil {
+		return x.Restarts
+	}
+	return 0
+}
+
+func (x *GatewayStatus) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *GatewayStatus) GetTerminal() *TerminalState {
+	if x != nil {
+		return x.Terminal
+	}
+	return nil
+}
+
+func (x *GatewayStatus) GetHeardNs() int64 {
+	if x != nil {
+		return x.HeardNs
+	}
+	return 0
+}
+
+func (x *GatewayStatus) GetTicksMerged() uint64 {
+	if x != nil {
+		return x.TicksMerged
+	}
+	return 0
+}
+
 // Request of GetSystemStatus.
 type GetSystemStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -345,7 +519,7 @@ type GetSystemStatusRequest struct {
 
 func (x *GetSystemStatusRequest) Reset() {
 	*x = GetSystemStatusRequest{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[4]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -357,7 +531,7 @@ func (x *GetSystemStatusRequest) String() string {
 func (*GetSystemStatusRequest) ProtoMessage() {}
 
 func (x *GetSystemStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[4]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -370,7 +544,7 @@ func (x *GetSystemStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSystemStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetSystemStatusRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
 // Response of GetSystemStatus.
@@ -417,14 +591,16 @@ type GetSystemStatusResponse struct {
 	// Its role, as written in operations.md.
 	CallerRole string `protobuf:"bytes,20,opt,name=caller_role,json=callerRole,proto3" json:"caller_role,omitempty"`
 	// Clock of the service, ns UTC; virtual in lockstep.
-	TimeNs        int64 `protobuf:"varint,21,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
+	TimeNs int64 `protobuf:"varint,21,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
+	// Gateways: those that the service supervises, and those that have attached since it began.
+	Gateways      []*GatewayStatus `protobuf:"bytes,22,rep,name=gateways,proto3" json:"gateways,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetSystemStatusResponse) Reset() {
 	*x = GetSystemStatusResponse{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[5]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -436,7 +612,7 @@ func (x *GetSystemStatusResponse) String() string {
 func (*GetSystemStatusResponse) ProtoMessage() {}
 
 func (x *GetSystemStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[5]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -449,7 +625,7 @@ func (x *GetSystemStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSystemStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetSystemStatusResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetSystemStatusResponse) GetVersion() string {
@@ -599,6 +775,13 @@ func (x *GetSystemStatusResponse) GetTimeNs() int64 {
 	return 0
 }
 
+func (x *GetSystemStatusResponse) GetGateways() []*GatewayStatus {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
 // Request of SetTradingState.
 type SetTradingStateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -612,7 +795,7 @@ type SetTradingStateRequest struct {
 
 func (x *SetTradingStateRequest) Reset() {
 	*x = SetTradingStateRequest{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[6]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +807,7 @@ func (x *SetTradingStateRequest) String() string {
 func (*SetTradingStateRequest) ProtoMessage() {}
 
 func (x *SetTradingStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[6]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +820,7 @@ func (x *SetTradingStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTradingStateRequest.ProtoReflect.Descriptor instead.
 func (*SetTradingStateRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SetTradingStateRequest) GetTradingState() TradingState {
@@ -665,7 +848,7 @@ type SetTradingStateResponse struct {
 
 func (x *SetTradingStateResponse) Reset() {
 	*x = SetTradingStateResponse{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[7]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +860,7 @@ func (x *SetTradingStateResponse) String() string {
 func (*SetTradingStateResponse) ProtoMessage() {}
 
 func (x *SetTradingStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[7]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +873,7 @@ func (x *SetTradingStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTradingStateResponse.ProtoReflect.Descriptor instead.
 func (*SetTradingStateResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SetTradingStateResponse) GetRevision() uint64 {
@@ -719,7 +902,7 @@ type SetKillSwitchRequest struct {
 
 func (x *SetKillSwitchRequest) Reset() {
 	*x = SetKillSwitchRequest{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[8]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +914,7 @@ func (x *SetKillSwitchRequest) String() string {
 func (*SetKillSwitchRequest) ProtoMessage() {}
 
 func (x *SetKillSwitchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[8]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +927,7 @@ func (x *SetKillSwitchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetKillSwitchRequest.ProtoReflect.Descriptor instead.
 func (*SetKillSwitchRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SetKillSwitchRequest) GetScope() KillScope {
@@ -793,7 +976,7 @@ type SetKillSwitchResponse struct {
 
 func (x *SetKillSwitchResponse) Reset() {
 	*x = SetKillSwitchResponse{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[9]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +988,7 @@ func (x *SetKillSwitchResponse) String() string {
 func (*SetKillSwitchResponse) ProtoMessage() {}
 
 func (x *SetKillSwitchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[9]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +1001,7 @@ func (x *SetKillSwitchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetKillSwitchResponse.ProtoReflect.Descriptor instead.
 func (*SetKillSwitchResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SetKillSwitchResponse) GetRevision() uint64 {
@@ -845,7 +1028,7 @@ type SetRiskBudgetRequest struct {
 
 func (x *SetRiskBudgetRequest) Reset() {
 	*x = SetRiskBudgetRequest{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[10]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +1040,7 @@ func (x *SetRiskBudgetRequest) String() string {
 func (*SetRiskBudgetRequest) ProtoMessage() {}
 
 func (x *SetRiskBudgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[10]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +1053,7 @@ func (x *SetRiskBudgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRiskBudgetRequest.ProtoReflect.Descriptor instead.
 func (*SetRiskBudgetRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SetRiskBudgetRequest) GetAccountId() string {
@@ -912,7 +1095,7 @@ type SetRiskBudgetResponse struct {
 
 func (x *SetRiskBudgetResponse) Reset() {
 	*x = SetRiskBudgetResponse{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[11]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1107,7 @@ func (x *SetRiskBudgetResponse) String() string {
 func (*SetRiskBudgetResponse) ProtoMessage() {}
 
 func (x *SetRiskBudgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[11]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1120,7 @@ func (x *SetRiskBudgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRiskBudgetResponse.ProtoReflect.Descriptor instead.
 func (*SetRiskBudgetResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SetRiskBudgetResponse) GetRevision() uint64 {
@@ -956,7 +1139,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[12]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1151,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[12]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1164,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 // A piece of a backup. Files come one after the other, the last message tells what the journal in it holds.
@@ -1001,7 +1184,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[13]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1196,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[13]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1209,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BackupResponse) GetFile() string {
@@ -1068,7 +1251,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[14]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1080,7 +1263,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[14]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1093,7 +1276,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DrainRequest) GetReason() string {
@@ -1114,7 +1297,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[15]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1309,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[15]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1322,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DrainResponse) GetRevision() uint64 {
@@ -1153,7 +1336,7 @@ var File_dtms_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1bdtms/v1/admin_service.proto\x12\adtms.v1\x1a\x13dtms/v1/event.proto\"L\n" +
+	"\x1bdtms/v1/admin_service.proto\x12\adtms.v1\x1a\x13dtms/v1/event.proto\x1a\x1ddtms/v1/gateway_service.proto\"L\n" +
 	"\n" +
 	"KillSwitch\x12(\n" +
 	"\x05scope\x18\x01 \x01(\x0e2\x12.dtms.v1.KillScopeR\x05scope\x12\x14\n" +
@@ -1172,8 +1355,21 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"StateCount\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
-	"\x06trades\x18\x02 \x01(\x04R\x06trades\"\x18\n" +
-	"\x16GetSystemStatusRequest\"\xcf\x06\n" +
+	"\x06trades\x18\x02 \x01(\x04R\x06trades\"\xa8\x02\n" +
+	"\rGatewayStatus\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tR\taccountId\x12\x1e\n" +
+	"\n" +
+	"supervised\x18\x02 \x01(\bR\n" +
+	"supervised\x12+\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x15.dtms.v1.GatewayStateR\x05state\x12\x1a\n" +
+	"\brestarts\x18\x04 \x01(\rR\brestarts\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x05 \x01(\tR\tlastError\x122\n" +
+	"\bterminal\x18\x06 \x01(\v2\x16.dtms.v1.TerminalStateR\bterminal\x12\x19\n" +
+	"\bheard_ns\x18\a \x01(\x03R\aheardNs\x12!\n" +
+	"\fticks_merged\x18\b \x01(\x04R\vticksMerged\"\x18\n" +
+	"\x16GetSystemStatusRequest\"\x83\a\n" +
 	"\x17GetSystemStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12+\n" +
 	"\x05stage\x18\x02 \x01(\x0e2\x15.dtms.v1.ServiceStageR\x05stage\x12'\n" +
@@ -1200,7 +1396,8 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"\x06caller\x18\x13 \x01(\tR\x06caller\x12\x1f\n" +
 	"\vcaller_role\x18\x14 \x01(\tR\n" +
 	"callerRole\x12\x17\n" +
-	"\atime_ns\x18\x15 \x01(\x03R\x06timeNs\"l\n" +
+	"\atime_ns\x18\x15 \x01(\x03R\x06timeNs\x122\n" +
+	"\bgateways\x18\x16 \x03(\v2\x16.dtms.v1.GatewayStatusR\bgateways\"l\n" +
 	"\x16SetTradingStateRequest\x12:\n" +
 	"\rtrading_state\x18\x01 \x01(\x0e2\x15.dtms.v1.TradingStateR\ftradingState\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"5\n" +
@@ -1236,7 +1433,14 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"\x19SERVICE_STAGE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18SERVICE_STAGE_RECOVERING\x10\x01\x12\x19\n" +
 	"\x15SERVICE_STAGE_SERVING\x10\x02\x12\x1a\n" +
-	"\x16SERVICE_STAGE_DRAINING\x10\x032\xcf\x03\n" +
+	"\x16SERVICE_STAGE_DRAINING\x10\x03*\xb2\x01\n" +
+	"\fGatewayState\x12\x1d\n" +
+	"\x19GATEWAY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16GATEWAY_STATE_STARTING\x10\x01\x12\x1a\n" +
+	"\x16GATEWAY_STATE_ATTACHED\x10\x02\x12\x18\n" +
+	"\x14GATEWAY_STATE_SILENT\x10\x03\x12\x16\n" +
+	"\x12GATEWAY_STATE_AWAY\x10\x04\x12\x19\n" +
+	"\x15GATEWAY_STATE_PAUSING\x10\x052\xcf\x03\n" +
 	"\fAdminService\x12T\n" +
 	"\x0fGetSystemStatus\x12\x1f.dtms.v1.GetSystemStatusRequest\x1a .dtms.v1.GetSystemStatusResponse\x12T\n" +
 	"\x0fSetTradingState\x12\x1f.dtms.v1.SetTradingStateRequest\x1a .dtms.v1.SetTradingStateResponse\x12N\n" +
@@ -1258,60 +1462,66 @@ func file_dtms_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_dtms_v1_admin_service_proto_rawDescData
 }
 
-var file_dtms_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_dtms_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_dtms_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_dtms_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_dtms_v1_admin_service_proto_goTypes = []any{
 	(ServiceStage)(0),               // 0: dtms.v1.ServiceStage
-	(*KillSwitch)(nil),              // 1: dtms.v1.KillSwitch
-	(*EngagedRail)(nil),             // 2: dtms.v1.EngagedRail
-	(*Latency)(nil),                 // 3: dtms.v1.Latency
-	(*StateCount)(nil),              // 4: dtms.v1.StateCount
-	(*GetSystemStatusRequest)(nil),  // 5: dtms.v1.GetSystemStatusRequest
-	(*GetSystemStatusResponse)(nil), // 6: dtms.v1.GetSystemStatusResponse
-	(*SetTradingStateRequest)(nil),  // 7: dtms.v1.SetTradingStateRequest
-	(*SetTradingStateResponse)(nil), // 8: dtms.v1.SetTradingStateResponse
-	(*SetKillSwitchRequest)(nil),    // 9: dtms.v1.SetKillSwitchRequest
-	(*SetKillSwitchResponse)(nil),   // 10: dtms.v1.SetKillSwitchResponse
-	(*SetRiskBudgetRequest)(nil),    // 11: dtms.v1.SetRiskBudgetRequest
-	(*SetRiskBudgetResponse)(nil),   // 12: dtms.v1.SetRiskBudgetResponse
-	(*BackupRequest)(nil),           // 13: dtms.v1.BackupRequest
-	(*BackupResponse)(nil),          // 14: dtms.v1.BackupResponse
-	(*DrainRequest)(nil),            // 15: dtms.v1.DrainRequest
-	(*DrainResponse)(nil),           // 16: dtms.v1.DrainResponse
-	(KillScope)(0),                  // 17: dtms.v1.KillScope
-	(Rail)(0),                       // 18: dtms.v1.Rail
-	(TradingState)(0),               // 19: dtms.v1.TradingState
+	(GatewayState)(0),               // 1: dtms.v1.GatewayState
+	(*KillSwitch)(nil),              // 2: dtms.v1.KillSwitch
+	(*EngagedRail)(nil),             // 3: dtms.v1.EngagedRail
+	(*Latency)(nil),                 // 4: dtms.v1.Latency
+	(*StateCount)(nil),              // 5: dtms.v1.StateCount
+	(*GatewayStatus)(nil),           // 6: dtms.v1.GatewayStatus
+	(*GetSystemStatusRequest)(nil),  // 7: dtms.v1.GetSystemStatusRequest
+	(*GetSystemStatusResponse)(nil), // 8: dtms.v1.GetSystemStatusResponse
+	(*SetTradingStateRequest)(nil),  // 9: dtms.v1.SetTradingStateRequest
+	(*SetTradingStateResponse)(nil), // 10: dtms.v1.SetTradingStateResponse
+	(*SetKillSwitchRequest)(nil),    // 11: dtms.v1.SetKillSwitchRequest
+	(*SetKillSwitchResponse)(nil),   // 12: dtms.v1.SetKillSwitchResponse
+	(*SetRiskBudgetRequest)(nil),    // 13: dtms.v1.SetRiskBudgetRequest
+	(*SetRiskBudgetResponse)(nil),   // 14: dtms.v1.SetRiskBudgetResponse
+	(*BackupRequest)(nil),           // 15: dtms.v1.BackupRequest
+	(*BackupResponse)(nil),          // 16: dtms.v1.BackupResponse
+	(*DrainRequest)(nil),            // 17: dtms.v1.DrainRequest
+	(*DrainResponse)(nil),           // 18: dtms.v1.DrainResponse
+	(KillScope)(0),                  // 19: dtms.v1.KillScope
+	(Rail)(0),                       // 20: dtms.v1.Rail
+	(*TerminalState)(nil),           // 21: dtms.v1.TerminalState
+	(TradingState)(0),               // 22: dtms.v1.TradingState
 }
 var file_dtms_v1_admin_service_proto_depIdxs = []int32{
-	17, // 0: dtms.v1.KillSwitch.scope:type_name -> dtms.v1.KillScope
-	18, // 1: dtms.v1.EngagedRail.rail:type_name -> dtms.v1.Rail
-	0,  // 2: dtms.v1.GetSystemStatusResponse.stage:type_name -> dtms.v1.ServiceStage
-	19, // 3: dtms.v1.GetSystemStatusResponse.trading_state:type_name -> dtms.v1.TradingState
-	1,  // 4: dtms.v1.GetSystemStatusResponse.kill_switches:type_name -> dtms.v1.KillSwitch
-	4,  // 5: dtms.v1.GetSystemStatusResponse.states:type_name -> dtms.v1.StateCount
-	3,  // 6: dtms.v1.GetSystemStatusResponse.tick_to_decision:type_name -> dtms.v1.Latency
-	3,  // 7: dtms.v1.GetSystemStatusResponse.tick_to_durable:type_name -> dtms.v1.Latency
-	3,  // 8: dtms.v1.GetSystemStatusResponse.broker_call:type_name -> dtms.v1.Latency
-	2,  // 9: dtms.v1.GetSystemStatusResponse.rails:type_name -> dtms.v1.EngagedRail
-	19, // 10: dtms.v1.SetTradingStateRequest.trading_state:type_name -> dtms.v1.TradingState
-	17, // 11: dtms.v1.SetKillSwitchRequest.scope:type_name -> dtms.v1.KillScope
-	5,  // 12: dtms.v1.AdminService.GetSystemStatus:input_type -> dtms.v1.GetSystemStatusRequest
-	7,  // 13: dtms.v1.AdminService.SetTradingState:input_type -> dtms.v1.SetTradingStateRequest
-	9,  // 14: dtms.v1.AdminService.SetKillSwitch:input_type -> dtms.v1.SetKillSwitchRequest
-	11, // 15: dtms.v1.AdminService.SetRiskBudget:input_type -> dtms.v1.SetRiskBudgetRequest
-	13, // 16: dtms.v1.AdminService.Backup:input_type -> dtms.v1.BackupRequest
-	15, // 17: dtms.v1.AdminService.Drain:input_type -> dtms.v1.DrainRequest
-	6,  // 18: dtms.v1.AdminService.GetSystemStatus:output_type -> dtms.v1.GetSystemStatusResponse
-	8,  // 19: dtms.v1.AdminService.SetTradingState:output_type -> dtms.v1.SetTradingStateResponse
-	10, // 20: dtms.v1.AdminService.SetKillSwitch:output_type -> dtms.v1.SetKillSwitchResponse
-	12, // 21: dtms.v1.AdminService.SetRiskBudget:output_type -> dtms.v1.SetRiskBudgetResponse
-	14, // 22: dtms.v1.AdminService.Backup:output_type -> dtms.v1.BackupResponse
-	16, // 23: dtms.v1.AdminService.Drain:output_type -> dtms.v1.DrainResponse
-	18, // [18:24] is the sub-list for method output_type
-	12, // [12:18] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	19, // 0: dtms.v1.KillSwitch.scope:type_name -> dtms.v1.KillScope
+	20, // 1: dtms.v1.EngagedRail.rail:type_name -> dtms.v1.Rail
+	1,  // 2: dtms.v1.GatewayStatus.state:type_name -> dtms.v1.GatewayState
+	21, // 3: dtms.v1.GatewayStatus.terminal:type_name -> dtms.v1.TerminalState
+	0,  // 4: dtms.v1.GetSystemStatusResponse.stage:type_name -> dtms.v1.ServiceStage
+	22, // 5: dtms.v1.GetSystemStatusResponse.trading_state:type_name -> dtms.v1.TradingState
+	2,  // 6: dtms.v1.GetSystemStatusResponse.kill_switches:type_name -> dtms.v1.KillSwitch
+	5,  // 7: dtms.v1.GetSystemStatusResponse.states:type_name -> dtms.v1.StateCount
+	4,  // 8: dtms.v1.GetSystemStatusResponse.tick_to_decision:type_name -> dtms.v1.Latency
+	4,  // 9: dtms.v1.GetSystemStatusResponse.tick_to_durable:type_name -> dtms.v1.Latency
+	4,  // 10: dtms.v1.GetSystemStatusResponse.broker_call:type_name -> dtms.v1.Latency
+	3,  // 11: dtms.v1.GetSystemStatusResponse.rails:type_name -> dtms.v1.EngagedRail
+	6,  // 12: dtms.v1.GetSystemStatusResponse.gateways:type_name -> dtms.v1.GatewayStatus
+	22, // 13: dtms.v1.SetTradingStateRequest.trading_state:type_name -> dtms.v1.TradingState
+	19, // 14: dtms.v1.SetKillSwitchRequest.scope:type_name -> dtms.v1.KillScope
+	7,  // 15: dtms.v1.AdminService.GetSystemStatus:input_type -> dtms.v1.GetSystemStatusRequest
+	9,  // 16: dtms.v1.AdminService.SetTradingState:input_type -> dtms.v1.SetTradingStateRequest
+	11, // 17: dtms.v1.AdminService.SetKillSwitch:input_type -> dtms.v1.SetKillSwitchRequest
+	13, // 18: dtms.v1.AdminService.SetRiskBudget:input_type -> dtms.v1.SetRiskBudgetRequest
+	15, // 19: dtms.v1.AdminService.Backup:input_type -> dtms.v1.BackupRequest
+	17, // 20: dtms.v1.AdminService.Drain:input_type -> dtms.v1.DrainRequest
+	8,  // 21: dtms.v1.AdminService.GetSystemStatus:output_type -> dtms.v1.GetSystemStatusResponse
+	10, // 22: dtms.v1.AdminService.SetTradingState:output_type -> dtms.v1.SetTradingStateResponse
+	12, // 23: dtms.v1.AdminService.SetKillSwitch:output_type -> dtms.v1.SetKillSwitchResponse
+	14, // 24: dtms.v1.AdminService.SetRiskBudget:output_type -> dtms.v1.SetRiskBudgetResponse
+	16, // 25: dtms.v1.AdminService.Backup:output_type -> dtms.v1.BackupResponse
+	18, // 26: dtms.v1.AdminService.Drain:output_type -> dtms.v1.DrainResponse
+	21, // [21:27] is the sub-list for method output_type
+	15, // [15:21] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_admin_service_proto_init() }
@@ -1320,13 +1530,14 @@ func file_dtms_v1_admin_service_proto_init() {
 		return
 	}
 	file_dtms_v1_event_proto_init()
+	file_dtms_v1_gateway_service_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dtms_v1_admin_service_proto_rawDesc), len(file_dtms_v1_admin_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   16,
+			NumEnums:      2,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

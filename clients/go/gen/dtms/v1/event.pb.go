@@ -374,6 +374,12 @@ const (
 	AlarmCode_ALARM_CODE_QUARANTINED AlarmCode = 5
 	// A new version of the news calendar cannot be used; the one before holds.
 	AlarmCode_ALARM_CODE_NEWS_CALENDAR AlarmCode = 6
+	// A gateway hangs or has ended; the service starts one of its own anew.
+	AlarmCode_ALARM_CODE_GATEWAY_FAILED AlarmCode = 7
+	// A terminal has lost its broker's server.
+	AlarmCode_ALARM_CODE_BROKER_LINK_LOST AlarmCode = 8
+	// A terminal is logged in to another account; its gateway has let go of it.
+	AlarmCode_ALARM_CODE_ACCOUNT_SWITCHED AlarmCode = 9
 )
 
 // Enum value maps for AlarmCode.
@@ -386,6 +392,9 @@ var (
 		4: "ALARM_CODE_DATA_STALE",
 		5: "ALARM_CODE_QUARANTINED",
 		6: "ALARM_CODE_NEWS_CALENDAR",
+		7: "ALARM_CODE_GATEWAY_FAILED",
+		8: "ALARM_CODE_BROKER_LINK_LOST",
+		9: "ALARM_CODE_ACCOUNT_SWITCHED",
 	}
 	AlarmCode_value = map[string]int32{
 		"ALARM_CODE_UNSPECIFIED":      0,
@@ -395,6 +404,9 @@ var (
 		"ALARM_CODE_DATA_STALE":       4,
 		"ALARM_CODE_QUARANTINED":      5,
 		"ALARM_CODE_NEWS_CALENDAR":    6,
+		"ALARM_CODE_GATEWAY_FAILED":   7,
+		"ALARM_CODE_BROKER_LINK_LOST": 8,
+		"ALARM_CODE_ACCOUNT_SWITCHED": 9,
 	}
 )
 
@@ -3708,7 +3720,7 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x14LEG_KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rLEG_KIND_MAIN\x10\x01\x12\x12\n" +
 	"\x0eLEG_KIND_HEDGE\x10\x02\x12\x13\n" +
-	"\x0fLEG_KIND_RE_ADD\x10\x03*\xd8\x01\n" +
+	"\x0fLEG_KIND_RE_ADD\x10\x03*\xb9\x02\n" +
 	"\tAlarmCode\x12\x1a\n" +
 	"\x16ALARM_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ALARM_CODE_ACTION_FAILED\x10\x01\x12\x1f\n" +
@@ -3716,7 +3728,10 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x17ALARM_CODE_HEDGE_FAILED\x10\x03\x12\x19\n" +
 	"\x15ALARM_CODE_DATA_STALE\x10\x04\x12\x1a\n" +
 	"\x16ALARM_CODE_QUARANTINED\x10\x05\x12\x1c\n" +
-	"\x18ALARM_CODE_NEWS_CALENDAR\x10\x06*}\n" +
+	"\x18ALARM_CODE_NEWS_CALENDAR\x10\x06\x12\x1d\n" +
+	"\x19ALARM_CODE_GATEWAY_FAILED\x10\a\x12\x1f\n" +
+	"\x1bALARM_CODE_BROKER_LINK_LOST\x10\b\x12\x1f\n" +
+	"\x1bALARM_CODE_ACCOUNT_SWITCHED\x10\t*}\n" +
 	"\fTradingState\x12\x1d\n" +
 	"\x19TRADING_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14TRADING_STATE_ACTIVE\x10\x01\x12\x1a\n" +

@@ -94,6 +94,8 @@ const (
 	QueryKind_QUERY_KIND_POSITIONS QueryKind = 3
 	// Deals that reduced a position.
 	QueryKind_QUERY_KIND_CLOSING_DEALS QueryKind = 4
+	// The last closed bars of a symbol, never the one that is forming.
+	QueryKind_QUERY_KIND_BARS QueryKind = 5
 )
 
 // Enum value maps for QueryKind.
@@ -104,6 +106,7 @@ var (
 		2: "QUERY_KIND_SYMBOL",
 		3: "QUERY_KIND_POSITIONS",
 		4: "QUERY_KIND_CLOSING_DEALS",
+		5: "QUERY_KIND_BARS",
 	}
 	QueryKind_value = map[string]int32{
 		"QUERY_KIND_UNSPECIFIED":   0,
@@ -111,6 +114,7 @@ var (
 		"QUERY_KIND_SYMBOL":        2,
 		"QUERY_KIND_POSITIONS":     3,
 		"QUERY_KIND_CLOSING_DEALS": 4,
+		"QUERY_KIND_BARS":          5,
 	}
 )
 
@@ -696,6 +700,206 @@ func (x *GatewayTicks) GetEquity() float64 {
 	return 0
 }
 
+// All positions of the account, when any of them has changed.
+type GatewayPositions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in GatewayTicks.
+	ChangeCount uint64 `protobuf:"varint,1,opt,name=change_count,json=changeCount,proto3" json:"change_count,omitempty"`
+	// Everything that is open.
+	Positions []*BrokerPosition `protobuf:"bytes,2,rep,name=positions,proto3" json:"positions,omitempty"`
+	// The last command that was carried out before they were read; 0 for none. Older ones show in them.
+	AfterCallId   uint64 `protobuf:"varint,3,opt,name=after_call_id,json=afterCallId,proto3" json:"after_call_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GatewayPositions) Reset() {
+	*x = GatewayPositions{}
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GatewayPositions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GatewayPositions) ProtoMessage() {}
+
+func (x *GatewayPositions) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GatewayPositions.ProtoReflect.Descriptor instead.
+func (*GatewayPositions) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GatewayPositions) GetChangeCount() uint64 {
+	if x != nil {
+		return x.ChangeCount
+	}
+	return 0
+}
+
+func (x *GatewayPositions) GetPositions() []*BrokerPosition {
+	if x != nil {
+		return x.Positions
+	}
+	return nil
+}
+
+func (x *GatewayPositions) GetAfterCallId() uint64 {
+	if x != nil {
+		return x.AfterCallId
+	}
+	return 0
+}
+
+// How the terminal is: after the attachment, when it changes, and every two seconds as a sign of life.
+type TerminalState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it is installed.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Its build.
+	Build int32 `protobuf:"varint,2,opt,name=build,proto3" json:"build,omitempty"`
+	// It is linked to its broker's server.
+	Linked bool `protobuf:"varint,3,opt,name=linked,proto3" json:"linked,omitempty"`
+	// Automated trading is allowed in the terminal.
+	TerminalTrades bool `protobuf:"varint,4,opt,name=terminal_trades,json=terminalTrades,proto3" json:"terminal_trades,omitempty"`
+	// Trading is allowed for the account.
+	AccountTrades bool `protobuf:"varint,5,opt,name=account_trades,json=accountTrades,proto3" json:"account_trades,omitempty"`
+	// Automated trading is allowed for the account.
+	ExpertsTrade bool `protobuf:"varint,6,opt,name=experts_trade,json=expertsTrade,proto3" json:"experts_trade,omitempty"`
+	// Time to the server, ms.
+	PingMs int32 `protobuf:"varint,7,opt,name=ping_ms,json=pingMs,proto3" json:"ping_ms,omitempty"`
+	// Server time minus UTC, s; absent before it is known.
+	OffsetS *int32 `protobuf:"varint,8,opt,name=offset_s,json=offsetS,proto3,oneof" json:"offset_s,omitempty"`
+	// Why it cannot be asked; empty while it answers. What is above is then as it was seen last.
+	Trouble string `protobuf:"bytes,9,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	// It did not answer in time: only a new process may get through to it.
+	Hangs bool `protobuf:"varint,10,opt,name=hangs,proto3" json:"hangs,omitempty"`
+	// It is logged in to this account instead: nothing is told of that one, and the gateway lets go.
+	OtherAccountId string `protobuf:"bytes,11,opt,name=other_account_id,json=otherAccountId,proto3" json:"other_account_id,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *TerminalState) Reset() {
+	*x = TerminalState{}
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TerminalState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TerminalState) ProtoMessage() {}
+
+func (x *TerminalState) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TerminalState.ProtoReflect.Descriptor instead.
+func (*TerminalState) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *TerminalState) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *TerminalState) GetBuild() int32 {
+	if x != nil {
+		return x.Build
+	}
+	return 0
+}
+
+func (x *TerminalState) GetLinked() bool {
+	if x != nil {
+		return x.Linked
+	}
+	return false
+}
+
+func (x *TerminalState) GetTerminalTrades() bool {
+	if x != nil {
+		return x.TerminalTrades
+	}
+	return false
+}
+
+func (x *TerminalState) GetAccountTrades() bool {
+	if x != nil {
+		return x.AccountTrades
+	}
+	return false
+}
+
+func (x *TerminalState) GetExpertsTrade() bool {
+	if x != nil {
+		return x.ExpertsTrade
+	}
+	return false
+}
+
+func (x *TerminalState) GetPingMs() int32 {
+	if x != nil {
+		return x.PingMs
+	}
+	return 0
+}
+
+func (x *TerminalState) GetOffsetS() int32 {
+	if x != nil && x.OffsetS != nil {
+		return *x.OffsetS
+	}
+	return 0
+}
+
+func (x *TerminalState) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
+func (x *TerminalState) GetHangs() bool {
+	if x != nil {
+		return x.Hangs
+	}
+	return false
+}
+
+func (x *TerminalState) GetOtherAccountId() string {
+	if x != nil {
+		return x.OtherAccountId
+	}
+	return ""
+}
+
 // Answer to a command.
 type CommandResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -709,7 +913,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[5]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +925,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[5]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +938,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{5}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CommandResult) GetCallId() uint64 {
@@ -767,14 +971,16 @@ type QueryResult struct {
 	// Account, for QUERY_KIND_ACCOUNT.
 	Account *BrokerAccount `protobuf:"bytes,6,opt,name=account,proto3" json:"account,omitempty"`
 	// Rules, for QUERY_KIND_SYMBOL; absent when the broker has no such symbol.
-	Spec          *SymbolSpec `protobuf:"bytes,7,opt,name=spec,proto3" json:"spec,omitempty"`
+	Spec *SymbolSpec `protobuf:"bytes,7,opt,name=spec,proto3" json:"spec,omitempty"`
+	// Closed bars, for QUERY_KIND_BARS, oldest first.
+	Bars          []*Bar `protobuf:"bytes,8,rep,name=bars,proto3" json:"bars,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryResult) Reset() {
 	*x = QueryResult{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[6]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +992,7 @@ func (x *QueryResult) String() string {
 func (*QueryResult) ProtoMessage() {}
 
 func (x *QueryResult) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[6]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +1005,7 @@ func (x *QueryResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryResult.ProtoReflect.Descriptor instead.
 func (*QueryResult) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{6}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *QueryResult) GetCallId() uint64 {
@@ -851,6 +1057,13 @@ func (x *QueryResult) GetSpec() *SymbolSpec {
 	return nil
 }
 
+func (x *QueryResult) GetBars() []*Bar {
+	if x != nil {
+		return x.Bars
+	}
+	return nil
+}
+
 // From the gateway.
 type AttachRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -863,6 +1076,9 @@ type AttachRequest struct {
 	//	*AttachRequest_CommandResult
 	//	*AttachRequest_QueryResult
 	//	*AttachRequest_End
+	//	*AttachRequest_Positions
+	//	*AttachRequest_Terminal
+	//	*AttachRequest_Account
 	Message       isAttachRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -870,7 +1086,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[7]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +1098,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[7]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +1111,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{7}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -950,6 +1166,33 @@ func (x *AttachRequest) GetEnd() bool {
 	return false
 }
 
+func (x *AttachRequest) GetPositions() *GatewayPositions {
+	if x != nil {
+		if x, ok := x.Message.(*AttachRequest_Positions); ok {
+			return x.Positions
+		}
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetTerminal() *TerminalState {
+	if x != nil {
+		if x, ok := x.Message.(*AttachRequest_Terminal); ok {
+			return x.Terminal
+		}
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetAccount() *BrokerAccount {
+	if x != nil {
+		if x, ok := x.Message.(*AttachRequest_Account); ok {
+			return x.Account
+		}
+	}
+	return nil
+}
+
 type isAttachRequest_Message interface {
 	isAttachRequest_Message()
 }
@@ -979,6 +1222,21 @@ type AttachRequest_End struct {
 	End bool `protobuf:"varint,5,opt,name=end,proto3,oneof"`
 }
 
+type AttachRequest_Positions struct {
+	// Positions have changed.
+	Positions *GatewayPositions `protobuf:"bytes,6,opt,name=positions,proto3,oneof"`
+}
+
+type AttachRequest_Terminal struct {
+	// How the terminal is.
+	Terminal *TerminalState `protobuf:"bytes,7,opt,name=terminal,proto3,oneof"`
+}
+
+type AttachRequest_Account struct {
+	// Account figures have changed; a gateway that never sends them is asked.
+	Account *BrokerAccount `protobuf:"bytes,8,opt,name=account,proto3,oneof"`
+}
+
 func (*AttachRequest_Hello) isAttachRequest_Message() {}
 
 func (*AttachRequest_Ticks) isAttachRequest_Message() {}
@@ -988,6 +1246,12 @@ func (*AttachRequest_CommandResult) isAttachRequest_Message() {}
 func (*AttachRequest_QueryResult) isAttachRequest_Message() {}
 
 func (*AttachRequest_End) isAttachRequest_Message() {}
+
+func (*AttachRequest_Positions) isAttachRequest_Message() {}
+
+func (*AttachRequest_Terminal) isAttachRequest_Message() {}
+
+func (*AttachRequest_Account) isAttachRequest_Message() {}
 
 // One order for the broker.
 type GatewayCommand struct {
@@ -1028,7 +1292,7 @@ type GatewayCommand struct {
 
 func (x *GatewayCommand) Reset() {
 	*x = GatewayCommand{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[8]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +1304,7 @@ func (x *GatewayCommand) String() string {
 func (*GatewayCommand) ProtoMessage() {}
 
 func (x *GatewayCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[8]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +1317,7 @@ func (x *GatewayCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayCommand.ProtoReflect.Descriptor instead.
 func (*GatewayCommand) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{8}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GatewayCommand) GetCallId() uint64 {
@@ -1171,14 +1435,18 @@ type GatewayQuery struct {
 	// Symbol, for QUERY_KIND_SYMBOL.
 	Symbol string `protobuf:"bytes,3,opt,name=symbol,proto3" json:"symbol,omitempty"`
 	// Position, for QUERY_KIND_CLOSING_DEALS.
-	Position      uint64 `protobuf:"varint,4,opt,name=position,proto3" json:"position,omitempty"`
+	Position uint64 `protobuf:"varint,4,opt,name=position,proto3" json:"position,omitempty"`
+	// Length of the bars, s, aligned to 1970-01-01 UTC, for QUERY_KIND_BARS.
+	TimeframeS uint32 `protobuf:"varint,5,opt,name=timeframe_s,json=timeframeS,proto3" json:"timeframe_s,omitempty"`
+	// How many at most, for QUERY_KIND_BARS.
+	Count         uint32 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GatewayQuery) Reset() {
 	*x = GatewayQuery{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[9]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1458,7 @@ func (x *GatewayQuery) String() string {
 func (*GatewayQuery) ProtoMessage() {}
 
 func (x *GatewayQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[9]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1471,7 @@ func (x *GatewayQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayQuery.ProtoReflect.Descriptor instead.
 func (*GatewayQuery) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{9}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GatewayQuery) GetCallId() uint64 {
@@ -1234,6 +1502,20 @@ func (x *GatewayQuery) GetPosition() uint64 {
 	return 0
 }
 
+func (x *GatewayQuery) GetTimeframeS() uint32 {
+	if x != nil {
+		return x.TimeframeS
+	}
+	return 0
+}
+
+func (x *GatewayQuery) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // To the gateway.
 type AttachResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1252,7 +1534,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[10]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1546,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[10]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1559,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{10}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -1417,10 +1699,28 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\x05ticks\x18\x03 \x03(\v2\r.dtms.v1.TickR\x05ticks\x12!\n" +
 	"\fchange_count\x18\x04 \x01(\x04R\vchangeCount\x12\x1b\n" +
 	"\x06equity\x18\x05 \x01(\x01H\x00R\x06equity\x88\x01\x01B\t\n" +
-	"\a_equity\"T\n" +
+	"\a_equity\"\x90\x01\n" +
+	"\x10GatewayPositions\x12!\n" +
+	"\fchange_count\x18\x01 \x01(\x04R\vchangeCount\x125\n" +
+	"\tpositions\x18\x02 \x03(\v2\x17.dtms.v1.BrokerPositionR\tpositions\x12\"\n" +
+	"\rafter_call_id\x18\x03 \x01(\x04R\vafterCallId\"\xe6\x02\n" +
+	"\rTerminalState\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
+	"\x05build\x18\x02 \x01(\x05R\x05build\x12\x16\n" +
+	"\x06linked\x18\x03 \x01(\bR\x06linked\x12'\n" +
+	"\x0fterminal_trades\x18\x04 \x01(\bR\x0eterminalTrades\x12%\n" +
+	"\x0eaccount_trades\x18\x05 \x01(\bR\raccountTrades\x12#\n" +
+	"\rexperts_trade\x18\x06 \x01(\bR\fexpertsTrade\x12\x17\n" +
+	"\aping_ms\x18\a \x01(\x05R\x06pingMs\x12\x1e\n" +
+	"\boffset_s\x18\b \x01(\x05H\x00R\aoffsetS\x88\x01\x01\x12\x18\n" +
+	"\atrouble\x18\t \x01(\tR\atrouble\x12\x14\n" +
+	"\x05hangs\x18\n" +
+	" \x01(\bR\x05hangs\x12(\n" +
+	"\x10other_account_id\x18\v \x01(\tR\x0eotherAccountIdB\v\n" +
+	"\t_offset_s\"T\n" +
 	"\rCommandResult\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\x04R\x06callId\x12*\n" +
-	"\aoutcome\x18\x02 \x01(\v2\x10.dtms.v1.OutcomeR\aoutcome\"\xa1\x02\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x10.dtms.v1.OutcomeR\aoutcome\"\xc3\x02\n" +
 	"\vQueryResult\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\x04R\x06callId\x12\x1d\n" +
 	"\n" +
@@ -1430,13 +1730,17 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\tpositions\x18\x04 \x03(\v2\x17.dtms.v1.BrokerPositionR\tpositions\x12)\n" +
 	"\x05deals\x18\x05 \x03(\v2\x13.dtms.v1.BrokerDealR\x05deals\x120\n" +
 	"\aaccount\x18\x06 \x01(\v2\x16.dtms.v1.BrokerAccountR\aaccount\x12'\n" +
-	"\x04spec\x18\a \x01(\v2\x13.dtms.v1.SymbolSpecR\x04spec\"\x88\x02\n" +
+	"\x04spec\x18\a \x01(\v2\x13.dtms.v1.SymbolSpecR\x04spec\x12 \n" +
+	"\x04bars\x18\b \x03(\v2\f.dtms.v1.BarR\x04bars\"\xad\x03\n" +
 	"\rAttachRequest\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.dtms.v1.GatewayHelloH\x00R\x05hello\x12-\n" +
 	"\x05ticks\x18\x02 \x01(\v2\x15.dtms.v1.GatewayTicksH\x00R\x05ticks\x12?\n" +
 	"\x0ecommand_result\x18\x03 \x01(\v2\x16.dtms.v1.CommandResultH\x00R\rcommandResult\x129\n" +
 	"\fquery_result\x18\x04 \x01(\v2\x14.dtms.v1.QueryResultH\x00R\vqueryResult\x12\x12\n" +
-	"\x03end\x18\x05 \x01(\bH\x00R\x03endB\t\n" +
+	"\x03end\x18\x05 \x01(\bH\x00R\x03end\x129\n" +
+	"\tpositions\x18\x06 \x01(\v2\x19.dtms.v1.GatewayPositionsH\x00R\tpositions\x124\n" +
+	"\bterminal\x18\a \x01(\v2\x16.dtms.v1.TerminalStateH\x00R\bterminal\x122\n" +
+	"\aaccount\x18\b \x01(\v2\x16.dtms.v1.BrokerAccountH\x00R\aaccountB\t\n" +
 	"\amessage\"\xbf\x03\n" +
 	"\x0eGatewayCommand\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\x04R\x06callId\x12\x1b\n" +
@@ -1457,12 +1761,15 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\x05magic\x18\x0e \x01(\x03R\x05magic\x12\x18\n" +
 	"\acomment\x18\x0f \x01(\tR\acommentB\x05\n" +
 	"\x03_slB\x05\n" +
-	"\x03_tp\"\x83\x01\n" +
+	"\x03_tp\"\xba\x01\n" +
 	"\fGatewayQuery\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\x04R\x06callId\x12&\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x12.dtms.v1.QueryKindR\x04kind\x12\x16\n" +
 	"\x06symbol\x18\x03 \x01(\tR\x06symbol\x12\x1a\n" +
-	"\bposition\x18\x04 \x01(\x04R\bposition\"\xd4\x01\n" +
+	"\bposition\x18\x04 \x01(\x04R\bposition\x12\x1f\n" +
+	"\vtimeframe_s\x18\x05 \x01(\rR\n" +
+	"timeframeS\x12\x14\n" +
+	"\x05count\x18\x06 \x01(\rR\x05count\"\xd4\x01\n" +
 	"\x0eAttachResponse\x122\n" +
 	"\x14attached_at_revision\x18\x01 \x01(\x04H\x00R\x12attachedAtRevision\x123\n" +
 	"\acommand\x18\x02 \x01(\v2\x17.dtms.v1.GatewayCommandH\x00R\acommand\x12-\n" +
@@ -1474,13 +1781,14 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\x18COMMAND_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13COMMAND_KIND_MODIFY\x10\x01\x12\x16\n" +
 	"\x12COMMAND_KIND_CLOSE\x10\x02\x12\x15\n" +
-	"\x11COMMAND_KIND_OPEN\x10\x03*\x8e\x01\n" +
+	"\x11COMMAND_KIND_OPEN\x10\x03*\xa3\x01\n" +
 	"\tQueryKind\x12\x1a\n" +
 	"\x16QUERY_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12QUERY_KIND_ACCOUNT\x10\x01\x12\x15\n" +
 	"\x11QUERY_KIND_SYMBOL\x10\x02\x12\x18\n" +
 	"\x14QUERY_KIND_POSITIONS\x10\x03\x12\x1c\n" +
-	"\x18QUERY_KIND_CLOSING_DEALS\x10\x042O\n" +
+	"\x18QUERY_KIND_CLOSING_DEALS\x10\x04\x12\x13\n" +
+	"\x0fQUERY_KIND_BARS\x10\x052O\n" +
 	"\x0eGatewayService\x12=\n" +
 	"\x06Attach\x12\x16.dtms.v1.AttachRequest\x1a\x17.dtms.v1.AttachResponse(\x010\x01B\x83\x01\n" +
 	"\vcom.dtms.v1B\x13GatewayServiceProtoP\x01Z\"dtms/clients/go/gen/dtms/v1;dtmsv1\xa2\x02\x03DXX\xaa\x02\aDtms.V1\xca\x02\aDtms\\V1\xe2\x02\x13Dtms\\V1\\GPBMetadata\xea\x02\bDtms::V1b\x06proto3"
@@ -1498,52 +1806,60 @@ func file_dtms_v1_gateway_service_proto_rawDescGZIP() []byte {
 }
 
 var file_dtms_v1_gateway_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_dtms_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_dtms_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_dtms_v1_gateway_service_proto_goTypes = []any{
-	(CommandKind)(0),       // 0: dtms.v1.CommandKind
-	(QueryKind)(0),         // 1: dtms.v1.QueryKind
-	(*GatewayHello)(nil),   // 2: dtms.v1.GatewayHello
-	(*BrokerAccount)(nil),  // 3: dtms.v1.BrokerAccount
-	(*BrokerPosition)(nil), // 4: dtms.v1.BrokerPosition
-	(*BrokerDeal)(nil),     // 5: dtms.v1.BrokerDeal
-	(*GatewayTicks)(nil),   // 6: dtms.v1.GatewayTicks
-	(*CommandResult)(nil),  // 7: dtms.v1.CommandResult
-	(*QueryResult)(nil),    // 8: dtms.v1.QueryResult
-	(*AttachRequest)(nil),  // 9: dtms.v1.AttachRequest
-	(*GatewayCommand)(nil), // 10: dtms.v1.GatewayCommand
-	(*GatewayQuery)(nil),   // 11: dtms.v1.GatewayQuery
-	(*AttachResponse)(nil), // 12: dtms.v1.AttachResponse
-	(*SymbolSpec)(nil),     // 13: dtms.v1.SymbolSpec
-	(Side)(0),              // 14: dtms.v1.Side
-	(*Tick)(nil),           // 15: dtms.v1.Tick
-	(*Outcome)(nil),        // 16: dtms.v1.Outcome
+	(CommandKind)(0),         // 0: dtms.v1.CommandKind
+	(QueryKind)(0),           // 1: dtms.v1.QueryKind
+	(*GatewayHello)(nil),     // 2: dtms.v1.GatewayHello
+	(*BrokerAccount)(nil),    // 3: dtms.v1.BrokerAccount
+	(*BrokerPosition)(nil),   // 4: dtms.v1.BrokerPosition
+	(*BrokerDeal)(nil),       // 5: dtms.v1.BrokerDeal
+	(*GatewayTicks)(nil),     // 6: dtms.v1.GatewayTicks
+	(*GatewayPositions)(nil), // 7: dtms.v1.GatewayPositions
+	(*TerminalState)(nil),    // 8: dtms.v1.TerminalState
+	(*CommandResult)(nil),    // 9: dtms.v1.CommandResult
+	(*QueryResult)(nil),      // 10: dtms.v1.QueryResult
+	(*AttachRequest)(nil),    // 11: dtms.v1.AttachRequest
+	(*GatewayCommand)(nil),   // 12: dtms.v1.GatewayCommand
+	(*GatewayQuery)(nil),     // 13: dtms.v1.GatewayQuery
+	(*AttachResponse)(nil),   // 14: dtms.v1.AttachResponse
+	(*SymbolSpec)(nil),       // 15: dtms.v1.SymbolSpec
+	(Side)(0),                // 16: dtms.v1.Side
+	(*Tick)(nil),             // 17: dtms.v1.Tick
+	(*Outcome)(nil),          // 18: dtms.v1.Outcome
+	(*Bar)(nil),              // 19: dtms.v1.Bar
 }
 var file_dtms_v1_gateway_service_proto_depIdxs = []int32{
 	3,  // 0: dtms.v1.GatewayHello.account:type_name -> dtms.v1.BrokerAccount
-	13, // 1: dtms.v1.GatewayHello.symbols:type_name -> dtms.v1.SymbolSpec
-	14, // 2: dtms.v1.BrokerPosition.side:type_name -> dtms.v1.Side
-	15, // 3: dtms.v1.GatewayTicks.ticks:type_name -> dtms.v1.Tick
-	16, // 4: dtms.v1.CommandResult.outcome:type_name -> dtms.v1.Outcome
-	4,  // 5: dtms.v1.QueryResult.positions:type_name -> dtms.v1.BrokerPosition
-	5,  // 6: dtms.v1.QueryResult.deals:type_name -> dtms.v1.BrokerDeal
-	3,  // 7: dtms.v1.QueryResult.account:type_name -> dtms.v1.BrokerAccount
-	13, // 8: dtms.v1.QueryResult.spec:type_name -> dtms.v1.SymbolSpec
-	2,  // 9: dtms.v1.AttachRequest.hello:type_name -> dtms.v1.GatewayHello
-	6,  // 10: dtms.v1.AttachRequest.ticks:type_name -> dtms.v1.GatewayTicks
-	7,  // 11: dtms.v1.AttachRequest.command_result:type_name -> dtms.v1.CommandResult
-	8,  // 12: dtms.v1.AttachRequest.query_result:type_name -> dtms.v1.QueryResult
-	0,  // 13: dtms.v1.GatewayCommand.kind:type_name -> dtms.v1.CommandKind
-	14, // 14: dtms.v1.GatewayCommand.side:type_name -> dtms.v1.Side
-	1,  // 15: dtms.v1.GatewayQuery.kind:type_name -> dtms.v1.QueryKind
-	10, // 16: dtms.v1.AttachResponse.command:type_name -> dtms.v1.GatewayCommand
-	11, // 17: dtms.v1.AttachResponse.query:type_name -> dtms.v1.GatewayQuery
-	9,  // 18: dtms.v1.GatewayService.Attach:input_type -> dtms.v1.AttachRequest
-	12, // 19: dtms.v1.GatewayService.Attach:output_type -> dtms.v1.AttachResponse
-	19, // [19:20] is the sub-list for method output_type
-	18, // [18:19] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	15, // 1: dtms.v1.GatewayHello.symbols:type_name -> dtms.v1.SymbolSpec
+	16, // 2: dtms.v1.BrokerPosition.side:type_name -> dtms.v1.Side
+	17, // 3: dtms.v1.GatewayTicks.ticks:type_name -> dtms.v1.Tick
+	4,  // 4: dtms.v1.GatewayPositions.positions:type_name -> dtms.v1.BrokerPosition
+	18, // 5: dtms.v1.CommandResult.outcome:type_name -> dtms.v1.Outcome
+	4,  // 6: dtms.v1.QueryResult.positions:type_name -> dtms.v1.BrokerPosition
+	5,  // 7: dtms.v1.QueryResult.deals:type_name -> dtms.v1.BrokerDeal
+	3,  // 8: dtms.v1.QueryResult.account:type_name -> dtms.v1.BrokerAccount
+	15, // 9: dtms.v1.QueryResult.spec:type_name -> dtms.v1.SymbolSpec
+	19, // 10: dtms.v1.QueryResult.bars:type_name -> dtms.v1.Bar
+	2,  // 11: dtms.v1.AttachRequest.hello:type_name -> dtms.v1.GatewayHello
+	6,  // 12: dtms.v1.AttachRequest.ticks:type_name -> dtms.v1.GatewayTicks
+	9,  // 13: dtms.v1.AttachRequest.command_result:type_name -> dtms.v1.CommandResult
+	10, // 14: dtms.v1.AttachRequest.query_result:type_name -> dtms.v1.QueryResult
+	7,  // 15: dtms.v1.AttachRequest.positions:type_name -> dtms.v1.GatewayPositions
+	8,  // 16: dtms.v1.AttachRequest.terminal:type_name -> dtms.v1.TerminalState
+	3,  // 17: dtms.v1.AttachRequest.account:type_name -> dtms.v1.BrokerAccount
+	0,  // 18: dtms.v1.GatewayCommand.kind:type_name -> dtms.v1.CommandKind
+	16, // 19: dtms.v1.GatewayCommand.side:type_name -> dtms.v1.Side
+	1,  // 20: dtms.v1.GatewayQuery.kind:type_name -> dtms.v1.QueryKind
+	12, // 21: dtms.v1.AttachResponse.command:type_name -> dtms.v1.GatewayCommand
+	13, // 22: dtms.v1.AttachResponse.query:type_name -> dtms.v1.GatewayQuery
+	11, // 23: dtms.v1.GatewayService.Attach:input_type -> dtms.v1.AttachRequest
+	14, // 24: dtms.v1.GatewayService.Attach:output_type -> dtms.v1.AttachResponse
+	24, // [24:25] is the sub-list for method output_type
+	23, // [23:24] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_gateway_service_proto_init() }
@@ -1557,15 +1873,19 @@ func file_dtms_v1_gateway_service_proto_init() {
 	file_dtms_v1_trade_proto_init()
 	file_dtms_v1_gateway_service_proto_msgTypes[2].OneofWrappers = []any{}
 	file_dtms_v1_gateway_service_proto_msgTypes[4].OneofWrappers = []any{}
-	file_dtms_v1_gateway_service_proto_msgTypes[7].OneofWrappers = []any{
+	file_dtms_v1_gateway_service_proto_msgTypes[6].OneofWrappers = []any{}
+	file_dtms_v1_gateway_service_proto_msgTypes[9].OneofWrappers = []any{
 		(*AttachRequest_Hello)(nil),
 		(*AttachRequest_Ticks)(nil),
 		(*AttachRequest_CommandResult)(nil),
 		(*AttachRequest_QueryResult)(nil),
 		(*AttachRequest_End)(nil),
+		(*AttachRequest_Positions)(nil),
+		(*AttachRequest_Terminal)(nil),
+		(*AttachRequest_Account)(nil),
 	}
-	file_dtms_v1_gateway_service_proto_msgTypes[8].OneofWrappers = []any{}
-	file_dtms_v1_gateway_service_proto_msgTypes[10].OneofWrappers = []any{
+	file_dtms_v1_gateway_service_proto_msgTypes[10].OneofWrappers = []any{}
+	file_dtms_v1_gateway_service_proto_msgTypes[12].OneofWrappers = []any{
 		(*AttachResponse_AttachedAtRevision)(nil),
 		(*AttachResponse_Command)(nil),
 		(*AttachResponse_Query)(nil),
@@ -1577,7 +1897,7 @@ func file_dtms_v1_gateway_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dtms_v1_gateway_service_proto_rawDesc), len(file_dtms_v1_gateway_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
