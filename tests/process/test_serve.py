@@ -243,9 +243,7 @@ async def test_status_watch_and_explain_work_against_a_running_service(tmp_path:
         async with service.client("intelligent_exit_manager") as manager:
             trade = await manager.get_trade(7)
             stop = Action(kind=ACTION_KIND_STOP, stop=0.5)
-            denied = await manager.propose(
-                request_id="loosens", ticket=7, owner_epoch=trade.owner_epoch, action=stop
-            )
+            denied = await manager.propose(request_id="loosens", ticket=7, owner_epoch=trade.owner_epoch, action=stop)
         why = await Process.start("explain", "--decision", str(denied.decision.decision_id), *where)
         assert await why.ended() == 0
         assert f"loser: intelligent_exit_manager, decision {denied.decision.decision_id}: denied" in "\n".join(why.said)
