@@ -33,6 +33,7 @@ impl Answer {
                     intern!(py, "denial"),
                     claim.denial.map_or(0, Number::number),
                 )?;
+                dict.set_item(intern!(py, "decision_id"), claim.decision_id)?;
                 dict.set_item(
                     intern!(py, "ownership"),
                     message_to_dict(py, &claim.ownership)?,

@@ -200,10 +200,10 @@ class Chosen:
 
 
 def action_words(action: action_pb2.Action) -> str:
-    """An action in words: kind, purpose and the numbers that belong to it."""
+    """An action in words: kind, purpose if it has one, and the numbers that belong to it."""
     kind, purpose = enum_name(action_pb2.ActionKind, action.kind), enum_name(action_pb2.Purpose, action.purpose)
     numbers = [f"{f} {getattr(action, f):g}" for f in ("stop", "target", "volume") if action.HasField(f)]
-    return " ".join([kind, f"({purpose})", *numbers])
+    return " ".join([kind, *[f"({purpose})"] * (action.purpose != 0), *numbers])
 
 
 class _Enum(Protocol):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from dtms.v1.action_pb2 import (
+    ACTION_KIND_ACQUIRE,
     ACTION_KIND_CLOSE,
     ACTION_KIND_PARTIAL_CLOSE,
     ACTION_KIND_STOP,
@@ -341,13 +342,17 @@ def no_write_without_authority(evidence: Evidence) -> Found:
     proposed = defaultdict(list)
     for call in evidence.named("Propose"):
         proposed[call.client, call.request.request_id].append(call)
+    claimed = {(call.client, call.request.ticket) for call in evidence.named("AcquireOwnership")}
     for event in intents.values():
         intent = event.intent_recorded
         decision = decisions.get(intent.decision_id)
         if decision is None or not decision.granted or decision.manager != intent.manager:
             yield f"intent {intent.intent_id} of {intent.manager} has no granted decision"
     for decision in decisions.values():
-        if decision.manager != DTMS:
+        if decision.action.kind == ACTION_KIND_ACQUIRE:
+            if decision.granted or (decision.manager, decision.ticket) not in claimed:
+                yield f"decision {decision.decision_id}: {decision.manager} never claimed {decision.ticket} so"
+        elif decision.manager != DTMS:
             asked = proposed[decision.manager, decision.request_id]
             if not any(_asks_for(call, decision) for call in asked):
                 yield f"decision {decision.decision_id}: {decision.manager} never sent {decision.request_id!r} so"

@@ -36,6 +36,34 @@ async def test_a_strictly_higher_rank_preempts_and_no_other(stack: Stack) -> Non
     assert (await stack.get_trade(trade.ticket)).managed_by == UNIVERSAL
 
 
+async def test_a_denied_claim_is_a_decision(stack: Stack) -> None:
+    """It is listed with its inputs, explained with who prevailed, and a denial for what halts it names that."""
+    trade = await stack.trade(strategy_type=MANAGED)
+    denied = await acquire(stack, trade.ticket, EXIT_MANAGER)
+    operator = await stack.client("operator")
+    (listed,) = [each async for each in operator.list_decisions(denied_only=True)]
+    assert (listed.decision_id, listed.manager, listed.owner) == (denied.decision_id, EXIT_MANAGER, UNIVERSAL)
+    assert (listed.action.kind, listed.denial) == (
+        action_pb2.ACTION_KIND_ACQUIRE,
+        action_pb2.DENIAL_CODE_OWNED_BY_OTHER,
+    )
+    told = await operator.explain(decision_id=denied.decision_id)
+    assert (told.winner, told.losers[0].manager) == (UNIVERSAL, EXIT_MANAGER)
+    assert "asked for ACQUIRE: denied, OWNED_BY_OTHER" in told.summary
+    await operator.set_kill_switch(event_pb2.KILL_SCOPE_MANAGER, UNIVERSAL, engaged=True, reason="test")
+    halted = await acquire(stack, trade.ticket, UNIVERSAL)
+    assert f"by kill switch manager {UNIVERSAL}" in (await operator.explain(decision_id=halted.decision_id)).summary
+    before = halted.decision_id
+    assert (await acquire(stack, trade.ticket, EXIT_MANAGER)).decision_id == before + 1
+
+
+async def test_a_claim_is_no_proposal(stack: Stack) -> None:
+    """Who would own a trade asks for it by its own call."""
+    trade = await stack.trade()
+    with pytest.raises(errors.InvalidArgument, match="AcquireOwnership"):
+        await stack.propose(trade, action_pb2.Action(kind=action_pb2.ACTION_KIND_ACQUIRE))
+
+
 async def test_asking_again_renews_and_changes_no_token(stack: Stack) -> None:
     """To its owner a claim is a renewal: same token, full lease."""
     trade = await stack.trade()

@@ -242,7 +242,8 @@ pub const fn own_halt(kind: ActionKind, brakes: Brakes) -> Option<Halt> {
         | ActionKind::PartialClose
         | ActionKind::Close
         | ActionKind::CloseHedge
-        | ActionKind::CloseReAdd => (false, false),
+        | ActionKind::CloseReAdd
+        | ActionKind::Acquire => (false, false),
     };
     let is_braked = match brakes.trading {
         TradingState::Active => false,
@@ -272,12 +273,26 @@ pub fn own_denial(asker: Asker, trade: &TradeRecord, halt: Option<Halt>) -> Opti
     authority(asker, trade.is_defensive(), trade.breakeven_triggered)
 }
 
+/// What halts a claim.
+#[must_use]
+pub const fn claim_halt(trade: &TradeRecord, brakes: Brakes) -> Option<Halt> {
+    if brakes.killed {
+        Some(Halt::Killed)
+    } else if trade.quarantined {
+        Some(Halt::Quarantined)
+    } else if matches!(brakes.trading, TradingState::Halted) {
+        Some(Halt::Trading)
+    } else {
+        None
+    }
+}
+
 /// May `asker` take the trade over?
 #[must_use]
 pub fn claim_denial(asker: Asker, trade: &TradeRecord, brakes: Brakes) -> Option<DenialCode> {
     if trade.state == TradeState::Closed {
         Some(DenialCode::TradeClosed)
-    } else if brakes.killed || trade.quarantined || brakes.trading == TradingState::Halted {
+    } else if claim_halt(trade, brakes).is_some() {
         Some(DenialCode::Halted)
     } else if asker.is_owner {
         None

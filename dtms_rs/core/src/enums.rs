@@ -30,7 +30,7 @@ numbers! {
     /// What is done to a position.
     ActionKind {
         Stop = 1, Target = 2, PartialClose = 3, Close = 4, OpenHedge = 5, CloseHedge = 6, ReAdd = 7,
-        CloseReAdd = 8
+        CloseReAdd = 8, Acquire = 10
     }
 
     /// Why it is done.

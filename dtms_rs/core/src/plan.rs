@@ -110,8 +110,8 @@ pub fn plan(queued: &Queued, trade: &TradeRecord, scene: &Scene) -> Plan {
             ),
             None => Plan::Skip(SkipReason::NothingToDo),
         },
-        // No entry of the table moves the target.
-        ActionKind::Target => Plan::Skip(SkipReason::NothingToDo),
+        // No entry of the table moves the target or claims a trade.
+        ActionKind::Target | ActionKind::Acquire => Plan::Skip(SkipReason::NothingToDo),
     }
 }
 

@@ -9,7 +9,7 @@ mod engine_support;
 
 use dtms_core::engine::Engine;
 use dtms_core::enums::{
-    ArmCause, DenialCode, GrantCause, RiskSource, Timer, TradeState, TransitionCause,
+    ActionKind, ArmCause, DenialCode, GrantCause, RiskSource, Timer, TradeState, TransitionCause,
 };
 use dtms_core::event::Body;
 use engine_support::{
@@ -281,6 +281,40 @@ fn an_expired_holder_is_refused_at_once() {
         bodies!(events, OwnershipGranted)[0].cause,
         GrantCause::Expired
     );
+}
+
+/// A denied claim is recorded with its inputs under a number of its own; a granted one is not, for the
+/// grant is its record.
+#[test]
+fn a_denied_claim_is_recorded_as_a_decision() {
+    let mut rig = at(Setup::default(), TradeState::Healthy);
+    let (now_ns, mono_ns) = (rig.now_ns(), rig.mono_ns);
+    let step = rig.engine.acquire(ACCOUNT, TICKET, EXIT, now_ns, mono_ns);
+    let (events, claim) = rig.take(step).unwrap();
+    let made = bodies!(events, DecisionMade);
+    let decision = &made[0].decision;
+    assert_eq!(
+        (
+            decision.decision_id,
+            decision.action.kind,
+            decision.denial.0
+        ),
+        (
+            claim.decision_id,
+            ActionKind::Acquire,
+            Some(DenialCode::OwnedByOther)
+        )
+    );
+    assert!(claim.decision_id > 0 && !decision.granted && decision.request_id.is_empty());
+    let step = rig
+        .engine
+        .acquire(ACCOUNT, TICKET, UNIVERSAL, now_ns, mono_ns);
+    let (events, claim) = rig.take(step).unwrap();
+    assert_eq!(
+        (names(&events), claim.decision_id),
+        (vec!["OwnershipGranted".to_owned()], 0)
+    );
+    rig.check_fold();
 }
 
 /// Only a strictly higher rank preempts (I4); the owner himself renews under his token; a release falls to DTMS.

@@ -122,6 +122,7 @@ ACTIONS: dict[str, str] = {
     "CLOSE_HEDGE": "close the hedge",
     "RE_ADD": "re-add volume",
     "CLOSE_RE_ADD": "close the re-added part",
+    "ACQUIRE": "take the trade over",
 }
 
 LEGS: dict[str, str] = {"MAIN": "Position", "HEDGE": "Hedge", "RE_ADD": "Re-added part"}

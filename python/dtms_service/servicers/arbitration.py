@@ -28,7 +28,10 @@ class ArbitrationServicer:
     async def AcquireOwnership(self, request: pb.AcquireOwnershipRequest, call: Call) -> pb.AcquireOwnershipResponse:
         reply = await self.desk.acquire((self.doors.resolve(request.account_id), request.ticket), call.principal.name)
         return pb.AcquireOwnershipResponse(
-            granted=reply["granted"], denial=reply["denial"], ownership=convert.ownership(reply["ownership"])
+            granted=reply["granted"],
+            denial=reply["denial"],
+            ownership=convert.ownership(reply["ownership"]),
+            decision_id=reply["decision_id"],
         )
 
     async def RenewOwnership(self, request: pb.RenewOwnershipRequest, call: Call) -> pb.RenewOwnershipResponse:

@@ -42,6 +42,8 @@ class _ActionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ActionKind
     """Re-add volume (DTMS only)."""
     ACTION_KIND_CLOSE_RE_ADD: _ActionKind.ValueType  # 8
     """Close the re-added leg (DTMS only)."""
+    ACTION_KIND_ACQUIRE: _ActionKind.ValueType  # 10
+    """Take the trade over: a claim (AcquireOwnership) that was denied. Never valid in a request."""
 
 class ActionKind(_ActionKind, metaclass=_ActionKindEnumTypeWrapper):
     """What is done to the position."""
@@ -64,6 +66,8 @@ ACTION_KIND_RE_ADD: ActionKind.ValueType  # 7
 """Re-add volume (DTMS only)."""
 ACTION_KIND_CLOSE_RE_ADD: ActionKind.ValueType  # 8
 """Close the re-added leg (DTMS only)."""
+ACTION_KIND_ACQUIRE: ActionKind.ValueType  # 10
+"""Take the trade over: a claim (AcquireOwnership) that was denied. Never valid in a request."""
 Global___ActionKind: _TypeAlias = ActionKind  # noqa: Y015
 
 class _Purpose:
@@ -393,7 +397,7 @@ class Decision(_message.Message):
     decision_id: _builtins.int
     """Unique in the service, rising."""
     request_id: _builtins.str
-    """The client's key; empty for DTMS itself."""
+    """The client's key; empty for DTMS itself and for a claim."""
     account_id: _builtins.str
     """login@server."""
     ticket: _builtins.int

@@ -27,7 +27,7 @@ from dtms.v1 import event_pb2 as dtms_dot_v1_dot_event__pb2
 from dtms.v1 import ownership_pb2 as dtms_dot_v1_dot_ownership__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dtms/v1/arbitration_service.proto\x12\x07\x64tms.v1\x1a\x14\x64tms/v1/action.proto\x1a\x13\x64tms/v1/event.proto\x1a\x17\x64tms/v1/ownership.proto\"@\n\x05Grant\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\x13\n\x0bowner_epoch\x18\x03 \x01(\x04\"=\n\x17\x41\x63quireOwnershipRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\"w\n\x18\x41\x63quireOwnershipResponse\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12#\n\x06\x64\x65nial\x18\x02 \x01(\x0e\x32\x13.dtms.v1.DenialCode\x12%\n\townership\x18\x03 \x01(\x0b\x32\x12.dtms.v1.Ownership\"7\n\x15RenewOwnershipRequest\x12\x1e\n\x06grants\x18\x01 \x03(\x0b\x32\x0e.dtms.v1.Grant\"[\n\x16RenewOwnershipResponse\x12#\n\x07renewed\x18\x01 \x03(\x0b\x32\x12.dtms.v1.Ownership\x12\x1c\n\x04lost\x18\x02 \x03(\x0b\x32\x0e.dtms.v1.Grant\"8\n\x17ReleaseOwnershipRequest\x12\x1d\n\x05grant\x18\x01 \x01(\x0b\x32\x0e.dtms.v1.Grant\"A\n\x18ReleaseOwnershipResponse\x12%\n\townership\x18\x01 \x01(\x0b\x32\x12.dtms.v1.Ownership\"\x8f\x01\n\x0eProposeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0e\n\x06ticket\x18\x03 \x01(\x04\x12\x13\n\x0bowner_epoch\x18\x04 \x01(\x04\x12\x1f\n\x06\x61\x63tion\x18\x05 \x01(\x0b\x32\x0f.dtms.v1.Action\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"Y\n\x0fProposeResponse\x12#\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x11.dtms.v1.Decision\x12!\n\x07outcome\x18\x02 \x01(\x0b\x32\x10.dtms.v1.Outcome\"B\n\x0eSetMemoRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\x0c\n\x04memo\x18\x03 \x01(\t\"#\n\x0fSetMemoResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"i\n\x0e\x45xplainRequest\x12\x15\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\x04H\x00\x12\x14\n\nrequest_id\x18\x02 \x01(\tH\x00\x12\x12\n\x08revision\x18\x03 \x01(\x04H\x00\x12\x0f\n\x07manager\x18\x04 \x01(\tB\x05\n\x03key\"\xa5\x01\n\x0f\x45xplainResponse\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12#\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0b\x32\x11.dtms.v1.Decision\x12\x1e\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x0e.dtms.v1.Event\x12\x0e\n\x06winner\x18\x05 \x01(\t\x12\x1e\n\x06losers\x18\x06 \x03(\x0b\x32\x0e.dtms.v1.Loser\":\n\x05Loser\x12\x0f\n\x07manager\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\x04\x12\x0b\n\x03why\x18\x03 \x01(\t\"\xac\x01\n\x14ListDecisionsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\x0f\n\x07manager\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65nied_only\x18\x04 \x01(\x08\x12#\n\x06\x64\x65nial\x18\x05 \x01(\x0e\x32\x13.dtms.v1.DenialCode\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"V\n\x15ListDecisionsResponse\x12$\n\tdecisions\x18\x01 \x03(\x0b\x32\x11.dtms.v1.Decision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa3\x04\n\x12\x41rbitrationService\x12W\n\x10\x41\x63quireOwnership\x12 .dtms.v1.AcquireOwnershipRequest\x1a!.dtms.v1.AcquireOwnershipResponse\x12Q\n\x0eRenewOwnership\x12\x1e.dtms.v1.RenewOwnershipRequest\x1a\x1f.dtms.v1.RenewOwnershipResponse\x12W\n\x10ReleaseOwnership\x12 .dtms.v1.ReleaseOwnershipRequest\x1a!.dtms.v1.ReleaseOwnershipResponse\x12<\n\x07Propose\x12\x17.dtms.v1.ProposeRequest\x1a\x18.dtms.v1.ProposeResponse\x12<\n\x07\x45xplain\x12\x17.dtms.v1.ExplainRequest\x1a\x18.dtms.v1.ExplainResponse\x12<\n\x07SetMemo\x12\x17.dtms.v1.SetMemoRequest\x1a\x18.dtms.v1.SetMemoResponse\x12N\n\rListDecisions\x12\x1d.dtms.v1.ListDecisionsRequest\x1a\x1e.dtms.v1.ListDecisionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dtms/v1/arbitration_service.proto\x12\x07\x64tms.v1\x1a\x14\x64tms/v1/action.proto\x1a\x13\x64tms/v1/event.proto\x1a\x17\x64tms/v1/ownership.proto\"@\n\x05Grant\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\x13\n\x0bowner_epoch\x18\x03 \x01(\x04\"=\n\x17\x41\x63quireOwnershipRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\"\x8c\x01\n\x18\x41\x63quireOwnershipResponse\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12#\n\x06\x64\x65nial\x18\x02 \x01(\x0e\x32\x13.dtms.v1.DenialCode\x12%\n\townership\x18\x03 \x01(\x0b\x32\x12.dtms.v1.Ownership\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x04 \x01(\x04\"7\n\x15RenewOwnershipRequest\x12\x1e\n\x06grants\x18\x01 \x03(\x0b\x32\x0e.dtms.v1.Grant\"[\n\x16RenewOwnershipResponse\x12#\n\x07renewed\x18\x01 \x03(\x0b\x32\x12.dtms.v1.Ownership\x12\x1c\n\x04lost\x18\x02 \x03(\x0b\x32\x0e.dtms.v1.Grant\"8\n\x17ReleaseOwnershipRequest\x12\x1d\n\x05grant\x18\x01 \x01(\x0b\x32\x0e.dtms.v1.Grant\"A\n\x18ReleaseOwnershipResponse\x12%\n\townership\x18\x01 \x01(\x0b\x32\x12.dtms.v1.Ownership\"\x8f\x01\n\x0eProposeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0e\n\x06ticket\x18\x03 \x01(\x04\x12\x13\n\x0bowner_epoch\x18\x04 \x01(\x04\x12\x1f\n\x06\x61\x63tion\x18\x05 \x01(\x0b\x32\x0f.dtms.v1.Action\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"Y\n\x0fProposeResponse\x12#\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x11.dtms.v1.Decision\x12!\n\x07outcome\x18\x02 \x01(\x0b\x32\x10.dtms.v1.Outcome\"B\n\x0eSetMemoRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\x0c\n\x04memo\x18\x03 \x01(\t\"#\n\x0fSetMemoResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"i\n\x0e\x45xplainRequest\x12\x15\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\x04H\x00\x12\x14\n\nrequest_id\x18\x02 \x01(\tH\x00\x12\x12\n\x08revision\x18\x03 \x01(\x04H\x00\x12\x0f\n\x07manager\x18\x04 \x01(\tB\x05\n\x03key\"\xa5\x01\n\x0f\x45xplainResponse\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12#\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0b\x32\x11.dtms.v1.Decision\x12\x1e\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x0e.dtms.v1.Event\x12\x0e\n\x06winner\x18\x05 \x01(\t\x12\x1e\n\x06losers\x18\x06 \x03(\x0b\x32\x0e.dtms.v1.Loser\":\n\x05Loser\x12\x0f\n\x07manager\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\x04\x12\x0b\n\x03why\x18\x03 \x01(\t\"\xac\x01\n\x14ListDecisionsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\x0f\n\x07manager\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65nied_only\x18\x04 \x01(\x08\x12#\n\x06\x64\x65nial\x18\x05 \x01(\x0e\x32\x13.dtms.v1.DenialCode\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"V\n\x15ListDecisionsResponse\x12$\n\tdecisions\x18\x01 \x03(\x0b\x32\x11.dtms.v1.Decision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa3\x04\n\x12\x41rbitrationService\x12W\n\x10\x41\x63quireOwnership\x12 .dtms.v1.AcquireOwnershipRequest\x1a!.dtms.v1.AcquireOwnershipResponse\x12Q\n\x0eRenewOwnership\x12\x1e.dtms.v1.RenewOwnershipRequest\x1a\x1f.dtms.v1.RenewOwnershipResponse\x12W\n\x10ReleaseOwnership\x12 .dtms.v1.ReleaseOwnershipRequest\x1a!.dtms.v1.ReleaseOwnershipResponse\x12<\n\x07Propose\x12\x17.dtms.v1.ProposeRequest\x1a\x18.dtms.v1.ProposeResponse\x12<\n\x07\x45xplain\x12\x17.dtms.v1.ExplainRequest\x1a\x18.dtms.v1.ExplainResponse\x12<\n\x07SetMemo\x12\x17.dtms.v1.SetMemoRequest\x1a\x18.dtms.v1.SetMemoResponse\x12N\n\rListDecisions\x12\x1d.dtms.v1.ListDecisionsRequest\x1a\x1e.dtms.v1.ListDecisionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,34 +38,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GRANT']._serialized_end=178
   _globals['_ACQUIREOWNERSHIPREQUEST']._serialized_start=180
   _globals['_ACQUIREOWNERSHIPREQUEST']._serialized_end=241
-  _globals['_ACQUIREOWNERSHIPRESPONSE']._serialized_start=243
-  _globals['_ACQUIREOWNERSHIPRESPONSE']._serialized_end=362
-  _globals['_RENEWOWNERSHIPREQUEST']._serialized_start=364
-  _globals['_RENEWOWNERSHIPREQUEST']._serialized_end=419
-  _globals['_RENEWOWNERSHIPRESPONSE']._serialized_start=421
-  _globals['_RENEWOWNERSHIPRESPONSE']._serialized_end=512
-  _globals['_RELEASEOWNERSHIPREQUEST']._serialized_start=514
-  _globals['_RELEASEOWNERSHIPREQUEST']._serialized_end=570
-  _globals['_RELEASEOWNERSHIPRESPONSE']._serialized_start=572
-  _globals['_RELEASEOWNERSHIPRESPONSE']._serialized_end=637
-  _globals['_PROPOSEREQUEST']._serialized_start=640
-  _globals['_PROPOSEREQUEST']._serialized_end=783
-  _globals['_PROPOSERESPONSE']._serialized_start=785
-  _globals['_PROPOSERESPONSE']._serialized_end=874
-  _globals['_SETMEMOREQUEST']._serialized_start=876
-  _globals['_SETMEMOREQUEST']._serialized_end=942
-  _globals['_SETMEMORESPONSE']._serialized_start=944
-  _globals['_SETMEMORESPONSE']._serialized_end=979
-  _globals['_EXPLAINREQUEST']._serialized_start=981
-  _globals['_EXPLAINREQUEST']._serialized_end=1086
-  _globals['_EXPLAINRESPONSE']._serialized_start=1089
-  _globals['_EXPLAINRESPONSE']._serialized_end=1254
-  _globals['_LOSER']._serialized_start=1256
-  _globals['_LOSER']._serialized_end=1314
-  _globals['_LISTDECISIONSREQUEST']._serialized_start=1317
-  _globals['_LISTDECISIONSREQUEST']._serialized_end=1489
-  _globals['_LISTDECISIONSRESPONSE']._serialized_start=1491
-  _globals['_LISTDECISIONSRESPONSE']._serialized_end=1577
-  _globals['_ARBITRATIONSERVICE']._serialized_start=1580
-  _globals['_ARBITRATIONSERVICE']._serialized_end=2127
+  _globals['_ACQUIREOWNERSHIPRESPONSE']._serialized_start=244
+  _globals['_ACQUIREOWNERSHIPRESPONSE']._serialized_end=384
+  _globals['_RENEWOWNERSHIPREQUEST']._serialized_start=386
+  _globals['_RENEWOWNERSHIPREQUEST']._serialized_end=441
+  _globals['_RENEWOWNERSHIPRESPONSE']._serialized_start=443
+  _globals['_RENEWOWNERSHIPRESPONSE']._serialized_end=534
+  _globals['_RELEASEOWNERSHIPREQUEST']._serialized_start=536
+  _globals['_RELEASEOWNERSHIPREQUEST']._serialized_end=592
+  _globals['_RELEASEOWNERSHIPRESPONSE']._serialized_start=594
+  _globals['_RELEASEOWNERSHIPRESPONSE']._serialized_end=659
+  _globals['_PROPOSEREQUEST']._serialized_start=662
+  _globals['_PROPOSEREQUEST']._serialized_end=805
+  _globals['_PROPOSERESPONSE']._serialized_start=807
+  _globals['_PROPOSERESPONSE']._serialized_end=896
+  _globals['_SETMEMOREQUEST']._serialized_start=898
+  _globals['_SETMEMOREQUEST']._serialized_end=964
+  _globals['_SETMEMORESPONSE']._serialized_start=966
+  _globals['_SETMEMORESPONSE']._serialized_end=1001
+  _globals['_EXPLAINREQUEST']._serialized_start=1003
+  _globals['_EXPLAINREQUEST']._serialized_end=1108
+  _globals['_EXPLAINRESPONSE']._serialized_start=1111
+  _globals['_EXPLAINRESPONSE']._serialized_end=1276
+  _globals['_LOSER']._serialized_start=1278
+  _globals['_LOSER']._serialized_end=1336
+  _globals['_LISTDECISIONSREQUEST']._serialized_start=1339
+  _globals['_LISTDECISIONSREQUEST']._serialized_end=1511
+  _globals['_LISTDECISIONSRESPONSE']._serialized_start=1513
+  _globals['_LISTDECISIONSRESPONSE']._serialized_end=1599
+  _globals['_ARBITRATIONSERVICE']._serialized_start=1602
+  _globals['_ARBITRATIONSERVICE']._serialized_end=2149
 # @@protoc_insertion_point(module_scope)

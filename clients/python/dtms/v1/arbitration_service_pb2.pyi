@@ -86,10 +86,13 @@ class AcquireOwnershipResponse(_message.Message):
     GRANTED_FIELD_NUMBER: _builtins.int
     DENIAL_FIELD_NUMBER: _builtins.int
     OWNERSHIP_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
     granted: _builtins.bool
     """Yes or no."""
     denial: _action_pb2.DenialCode.ValueType
     """Why not."""
+    decision_id: _builtins.int
+    """Decision behind a denial, for Explain; 0 when granted, for then the grant itself is the record."""
     @_builtins.property
     def ownership(self) -> _ownership_pb2.Ownership:
         """Who owns it now."""
@@ -100,10 +103,11 @@ class AcquireOwnershipResponse(_message.Message):
         granted: _builtins.bool = ...,
         denial: _action_pb2.DenialCode.ValueType = ...,
         ownership: _ownership_pb2.Ownership | None = ...,
+        decision_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ownership", b"ownership"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["denial", b"denial", "granted", b"granted", "ownership", b"ownership"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "denial", b"denial", "granted", b"granted", "ownership", b"ownership"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,10 +1,10 @@
 //! Ownership: acquire, renew, release, and leases that run out.
 use super::{About, Engine, Step};
-use crate::arbiter::{Brakes, claim_denial};
+use crate::arbiter::{Brakes, claim_denial, claim_halt};
 use crate::book::At;
-use crate::enums::{DenialCode, GrantCause, KillScope, TradeState};
+use crate::enums::{ActionKind, DenialCode, GrantCause, KillScope, TradeState};
 use crate::error::{CoreError, Reason, Result};
-use crate::event::{BackupRestored, Ownership};
+use crate::event::{Action, BackupRestored, DecisionMade, Ownership};
 use crate::message::{Maybe, Text};
 use crate::table::Guard;
 
@@ -16,6 +16,8 @@ const LOST_AT_MOST: u64 = 1 << 36;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
     pub denial: Option<DenialCode>,
+    /// The decision behind a denial, 0 for a grant.
+    pub decision_id: u64,
     pub ownership: Ownership,
 }
 
@@ -79,7 +81,7 @@ impl Engine {
     }
 
     /// Claims a trade for `manager`: granted when nobody owns it or the owner's rank is strictly
-    /// lower; to the owner itself it renews the lease.
+    /// lower; to the owner itself it renews the lease. A denial is recorded as a decision.
     ///
     /// # Errors
     /// `TRADE_UNKNOWN`, `FIELD_INVALID` for a name that no manager may use.
@@ -98,24 +100,54 @@ impl Engine {
         let asker = self.asker(at, manager)?;
         let denial = claim_denial(asker, self.book.trade(at)?, brakes);
         let key = self.book.key(at)?;
-        if denial.is_none() {
-            if asker.is_owner {
-                self.leases.renew(key, mono_ns);
-            } else {
-                let displaced = self.book.trade(at)?.managed_by.clone();
-                self.grant(
-                    at,
-                    &Text::from(manager),
-                    &displaced,
-                    GrantCause::Acquired,
-                    now_ns,
-                )?;
-                self.leases.observe(mono_ns);
-                self.watch(at, now_ns)?;
-            }
+        let manager = Text::from(manager);
+        let mut decision_id = 0;
+        if denial.is_some() {
+            decision_id = self.deny_claim(at, &manager, denial, brakes, now_ns)?;
+        } else if asker.is_owner {
+            self.leases.renew(key, mono_ns);
+        } else {
+            let displaced = self.book.trade(at)?.managed_by.clone();
+            self.grant(at, &manager, &displaced, GrantCause::Acquired, now_ns)?;
+            self.leases.observe(mono_ns);
+            self.watch(at, now_ns)?;
         }
         let ownership = self.ownership_at(at, mono_ns)?;
-        Ok(self.step(Claim { denial, ownership }))
+        Ok(self.step(Claim {
+            denial,
+            decision_id,
+            ownership,
+        }))
+    }
+
+    /// Records a denied claim with its inputs; its number. What is granted stands in the grant.
+    fn deny_claim(
+        &mut self,
+        at: At,
+        manager: &Text,
+        denial: Option<DenialCode>,
+        brakes: Brakes,
+        now_ns: i64,
+    ) -> Result<u64> {
+        let claim = Action {
+            kind: ActionKind::Acquire,
+            purpose: Maybe(None),
+            stop: None,
+            target: None,
+            volume: None,
+            allow_loosen: false,
+        };
+        let mut decision =
+            self.decision(at, manager, &Text::default(), claim, 0, denial, now_ns)?;
+        let halt = claim_halt(self.book.trade(at)?, brakes);
+        decision.halted_by = self.halted_by(
+            at,
+            manager.as_str(),
+            halt.filter(|_| denial == Some(DenialCode::Halted)),
+        )?;
+        let decision_id = decision.decision_id;
+        self.emit(About::Trade(at), now_ns, DecisionMade { decision })?;
+        Ok(decision_id)
     }
 
     /// Prolongs the lease of the owner that shows the current token.

@@ -293,7 +293,8 @@ impl Engine {
             ActionKind::OpenHedge
             | ActionKind::CloseHedge
             | ActionKind::ReAdd
-            | ActionKind::CloseReAdd => {
+            | ActionKind::CloseReAdd
+            | ActionKind::Acquire => {
                 return Err(CoreError::field("action.kind", "is for DTMS only"));
             }
         })
@@ -340,6 +341,10 @@ fn check_action(action: &Action) -> Result<()> {
         | ActionKind::CloseHedge
         | ActionKind::ReAdd
         | ActionKind::CloseReAdd => Err(CoreError::field("action.kind", "is for DTMS only")),
+        ActionKind::Acquire => Err(CoreError::field(
+            "action.kind",
+            "is asked by AcquireOwnership",
+        )),
     }
 }
 

@@ -34,7 +34,8 @@ impl Engine {
             | ActionKind::Target
             | ActionKind::PartialClose
             | ActionKind::OpenHedge
-            | ActionKind::ReAdd => true,
+            | ActionKind::ReAdd
+            | ActionKind::Acquire => true,
         });
         let ids = self.book.last_action + 1..;
         Ok(ids
@@ -280,6 +281,7 @@ pub(super) const fn is_wanted(kind: ActionKind, state: TradeState) -> bool {
         }
         ActionKind::OpenHedge => matches!(state, TradeState::Hedged),
         ActionKind::ReAdd => matches!(state, TradeState::Healthy),
+        ActionKind::Acquire => false,
     }
 }
 
@@ -291,7 +293,8 @@ pub(super) const fn is_close(kind: ActionKind) -> bool {
         | ActionKind::Target
         | ActionKind::PartialClose
         | ActionKind::OpenHedge
-        | ActionKind::ReAdd => false,
+        | ActionKind::ReAdd
+        | ActionKind::Acquire => false,
     }
 }
 

@@ -430,6 +430,7 @@ impl Rig {
                     self.next_position += 1;
                 }
             }
+            ActionKind::Acquire => panic!("a claim never reaches a broker"),
         }
         outcome
     }

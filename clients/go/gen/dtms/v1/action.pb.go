@@ -45,20 +45,23 @@ const (
 	ActionKind_ACTION_KIND_RE_ADD ActionKind = 7
 	// Close the re-added leg (DTMS only).
 	ActionKind_ACTION_KIND_CLOSE_RE_ADD ActionKind = 8
+	// Take the trade over: a claim (AcquireOwnership) that was denied. Never valid in a request.
+	ActionKind_ACTION_KIND_ACQUIRE ActionKind = 10
 )
 
 // Enum value maps for ActionKind.
 var (
 	ActionKind_name = map[int32]string{
-		0: "ACTION_KIND_UNSPECIFIED",
-		1: "ACTION_KIND_STOP",
-		2: "ACTION_KIND_TARGET",
-		3: "ACTION_KIND_PARTIAL_CLOSE",
-		4: "ACTION_KIND_CLOSE",
-		5: "ACTION_KIND_OPEN_HEDGE",
-		6: "ACTION_KIND_CLOSE_HEDGE",
-		7: "ACTION_KIND_RE_ADD",
-		8: "ACTION_KIND_CLOSE_RE_ADD",
+		0:  "ACTION_KIND_UNSPECIFIED",
+		1:  "ACTION_KIND_STOP",
+		2:  "ACTION_KIND_TARGET",
+		3:  "ACTION_KIND_PARTIAL_CLOSE",
+		4:  "ACTION_KIND_CLOSE",
+		5:  "ACTION_KIND_OPEN_HEDGE",
+		6:  "ACTION_KIND_CLOSE_HEDGE",
+		7:  "ACTION_KIND_RE_ADD",
+		8:  "ACTION_KIND_CLOSE_RE_ADD",
+		10: "ACTION_KIND_ACQUIRE",
 	}
 	ActionKind_value = map[string]int32{
 		"ACTION_KIND_UNSPECIFIED":   0,
@@ -70,6 +73,7 @@ var (
 		"ACTION_KIND_CLOSE_HEDGE":   6,
 		"ACTION_KIND_RE_ADD":        7,
 		"ACTION_KIND_CLOSE_RE_ADD":  8,
+		"ACTION_KIND_ACQUIRE":       10,
 	}
 )
 
@@ -588,7 +592,7 @@ type Decision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique in the service, rising.
 	DecisionId uint64 `protobuf:"varint,1,opt,name=decision_id,json=decisionId,proto3" json:"decision_id,omitempty"`
-	// The client's key; empty for DTMS itself.
+	// The client's key; empty for DTMS itself and for a claim.
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// login@server.
 	AccountId string `protobuf:"bytes,3,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
@@ -1022,7 +1026,7 @@ const file_dtms_v1_action_proto_rawDesc = "" +
 	"\x06_priceB\t\n" +
 	"\a_volumeB\x05\n" +
 	"\x03_slB\x05\n" +
-	"\x03_tp*\xfc\x01\n" +
+	"\x03_tp*\x95\x02\n" +
 	"\n" +
 	"ActionKind\x12\x1b\n" +
 	"\x17ACTION_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -1033,7 +1037,9 @@ const file_dtms_v1_action_proto_rawDesc = "" +
 	"\x16ACTION_KIND_OPEN_HEDGE\x10\x05\x12\x1b\n" +
 	"\x17ACTION_KIND_CLOSE_HEDGE\x10\x06\x12\x16\n" +
 	"\x12ACTION_KIND_RE_ADD\x10\a\x12\x1c\n" +
-	"\x18ACTION_KIND_CLOSE_RE_ADD\x10\b*\xd9\x01\n" +
+	"\x18ACTION_KIND_CLOSE_RE_ADD\x10\b\x12\x17\n" +
+	"\x13ACTION_KIND_ACQUIRE\x10\n" +
+	"*\xd9\x01\n" +
 	"\aPurpose\x12\x17\n" +
 	"\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fPURPOSE_TIGHTEN\x10\x01\x12\x15\n" +

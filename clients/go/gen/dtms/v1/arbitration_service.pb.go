@@ -150,7 +150,9 @@ type AcquireOwnershipResponse struct {
 	// Why not.
 	Denial DenialCode `protobuf:"varint,2,opt,name=denial,proto3,enum=dtms.v1.DenialCode" json:"denial,omitempty"`
 	// Who owns it now.
-	Ownership     *Ownership `protobuf:"bytes,3,opt,name=ownership,proto3" json:"ownership,omitempty"`
+	Ownership *Ownership `protobuf:"bytes,3,opt,name=ownership,proto3" json:"ownership,omitempty"`
+	// Decision behind a denial, for Explain; 0 when granted, for then the grant itself is the record.
+	DecisionId    uint64 `protobuf:"varint,4,opt,name=decision_id,json=decisionId,proto3" json:"decision_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -204,6 +206,13 @@ func (x *AcquireOwnershipResponse) GetOwnership() *Ownership {
 		return x.Ownership
 	}
 	return nil
+}
+
+func (x *AcquireOwnershipResponse) GetDecisionId() uint64 {
+	if x != nil {
+		return x.DecisionId
+	}
+	return 0
 }
 
 // Request of RenewOwnership.
@@ -1092,11 +1101,13 @@ const file_dtms_v1_arbitration_service_proto_rawDesc = "" +
 	"\x17AcquireOwnershipRequest\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x16\n" +
-	"\x06ticket\x18\x02 \x01(\x04R\x06ticket\"\x93\x01\n" +
+	"\x06ticket\x18\x02 \x01(\x04R\x06ticket\"\xb4\x01\n" +
 	"\x18AcquireOwnershipResponse\x12\x18\n" +
 	"\agranted\x18\x01 \x01(\bR\agranted\x12+\n" +
 	"\x06denial\x18\x02 \x01(\x0e2\x13.dtms.v1.DenialCodeR\x06denial\x120\n" +
-	"\townership\x18\x03 \x01(\v2\x12.dtms.v1.OwnershipR\townership\"?\n" +
+	"\townership\x18\x03 \x01(\v2\x12.dtms.v1.OwnershipR\townership\x12\x1f\n" +
+	"\vdecision_id\x18\x04 \x01(\x04R\n" +
+	"decisionId\"?\n" +
 	"\x15RenewOwnershipRequest\x12&\n" +
 	"\x06grants\x18\x01 \x03(\v2\x0e.dtms.v1.GrantR\x06grants\"j\n" +
 	"\x16RenewOwnershipResponse\x12,\n" +
