@@ -25,8 +25,8 @@ LAYERS = MappingProxyType(
             2: "bar_store bars broker clock config credentials errors event_log fault_disk fault_points history "
             "journal latency news quotes stage symbols",
             3: "convert describe gateway_messages status",
-            4: "audit backup desk doors executor gateway_door gateway_inbox gateways lockstep monitor news_watch notify "
-            "paper_account recovery shadow system",
+            4: "audit backup desk doors executor gateway_door gateway_inbox gateways lockstep monitor news_watch "
+            "notify paper_account recovery shadow system",
             5: "interceptors servicers",
             6: "__main__ server cli doctor gateway demo live_table logs replay report service settings supervisor",
         }.items()

@@ -153,7 +153,10 @@ class Engine:
     def next_deadline_ns(self) -> int | None:
         """No later than this something is due in ``on_time``. Leases run on the other clock and are not in it."""
     def acquire(self, account_id: str, ticket: int, manager: str, now_ns: int, mono_ns: int) -> Step:
-        """Reply: ``{"granted": bool, "denial": DenialCode, "decision_id": int, "ownership": Ownership}``. TRADE_UNKNOWN."""
+        """Reply: ``{"granted": bool, "denial": DenialCode, "decision_id": int, "ownership": Ownership}``.
+
+        TRADE_UNKNOWN.
+        """
     def renew(self, account_id: str, ticket: int, manager: str, owner_epoch: int, mono_ns: int) -> dict[str, Any]:
         """The ``Ownership`` with its full lease. TRADE_UNKNOWN, STALE_EPOCH."""
     def release(self, account_id: str, ticket: int, manager: str, owner_epoch: int, now_ns: int, mono_ns: int) -> Step:
