@@ -17,19 +17,40 @@ from typing import Any
 import apsw
 import pytest
 
-from dtms.v1.admin_service_pb2 import SERVICE_STAGE_RECOVERING, SERVICE_STAGE_SERVING, GetSystemStatusResponse
+from dtms.v1.admin_service_pb2 import (
+    GATEWAY_STATE_ATTACHED,
+    GATEWAY_STATE_PAUSING,
+    SERVICE_STAGE_RECOVERING,
+    SERVICE_STAGE_SERVING,
+    GatewayStatus,
+    GetSystemStatusResponse,
+)
+from dtms.v1.gateway_service_pb2 import TerminalState
 from dtms_service import _core
 from dtms_service.clock import SystemClock
 from dtms_service.credentials import CREDENTIALS_FOLDER, Role, token_path
-from dtms_service.doctor import configuration, data_directory, examination, port, service, tokens, versions
+from dtms_service.doctor import (
+    configuration,
+    data_directory,
+    examination,
+    gateway_folder,
+    port,
+    service,
+    terminal,
+    tokens,
+    versions,
+)
 from dtms_service.doctor.case import Case
 from dtms_service.doctor.finding import EXIT_CODES, Finding, Verdict, worst
+from dtms_service.doctor.sights import Job, Sights
 from dtms_service.journal.lock import DataDirectoryLock
 from dtms_service.journal.sqlite import FORMAT, JOURNAL_NAME, SqliteJournal
+from dtms_service.supervisor import folder_of
 from tests.process.service_process import Process, Service, serving
 
 OK, WARN, FAIL, SKIPPED = Verdict.OK, Verdict.WARN, Verdict.FAIL, Verdict.SKIPPED
 PAPER_ACCOUNT = "1000@paper"
+UNLINKED = TerminalState(linked=False, terminal_trades=True, account_trades=True, experts_trade=True)
 
 
 @pytest.fixture(scope="module")
@@ -329,12 +350,22 @@ def answered(**fields: Any) -> dict[str, Finding]:
         ({"time_ns": 1_000}, "clock.service", "set this machine's clock"),
         ({"account_ids": ["7001@Paper"]}, "service.account", "correct --account"),
         (
+            {"gateways": [GatewayStatus(account_id="7001@Paper", state=GATEWAY_STATE_PAUSING, last_error="it hung")]},
+            "service.gateways",
+            "at its terminal: dtms doctor",
+        ),
+        (
+            {"gateways": [GatewayStatus(account_id="7001@Paper", state=GATEWAY_STATE_ATTACHED, terminal=UNLINKED)]},
+            "service.gateways",
+            "what to switch on",
+        ),
+        (
             {"stage": SERVICE_STAGE_RECOVERING, "recovery_detail": "waiting for a gateway"},
             "service",
             "start the gateways",
         ),
     ],
-    ids=["version", "clock", "account", "recovering"],
+    ids=["version", "clock", "account", "gateway hangs", "terminal unlinked", "recovering"],
 )
 def test_what_a_service_answers_is_weighed(fields: dict[str, Any], check: str, mend: str) -> None:
     """Each warning alone, with what to do; an answer in order has none."""
@@ -363,6 +394,57 @@ def test_a_wrong_configuration_is_told_by_its_key(tmp_path: Path, text: str, key
     file.write_text(text)
     found = by_check(configuration.examine(Case(config_file=file, data_dir=tmp_path)))["configuration"]
     assert (found.verdict, key in found.found) == (FAIL, True)
+
+
+GATEWAYS = """
+[gateways."7001@Paper"]
+broker = "mt5"
+symbols = ["EURUSD"]
+package = "tests.contract.paper_terminal"
+terminal = 'C:\\MT5\\terminal64.exe'
+
+[gateways."7002@Paper"]
+broker = "mt5"
+symbols = ["XAUUSD", "EURUSD"]
+package = "tests.stuck_terminal"
+server_utc_offset_s = 7200
+"""
+
+
+def test_terminals_of_configured_gateways_are_looked_at(tmp_path: Path) -> None:
+    """Each with its section's options and folder; with --account the one that it names; findings name the account."""
+    file = tmp_path / "dtms.toml"
+    file.write_text(GATEWAYS)
+
+    def looked(**given: Any) -> tuple[list[Job], list[Finding]]:
+        case, jobs = Case(config_file=file, data_dir=tmp_path, **given), list[Job]()
+        assert not wrong(by_check(configuration.examine(case)))
+
+        def look(job: Job, _deadline_s: float) -> Sights:
+            jobs.append(job)
+            return Sights(hung_in="open")
+
+        return jobs, [*gateway_folder.examine(case), *terminal.examine(case, look)]
+
+    jobs, found = looked()
+    assert [(job.package, job.terminal, job.symbols) for job in jobs] == [
+        ("tests.contract.paper_terminal", "C:\\MT5\\terminal64.exe", ("EURUSD",)),
+        ("tests.stuck_terminal", None, ("XAUUSD", "EURUSD")),
+    ]
+    hung = [each.about for each in found if each.check == "terminal.open" and each.verdict is FAIL]
+    assert hung == ["7001@Paper", "7002@Paper"]
+    folders = [each.looked_at for each in found if each.check == "gateway.folder"]
+    assert folders == [str(folder_of(tmp_path, account_id)) for account_id in hung]
+    jobs, found = looked(account="7002@Paper", symbols=("GBPUSD",))
+    assert [(job.package, job.symbols) for job in jobs] == [("tests.stuck_terminal", ("GBPUSD",))]
+
+
+def test_what_a_configured_gateway_names_and_is_not_there_is_told(tmp_path: Path) -> None:
+    """As the service would refuse it at its start."""
+    file = tmp_path / "dtms.toml"
+    file.write_text('[gateways."7001@Paper"]\nbroker = "mt5"\nsymbols = ["EURUSD"]\npackage = "no_such_module"\n')
+    found = by_check(configuration.examine(Case(config_file=file, data_dir=tmp_path)))["configuration"]
+    assert (found.verdict, "gateways.7001@Paper.package" in found.found) == (FAIL, True)
 
 
 def directory(path: Path, **given: Any) -> dict[str, Finding]:

@@ -12,6 +12,7 @@ from dtms_service.doctor.finding import Finding, fail, ok, skipped
 from dtms_service.errors import ConfigInvalid
 from dtms_service.notify import check as check_notifications
 from dtms_service.settings import configuration
+from dtms_service.supervisor import check_gateways
 
 CHECK: Final = "configuration"
 
@@ -23,11 +24,11 @@ def examine(case: Case) -> Iterator[Finding]:
         yield skipped(CHECK, "--config, --data-dir, environment", "none was given: a service elsewhere, or none")
         return
     try:
-        config = configuration(case.config_file, paper=case.paper, given={"data_dir": case.data_dir})
+        config = case.config = configuration(case.config_file, paper=case.paper, given={"data_dir": case.data_dir})
         check_notifications(config.notifications)
+        check_gateways(config, os.environ)
     except ConfigInvalid as error:
         for violation in error.violations:
             yield fail(CHECK, at, str(violation), "correct this key: docs/operations.md, Configuration")
         return
-    case.config = config
     yield ok(CHECK, at, f"profile {config.profile}, {'shadow' if config.shadow else 'live'}, port {config.server.port}")

@@ -22,13 +22,17 @@ EXIT_CODES: Final = {Verdict.OK: 0, Verdict.SKIPPED: 0, Verdict.WARN: 1, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check. ``found`` is what was seen, or why it was skipped; ``mend`` is empty only where nothing is to do."""
+    """One check. ``found`` is what was seen, or why it was skipped; ``mend`` is empty only where nothing is to do.
+
+    ``about`` is the account that it is about, where several may be looked at.
+    """
 
     check: str
     looked_at: str
     verdict: Verdict
     found: str
     mend: str = ""
+    about: str = ""
 
 
 def ok(check: str, looked_at: str, found: str) -> Finding:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from dtms.v1.admin_service_pb2 import GetSystemStatusResponse, ServiceStage
+from dtms.v1.admin_service_pb2 import (
+    GATEWAY_STATE_ATTACHED,
+    GatewayState,
+    GatewayStatus,
+    GetSystemStatusResponse,
+    ServiceStage,
+)
 from dtms_client import Client, DtmsError
 from dtms_client.errors import DeadlineExceeded, Unauthenticated, Unavailable, Unexpected
 from dtms_service.clock import SystemClock
@@ -20,6 +27,7 @@ CHECKS: Final = {
     "service.role": "who the token is",
     "service.version": "its version against this one",
     "service.account": "the accounts that it serves",
+    "service.gateways": "the gateways that it knows",
     "clock.service": "its clock against this machine's",
 }
 TIMEOUT_S: Final = 5.0
@@ -47,6 +55,9 @@ def judge(case: Case, status: GetSystemStatusResponse) -> Iterator[Finding]:
     yield _role(case, status)
     yield _version(status)
     yield _account(case, status)
+    yield from map(_gateway, status.gateways)
+    if not status.gateways:
+        yield ok("service.gateways", CHECKS["service.gateways"], "none has attached, none is configured")
     yield _clock(status)
 
 
@@ -103,6 +114,24 @@ def _account(case: Case, status: GetSystemStatusResponse) -> Finding:
         return ok(check, at, ", ".join(served) or "none yet")
     found = f"{case.account} was never attached; known are: {', '.join(served) or 'none'}"
     return warn(check, at, found, "nothing before the first start of its gateway; else correct --account")
+
+
+def _gateway(gateway: GatewayStatus) -> Finding:
+    check, at, account_id = "service.gateways", CHECKS["service.gateways"], gateway.account_id
+    state, terminal = GatewayState.Name(gateway.state).removeprefix("GATEWAY_STATE_"), gateway.terminal
+    words = f"{state}, started again {gateway.restarts} times" if gateway.supervised else state
+    trouble = terminal.trouble if gateway.HasField("terminal") else ""
+    if gateway.state != GATEWAY_STATE_ATTACHED or trouble:
+        why = trouble or gateway.last_error or "it does not say why"
+        mend = "look at its lines in the log, and at its terminal: dtms doctor with its account on its machine"
+        return replace(warn(check, at, f"{words}: {why}", mend), about=account_id)
+    if gateway.HasField("terminal"):
+        switches = ("linked", "terminal_trades", "account_trades", "experts_trade")
+        off = [name for name in switches if not getattr(terminal, name)]
+        if off:
+            mend = "dtms doctor with its account on its machine says what to switch on"
+            return replace(warn(check, at, f"{words}; its terminal: not {', not '.join(off)}", mend), about=account_id)
+    return replace(ok(check, at, words), about=account_id)
 
 
 def _clock(status: GetSystemStatusResponse) -> Finding:

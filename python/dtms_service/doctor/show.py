@@ -22,7 +22,9 @@ def show(findings: Sequence[Finding], console: Console) -> None:
     console.print(PROMISE, style="dim", highlight=False)
     for each in findings:
         line = Text(f"{each.verdict:<{_WIDTH}}  ", _STYLES[each.verdict])
-        line.append(each.check, "bold").append(f"  {each.found}", "").append(f"  [{each.looked_at}]", "dim")
+        line.append(f"{each.check} {each.about}".rstrip(), "bold").append(f"  {each.found}", "").append(
+            f"  [{each.looked_at}]", "dim"
+        )
         console.print(line, soft_wrap=True)
         if each.mend:
             console.print(f"{'':<{_WIDTH}}  mend: {each.mend}", soft_wrap=True, highlight=False, markup=False)

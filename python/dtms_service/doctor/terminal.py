@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from dtms_service.doctor.case import Case
 from dtms_service.doctor.finding import Finding, fail, ok, skipped, warn
 from dtms_service.doctor.sights import AccountSeen, Failed, Job, Sights, TerminalSeen
 from dtms_service.doctor.terminal_process import sights_of
+from dtms_service.doctor.terminals import terminals
 
 OPEN_TIMEOUT_MS: Final = 30_000  # a terminal that has to start and log in takes 10 to 20 s
 WATCH_S: Final = 3.0
@@ -48,12 +50,13 @@ Look = Callable[[Job, float], Sights]
 
 
 def examine(case: Case, look: Look = sights_of) -> Iterator[Finding]:
-    if not case.wants_terminal:
-        why = "no --account, --terminal, --mt5-module or --symbol was given"
+    wanted = terminals(case)
+    if not wanted:
+        why = "no --account, --terminal, --mt5-module or --symbol was given, and no gateway is configured"
         yield from (skipped(check, looked_at, why) for check, looked_at in LOOKED_AT.items())
-        return
-    job = Job(case.package or PACKAGE, case.terminal, case.symbols, OPEN_TIMEOUT_MS, WATCH_S)
-    yield from judge(case, look(job, case.deadline_s))
+    for one in wanted:
+        job = Job(one.package or PACKAGE, one.terminal, one.symbols, OPEN_TIMEOUT_MS, WATCH_S)
+        yield from (replace(found, about=one.account or "") for found in judge(one, look(job, one.deadline_s)))
 
 
 def judge(case: Case, sights: Sights) -> Iterator[Finding]:
