@@ -15,6 +15,7 @@ from cyclopts import App
 from dtms.v1 import error_reason_pb2, event_pb2
 from dtms_client.exit_manager import command as exit_manager
 from dtms_client.universal_manager import command as universal_manager
+from dtms_service.broker import mt5_inferences
 from dtms_service.broker.retcodes import LastError, Retcode
 from dtms_service.cli import app
 from tests.conftest import REPO
@@ -64,6 +65,19 @@ def test_every_failure_of_a_call_has_its_entry() -> None:
     """Each code of last_error but success stands in a row."""
     told = {int(number) for first in rows("Runbook by retcode") for number in re.findall(r"-\d+", first)}
     assert told == {int(code) for code in LastError if code is not LastError.OK}
+
+
+def test_every_belief_about_a_terminal_has_its_check() -> None:
+    """What the adapter takes for true without proof stands in the list of what to look at on a live terminal."""
+    page = (REPO / "docs" / "mt5.md").read_text(encoding="utf-8").partition("\n## 7.")[2]
+    believed = [name for name in vars(mt5_inferences) if not name.startswith("_") and _is_own(name)]
+    assert believed
+    assert [name for name in believed if name not in page] == []
+
+
+def _is_own(name: str) -> bool:
+    """Whether the module defines the name, and does not import it."""
+    return getattr(vars(mt5_inferences)[name], "__module__", None) == mt5_inferences.__name__ or name.isupper()
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
