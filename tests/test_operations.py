@@ -19,6 +19,7 @@ from dtms_service.broker import mt5_inferences
 from dtms_service.broker.retcodes import LastError, Retcode
 from dtms_service.cli import app
 from tests.conftest import REPO
+from tests.house_sources import SERVICE
 
 PAGES = [REPO / "README.md", REPO / "clients" / "README.md", *sorted((REPO / "docs").glob("*.md"))]
 OPERATIONS = (REPO / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -78,6 +79,14 @@ def test_every_belief_about_a_terminal_has_its_check() -> None:
 def _is_own(name: str) -> bool:
     """Whether the module defines the name, and does not import it."""
     return getattr(vars(mt5_inferences)[name], "__module__", None) == mt5_inferences.__name__ or name.isupper()
+
+
+def test_log_lines_that_are_explained_are_written() -> None:
+    """Each event of the table of log lines stands in a source as what is logged."""
+    code = "\n".join(source.read_text(encoding="utf-8") for source in SERVICE.rglob("*.py"))
+    explained = [name for first in rows("Logs") for name in re.findall(r"`(\w+)`", first)]
+    assert len(explained) > 10
+    assert [name for name in explained if f'"{name}"' not in code] == []
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
