@@ -266,6 +266,7 @@ async def test_status_watch_and_explain_work_against_a_running_service(tmp_path:
         "trading-state",
         "kill",
         "release",
+        "doctor",
         "exit-manager",
     ],
 )

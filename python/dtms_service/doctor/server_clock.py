@@ -23,7 +23,7 @@ SET_CLOCK: Final = "set this machine's clock: Windows: w32tm /resync (Settings, 
 def judge(case: Case, ticks: Sequence[TickSeen], *, watched: bool) -> Finding:
     """``watched``: there was a symbol to see ticks of."""
     if not watched:
-        return skipped(CHECK, LOOKED_AT, "there is no --symbol to watch ticks of")
+        return skipped(CHECK, LOOKED_AT, "no symbol that the broker has was named")
     known_s = case.offset_s if case.offset_s is not None else _stored(case)
     if not ticks:
         return _silent(known_s)
