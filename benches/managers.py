@@ -123,7 +123,7 @@ def run(size: Size) -> list[Figure]:
         Figure("decision p99 over loopback, decided only (dry run)", "ms", sampling.quantile(paced.dry_ms, 0.99)),
         Figure("decision p50 over loopback, on disk", "ms", sampling.quantile(paced.decided_ms, 0.50)),
         *(
-            Figure(f"cycle of the {kind} manager {q}, {facts['cycles']} cycles", "ms", facts[q])
+            Figure(f"cycle of the {kind} manager {q}, {facts['cycles']} cycles", "ms", facts[f"cycle_ms_{q}"] or 0.0)
             for kind, facts in cycles.items()
             for q in ("p50", "p99")
         ),
@@ -199,9 +199,10 @@ class _Pace:
             await _ask(probe, self.trades[0], dry_run=True)
             began_s = time.perf_counter() + START_S
             print(began_s, first_msc, ticks, file=self.feed.stdin, flush=True)
-            decided, dry = await asyncio.gather(
-                self._asks(probe, began_s, dry_run=False), self._asks(probe, began_s, dry_run=True)
-            )
+            with sampling.quiet_heap():
+                decided, dry = await asyncio.gather(
+                    self._asks(probe, began_s, dry_run=False), self._asks(probe, began_s, dry_run=True)
+                )
         late: list[float] = json.loads(await asyncio.to_thread(self.feed.stdout.readline))
         return Paced(ticks, len(late), late, decided, dry)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Callable
 import structlog
 from prometheus_client import Gauge, start_http_server
 
+from dtms_client._collector import spare_what_stays
 from dtms_service import symbols
 from dtms_service.backup import PAPER_STORE
 from dtms_service.broker.broker_log import BrokerLog
@@ -26,7 +26,6 @@ from dtms_service.server import Server
 from dtms_service.supervisor import Supervisor, check_gateways
 from dtms_service.system import System
 
-GC_YOUNG, GC_OLDER = 20_000, 20  # objects before a first look at the young, such looks before one at the older
 SERVING = "serving at "  # and the address: the line on stdout that says that clients may call
 
 RAILS = Gauge("dtms_rails_engaged", "Safety rails that hold, of all accounts and symbols")
@@ -50,14 +49,6 @@ def paper_account(config: Config, section: PaperSection) -> PaperAccount:
     overrides, names = config.symbols.override_fields(), {*symbols.known(), *config.symbols.overrides}
     list_symbols(broker, [symbols.load(name, overrides).spec for name in names])
     return PaperAccount(broker, PaperStore(config.data_dir / PAPER_STORE, broker), log)
-
-
-def spare_the_collector() -> None:
-    """What stands after recovery stays for good: a full collection would look through all of it, every decision waits
-    meanwhile (40 ms at 1,000 trades), and next to nothing that the service makes is a cycle."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_YOUNG, GC_OLDER, GC_OLDER)
 
 
 def _drain_on_signals(drain: Callable[[str], None]) -> None:
@@ -93,7 +84,7 @@ async def serve(
             await system.attach(system.paper.account_id, system.paper, list(system.paper.broker.symbols))
         elif not system.doors.account_ids:
             system.recovery_detail = "waiting for a gateway"
-        spare_the_collector()
+        spare_what_stays()
         if managers_in_lockstep is None:
             supervisor.start(system.fail)
         ready(server)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from dtms_client._collector import spare_what_stays
 from dtms_client.aio import AsyncClient
 from dtms_client.errors import DtmsError, PermissionDenied, Unauthenticated
 from dtms_client.managing import log
@@ -90,6 +91,7 @@ async def _run(client: AsyncClient, manager: Brain, *, lockstep: bool) -> int:
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         async with client:
+            spare_what_stays()
             logger.info("started", extra={"facts": {"manager": manager.name, "lockstep": lockstep}})
             work = asyncio.create_task(_work(client, manager, lockstep=lockstep))
             stopped = asyncio.create_task(stop.wait())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from dtms.v1.arbitration_service_pb2 import ProposeResponse
@@ -207,16 +207,20 @@ class Live:
             self._work.clear()
             touched, self._touched = self._touched, set()
             keys = sorted(key for instrument in touched for key in self._open[instrument] - self._busy)
-            answers = await self._states.read(keys, max_age_s=self._limits.ownership_s)
-            self._tell_of(answers.values())
+            stale, asked = await self._states.refresh(keys, max_age_s=self._limits.ownership_s)
+            assumed = 0
             for start in range(0, len(keys), PIECE):
-                piece = [answers[key] for key in keys[start : start + PIECE] if key not in self._busy]
-                await _rest(self._propose(piece, tasks))
+                worked_s = self._monotonic()
+                piece = [key for key in keys[start : start + PIECE] if key not in self._busy]
+                answers = self._states.answers(piece, stale, asked).values()
+                assumed += sum(answer.source is Source.ASSUMED for answer in answers)
+                self._propose(answers, tasks)
+                await _rest(self._monotonic() - worked_s)
+            self._tell_of(assumed)
             self._brain.tally.cycle(self._monotonic() - began_s)
 
-    def _propose(self, answers: Sequence[Answer], tasks: asyncio.TaskGroup) -> float:
-        """Looks at a few trades and starts what they need; the seconds that it took."""
-        began_s = self._monotonic()
+    def _propose(self, answers: Iterable[Answer], tasks: asyncio.TaskGroup) -> None:
+        """Looks at a few trades, and starts what they need."""
         views = [self._view(answer.trade) for answer in answers if answer.trade is not None and not answer.doubted]
         if due := self._owning.due(views):
             tasks.create_task(self._owning.take(due), name="ownership")
@@ -227,7 +231,6 @@ class Live:
         for memo in self._brain.memos((view for view in views if view.key not in self._noting), now_ns=now_ns):
             self._noting.add(memo.trade.key)
             tasks.create_task(self._leave(memo), name=f"memo {memo.trade.ticket}")
-        return self._monotonic() - began_s
 
     def _view(self, trade: Trade) -> TradeView:
         """The view of a trade, made once for as long as the very same trade is remembered."""
@@ -238,9 +241,8 @@ class Live:
             self._views[key] = trade, view
         return view
 
-    def _tell_of(self, answers: Iterable[Answer]) -> None:
+    def _tell_of(self, assumed: int) -> None:
         """Says it once when states are no longer known, and once when they are again."""
-        assumed = sum(answer.source is Source.ASSUMED for answer in answers)
         if bool(assumed) is not self._assuming:
             self._assuming = bool(assumed)
             facts = {"source": Source.ASSUMED, "trades": assumed}

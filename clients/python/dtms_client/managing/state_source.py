@@ -9,6 +9,7 @@ import asyncio
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
@@ -116,12 +117,23 @@ class StateSource:
 
         Takes two deadlines at most, however many trades. Raises what no repeat can mend (a refused credential).
         """
-        now_s = self._monotonic()
         wanted = list(dict.fromkeys(keys))
-        stale = [key for key in wanted if not self._believed(key, max_age_s=max_age_s, now_s=now_s)]
-        asked = await self._refresh_all(stale) if stale else set[Key]()
+        stale, asked = await self.refresh(wanted, max_age_s=max_age_s)
+        return self.answers(wanted, stale, asked)
+
+    async def refresh(self, keys: Iterable[Key], *, max_age_s: float) -> tuple[set[Key], set[Key]]:
+        """Asks for those that are not believed any more; returns them, and those of them that were answered.
+
+        Takes two deadlines at most. Raises what no repeat can mend (a refused credential).
+        """
         now_s = self._monotonic()
-        return {key: self._answer(key, fresh=key in asked, cached=key not in stale, now_s=now_s) for key in wanted}
+        stale = [key for key in keys if not self._believed(key, max_age_s=max_age_s, now_s=now_s)]
+        return set(stale), await self._refresh_all(stale) if stale else set()
+
+    def answers(self, keys: Iterable[Key], stale: AbstractSet[Key], asked: AbstractSet[Key]) -> dict[Key, Answer]:
+        """What is known now, after `refresh`."""
+        now_s = self._monotonic()
+        return {key: self._answer(key, fresh=key in asked, cached=key not in stale, now_s=now_s) for key in keys}
 
     def outlived(self, key: Key) -> Trade | None:
         """What DTMS said last of a trade, once that is too old to be LAST_KNOWN; None before, and where it never spoke.
