@@ -14,10 +14,19 @@ import grpc
 import pytest
 
 from dtms.v1 import gateway_service_pb2 as pb
-from dtms.v1.event_pb2 import Event
+from dtms.v1.admin_service_pb2 import GatewayStatus
+from dtms.v1.event_pb2 import (
+    ALARM_CODE_ACCOUNT_SWITCHED,
+    ALARM_CODE_BROKER_LINK_LOST,
+    ALARM_CODE_TRADING_DISABLED,
+    AlarmCode,
+    Event,
+)
+from dtms.v1.trade_pb2 import TRADE_STATE_HEALTHY
 from dtms.v1.trade_status_service_pb2 import WatchRequest
 from dtms_client._channel import target
 from dtms_client.errors import PermissionDenied
+from dtms_service.bars import KEPT, TIMEFRAMES_S, Wanted
 from dtms_service.broker.door import CommandKind, OutcomeStatus
 from dtms_service.broker.fence import Fence
 from dtms_service.broker.foreign import ForeignActor
@@ -33,7 +42,7 @@ from dtms_service.system import System
 from tests.conftest import REPO
 from tests.contract.mt5_rig import ACCOUNT, Rig, terminal_rig
 from tests.grpc.gateway_peer import Peer, serving, token_files
-from tests.grpc.watching import events_until
+from tests.grpc.watching import all_until, events_until
 from tests.process.service_process import Process
 from tests.stack import Stack, stop_at
 from tests.unit.paper_world import World
@@ -120,6 +129,108 @@ async def test_a_service_defends_a_trade_at_the_terminal(rig: Rig, tmp_path: Pat
         closed = await event(stack, "leg_closed")
         assert (closed.ticket, closed.leg_closed.price) == (held.ticket, 1.0949)
     assert len(rig.wire.threads) == 1
+
+
+async def alarm(stack: Stack, code: AlarmCode.ValueType) -> Event:
+    watch = await stack.stream("viewer", WatchRequest(start_revision=1))
+    return (await events_until(watch, lambda event: event.alarm_raised.code == code))[-1]
+
+
+async def status(stack: Stack) -> GatewayStatus:
+    (gateway,) = (await (await stack.client("viewer")).system_status()).gateways
+    return gateway
+
+
+def linked(stack: Stack) -> bool:
+    terminal = stack.system.gateways.of(ACCOUNT).terminal
+    return terminal is not None and terminal.linked
+
+
+def replaced(shown: Any, **fields: object) -> Any:
+    return type(shown).of(**(shown._asdict() | fields))
+
+
+async def test_a_change_by_hand_is_seen_without_a_price(rig: Rig, tmp_path: Path) -> None:
+    """Positions come when they change, whether the market moves or not, and nobody asks for them."""
+    (held,) = rig.world.broker.positions()
+    async with service(tmp_path / "data") as stack, lent(rig, stack.server.address, stack.token("gateway")):
+        await streaming(rig, stack)
+        prices = rig.wire.calls.count("copy_ticks_from")
+        ForeignActor(rig.world.broker).modify(held.ticket, 1.0915, 1.12)
+        changed = await event(stack, "position_changed")
+        assert (changed.position_changed.sl, changed.position_changed.external) == (1.0915, True)
+        assert rig.wire.calls.count("copy_ticks_from") == prices
+
+
+async def test_what_is_wrong_with_a_terminal_is_alarmed_once_and_shown(rig: Rig, tmp_path: Path) -> None:
+    """Automated trading switched off, the broker's server lost: one alarm each, the status says how it is now."""
+    faults = rig.world.broker.faults
+    async with service(tmp_path / "data") as stack, lent(rig, stack.server.address, stack.token("gateway")):
+        await streaming(rig, stack)
+        faults.trade_allowed = False
+        off = await alarm(stack, ALARM_CODE_TRADING_DISABLED)
+        assert off.account_id == ACCOUNT
+        assert "automated trading is off in the terminal" in off.alarm_raised.detail
+        shown = await status(stack)
+        assert (shown.terminal.terminal_trades, shown.terminal.linked, shown.supervised) == (False, True, False)
+        faults.trade_allowed = True
+        faults.disconnect()
+        await alarm(stack, ALARM_CODE_BROKER_LINK_LOST)
+        assert not (await status(stack)).terminal.linked
+        faults.reconnect()
+        await until(lambda: linked(stack))
+        watch = await stack.stream("viewer", WatchRequest(start_revision=1))
+        last = stack.system.desk.engine.revision
+        alarms = [event for event in await all_until(watch, last) if event.HasField("alarm_raised")]
+        assert len(alarms) == 2
+
+
+async def test_another_account_at_the_terminal_is_let_go(rig: Rig, tmp_path: Path) -> None:
+    """A hand logs in elsewhere: the gateway says so and lets go, tells nothing of the other account, and nothing of the
+    own one is closed; it comes back with the login."""
+    (held,) = rig.world.broker.positions()
+    async with service(tmp_path / "data") as stack, lent(rig, stack.server.address, stack.token("gateway")) as gateway:
+        await streaming(rig, stack)
+        rig.wire.overlay["account_info"] = lambda shown: replaced(shown, login=666)
+        rig.wire.overlay["positions_get"] = lambda _: ()
+        switched = await alarm(stack, ALARM_CODE_ACCOUNT_SWITCHED)
+        assert switched.account_id == ACCOUNT
+        assert "666@Paper" in switched.alarm_raised.detail
+        await until(lambda: not stack.system.doors.attached(ACCOUNT))
+        trade = await stack.get_trade(held.ticket)
+        assert (trade.state, trade.confirmed.sl) == (TRADE_STATE_HEALTHY, 1.09)
+        assert (await status(stack)).terminal.other_account_id == "666@Paper"
+        rig.wire.overlay.clear()
+        await until(lambda: stack.system.doors.attached(ACCOUNT))
+        assert not gateway.done()
+
+
+async def test_indicators_are_warm_from_the_terminals_history(
+    wheel: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Closed bars of every length come with the attachment, each once, the forming one never, in UTC; the second start
+    asks again and learns nothing new."""
+    world = World(config={"server_utc_offset_s": 10_800})
+    for minute in range(9 * 60):
+        world.tick(1.1 + (0.0005 if minute % 2 else -0.0005), 1.1006, after_ms=60_000)
+    rig = terminal_rig(world, wheel, monkeypatch)
+    for _ in range(2):
+        async with service(tmp_path / "data") as stack, lent(rig, stack.server.address, stack.token("gateway")):
+            await streaming(rig, stack)
+            wanted = Wanted(ACCOUNT, frozenset(), TIMEFRAMES_S)
+            kept = stack.system.monitor.bars.since(0, wanted)
+            starts = {length: [bar.bar.time_s for bar in kept if bar.timeframe_s == length] for length in TIMEFRAMES_S}
+            assert {length: len(times) for length, times in starts.items()} == {
+                60: KEPT,
+                300: 108,
+                900: 36,
+                3_600: 9,
+                14_400: 1,
+            }
+            for length, times in starts.items():
+                assert times == sorted(set(times)), length
+                assert all(time_s % length == 0 and (time_s + length) * 1000 <= world.now for time_s in times)
+    rig.mt5.close()
 
 
 async def test_the_gateway_comes_back_after_the_service(rig: Rig, tmp_path: Path) -> None:
