@@ -11,12 +11,14 @@ import cyclopts
 from cyclopts import Parameter
 from rich.console import Console
 
-from benches import decision, evaluation, fan_out, get_trade, journal, managers, registrations, report, tick
+from benches import decision, evaluation, fan_out, gateway, get_trade, journal, managers, registrations, report, tick
 from benches.figures import Figure, machine
 from benches.world import SEED
 from dtms_service import logs
 
-Name = Literal["evaluation", "decision", "journal", "get-trade", "fan-out", "registrations", "tick", "managers"]
+Name = Literal[
+    "evaluation", "decision", "journal", "get-trade", "fan-out", "registrations", "tick", "managers", "gateway"
+]
 
 # Memory is measured in a process that has not grown yet: evaluation stands first.
 BENCHES: dict[Name, Callable[[bool], Sequence[Figure]]] = {
@@ -28,6 +30,7 @@ BENCHES: dict[Name, Callable[[bool], Sequence[Figure]]] = {
     "registrations": registrations.measure,
     "tick": tick.measure,
     "managers": managers.measure,
+    "gateway": gateway.measure,
 }
 
 app = cyclopts.App(name="benches", help="Measure DTMS against bare baselines in one run.")
@@ -37,6 +40,7 @@ app = cyclopts.App(name="benches", help="Measure DTMS against bare baselines in 
 def run(
     *names: Annotated[Name, Parameter(help="benches to run; none named: all")],
     quick: Annotated[bool, Parameter(help="tiny sizes: shows that everything runs, the figures mean nothing")] = False,
+    hang_s: Annotated[float | None, Parameter(help="gateway: how long a terminal hangs; 20 unless said")] = None,
     out: Annotated[Path, Parameter(help="where bench.json goes")] = Path("bench-report"),
 ) -> None:
     """Print a table and write bench.json."""
@@ -50,7 +54,7 @@ def run(
     for name in [known for known in BENCHES if not names or known in names]:
         started = time.perf_counter()
         with console.status(f"measuring {name}"):
-            results[name] = BENCHES[name](quick)
+            results[name] = gateway.measure(quick, hang_s) if name == "gateway" else BENCHES[name](quick)
         console.print(f"{name}: {time.perf_counter() - started:.1f} s")
     if quick:
         console.print("[yellow]quick: sizes are too small for the figures to mean anything[/]")

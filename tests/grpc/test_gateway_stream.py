@@ -66,6 +66,8 @@ class Rough:
                     async with self._news:
                         self.done = message.ticks_done
                         self._news.notify_all()
+                case unknown:
+                    raise AssertionError(f"nobody sends {unknown} here")
 
     async def until_done(self, seq: int) -> None:
         """Once the service says that it has worked on this message and all before."""
@@ -82,6 +84,8 @@ class Rough:
             case pb.QUERY_KIND_POSITIONS:
                 held = await self.door.positions(ACCOUNT)
                 result.positions.extend(map(messages.position_to_wire, held))
+            case _:  # no deals, no bars
+                pass
         await self.call.write(pb.AttachRequest(query_result=result))
 
     async def tick(self, seq: int, change_count: int = 0) -> None:
