@@ -464,6 +464,8 @@ class Config(BaseSettings):
         twice = sorted(account for account in self.gateways if names[gateway_identity(account)] > 1)
         if twice:
             raise ValueError(f"gateways: {', '.join(twice)} differ only in what no file name can show")
+        if shared := sorted(names.keys() & self.managers.keys()):
+            raise ValueError(f"managers: {shared[0]} is the name of a supervised gateway")
         if self.paper is not None and self.paper.account_id in self.gateways:
             raise ValueError(f"gateways: {self.paper.account_id} is the embedded paper account")
         return self
@@ -575,6 +577,8 @@ def _decode(variable: str, text: str) -> object:
 
 def _violation(problem: Mapping[str, Any], environment: Mapping[str, Any]) -> FieldViolation:
     path = [str(part) for part in problem["loc"] if part != "[key]"]
+    if not path:  # sections that do not go together
+        return FieldViolation("configuration", problem["msg"])
     place: object = environment
     for part in path:
         place = place.get(part) if isinstance(place, Mapping) else None

@@ -80,12 +80,15 @@ class Gateways:
     def attached(self, account_id: str) -> None:
         gateway = self.of(account_id)
         gateway.attached, gateway.beats, gateway.mourned = True, False, ""
+        gateway.silent = False
         self.heard(account_id)
 
     def heard(self, account_id: str) -> None:
-        """A sign of life."""
+        """It has answered, whatever its terminal does."""
         gateway = self.of(account_id)
-        gateway.heard_ns, gateway.heard_mono_ns, gateway.silent = self.clock.now_ns(), self.clock.mono_ns(), False
+        gateway.heard_ns, gateway.heard_mono_ns = self.clock.now_ns(), self.clock.mono_ns()
+        if not gateway.beats:
+            gateway.silent = False
 
     def told(self, account_id: str, terminal: gateway_service_pb2.TerminalState) -> None:
         """How its terminal is."""
@@ -95,6 +98,7 @@ class Gateways:
             self.missed(account_id, f"its terminal does not answer: {terminal.trouble}")
             return
         self.heard(account_id)
+        gateway.silent = False
         for code, is_bad, detail in _troubles(terminal):
             was_bad = before is not None and any(known == code and bad for known, bad, _ in _troubles(before))
             if is_bad and not was_bad:
@@ -134,6 +138,12 @@ class Gateways:
                 self.missed(gateway.account_id, f"no sign of life for {silence_s:.0f} s")
 
     # --- from its process ---
+
+    def said(self, account_id: str, words: str) -> None:
+        """What it logs while it is not attached: there is no other way to know what keeps it."""
+        gateway = self.of(account_id)
+        if not gateway.attached:
+            gateway.last_error = words
 
     def ended(self, account_id: str, why: str) -> None:
         """Its process is gone, and is started again later. One that fails in the same way before it has attached is

@@ -215,6 +215,7 @@ class _Keeper:
             return
         if isinstance(entry, dict) and entry.get("level") in ("warning", "error", "critical"):
             self._last_words = f"{entry.get('event')}: {entry.get('why', '')}".rstrip(": ")
+            self._gateways.said(self.account_id, self._last_words)
 
 
 def _command(account_id: str, section: GatewaySection, config: Config, address: str) -> Iterator[str]:

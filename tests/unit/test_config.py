@@ -207,6 +207,47 @@ def test_slippage_points_need_their_model(file: Path) -> None:
     assert list(refused({}, file)) == ["paper.slippage"]
 
 
+GATEWAY = """
+[gateways."7001@Broker-Server"]
+broker = "mt5"
+symbols = ["EURUSD"]
+"""
+
+
+def test_a_supervised_gateway_needs_what_touches_money_and_nothing_else(file: Path) -> None:
+    """Broker and symbols have no default; the rest says how to reach terminal and service."""
+    file.write_text(GATEWAY)
+    section = load(file, NEEDED).gateways["7001@Broker-Server"]
+    assert (section.package, section.deadline_s, section.password_file, section.terminal) == (
+        *("MetaTrader5", 10.0),
+        *(None, None),
+    )
+    file.write_text('[gateways."7001@Broker-Server"]\n')
+    assert set(refused({}, file)) == {f"gateways.7001@Broker-Server.{key}" for key in ("broker", "symbols")}
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "why"),
+    [
+        ('broker = "paper"', "gateways.7001@Broker-Server.broker", "'mt5'"),
+        ("symbols = []", "gateways.7001@Broker-Server.symbols", "at least 1"),
+        ("deadline_s = 0", "gateways.7001@Broker-Server.deadline_s", "greater than 0"),
+        ('pasword_file = "x"', "gateways.7001@Broker-Server.pasword_file", "is no key"),
+        ('password_file = "x"\npassword_variable = "X"', "gateways.7001@Broker-Server", "not both"),
+        ('[gateways."me@Broker"]\nbroker = "mt5"\nsymbols = ["EURUSD"]', "gateways.me@Broker", "pattern"),
+        ('[gateways."7001@Broker_Server"]\nbroker = "mt5"\nsymbols = ["EURUSD"]', "configuration", "differ only in"),
+        ('[managers]\ngateway_7001_broker_server = "STRATEGY"', "configuration", "is the name of a supervised gateway"),
+    ],
+)
+def test_a_gateway_that_cannot_be_is_named(file: Path, more: str, field: str, why: str) -> None:
+    """The key of the account's section, and what is wrong with it."""
+    lines = [line for line in GATEWAY.splitlines() if line.partition(" ")[0] != more.partition(" ")[0]]
+    file.write_text("\n".join([*lines, more]))
+    found = refused({}, file)
+    assert list(found) == [field]
+    assert why in found[field]
+
+
 def test_lists_come_as_json_from_the_environment() -> None:
     """A list in the environment is JSON; anything else that looks like it is refused by name."""
     config = load(None, NEEDED | {"DTMS_SYMBOLS__SUFFIXES": '[".x"]'})
