@@ -1,6 +1,7 @@
 //! The engine as Python sees it: arguments in, [`Step`]s out, one lock around it.
 use std::sync::Mutex;
 
+use dtms_core::book::OpenIntent;
 use dtms_core::engine::{self, Proposal, Registration, TickBatch};
 use dtms_core::enums::{AlarmCode, CloseReason, KillScope, Origin, Side, TradingState};
 use dtms_core::error::CoreError;
@@ -93,6 +94,19 @@ fn numbers_of(score: &Bound<'_, PyMapping>) -> PyResult<Vec<(String, f64)>> {
             Ok((name, number))
         })
         .collect()
+}
+
+/// Intents with the trade that they are of, as dicts.
+fn intents<'py>(py: Python<'py>, listed: &[OpenIntent]) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    let dict = |open: &OpenIntent| {
+        let dict = message_to_dict(py, &open.intent)?;
+        dict.set_item("account_id", open.account_id.as_str())?;
+        dict.set_item("ticket", open.ticket)?;
+        dict.set_item("symbol", open.symbol.as_str())?;
+        dict.set_item("recorded_ns", open.recorded_ns)?;
+        Ok(dict)
+    };
+    listed.iter().map(dict).collect()
 }
 
 fn described(malformed: dtms_core::message::Malformed) -> PyErr {
@@ -605,14 +619,12 @@ impl Engine {
 
     fn open_intents<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let open: Vec<_> = self.ask(|core| Ok(core.open_intents().cloned().collect()))?;
-        let dict = |open: &dtms_core::book::OpenIntent| {
-            let dict = message_to_dict(py, &open.intent)?;
-            dict.set_item("account_id", open.account_id.as_str())?;
-            dict.set_item("ticket", open.ticket)?;
-            dict.set_item("symbol", open.symbol.as_str())?;
-            Ok(dict)
-        };
-        open.iter().map(dict).collect()
+        intents(py, &open)
+    }
+
+    fn abandoned<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let abandoned: Vec<_> = self.ask(|core| Ok(core.abandoned().cloned().collect()))?;
+        intents(py, &abandoned)
     }
 
     fn score<'py>(

@@ -240,7 +240,13 @@ class Engine:
     def decision_on(self, manager: str, request_id: str) -> dict[str, Any] | None:
         """The ``Decision`` on a proposal; None once it is forgotten (``request_ids_kept``)."""
     def open_intents(self) -> list[dict[str, Any]]:
-        """``IntentRecorded`` with account_id, ticket and symbol, without a final outcome, oldest first."""
+        """``IntentRecorded`` with account_id, ticket and symbol, without a final outcome, oldest first;
+        ``recorded_ns`` is when it was recorded.
+        """
+    def abandoned(self) -> list[dict[str, Any]]:
+        """As :meth:`open_intents`: those that were settled as not executed because the broker showed no trace. A
+        CONFIRMED outcome of one of them takes effect, with an alarm: it was executed late.
+        """
     def score(self, account_id: str, symbol: str, side: int) -> dict[str, Any] | None:
         """The ``Score`` as a trade of ``side`` sees it; None before the first price."""
     def quote(self, account_id: str, symbol: str) -> dict[str, Any] | None:

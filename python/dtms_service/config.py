@@ -179,6 +179,15 @@ class LimitsConfig(_Section):
     """Events in one message of a watch."""
 
 
+class ReconciliationConfig(_Section):
+    """When the broker's silence is believed."""
+
+    settle_ms: Whole = 10_000
+    """A command whose answer was lost, and of which the broker shows no trace, is taken for not executed after this."""
+    missing_ms: Whole = 10_000
+    """A position that the broker does not report, and no deal closed, is quarantined after this."""
+
+
 class EngineConfig(_Section):
     """The numbers of the state table. The core takes all of these keys, by these names."""
 
@@ -447,6 +456,7 @@ class Config(BaseSettings):
     limits: LimitsConfig = LimitsConfig()
     notifications: NotificationsConfig = NotificationsConfig()
     engine: EngineConfig
+    reconciliation: ReconciliationConfig = ReconciliationConfig()
     rails: RailsConfig = RailsConfig()
     symbols: SymbolsConfig = SymbolsConfig()
     managers: dict[ManagerName, Rank]

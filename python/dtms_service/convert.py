@@ -14,6 +14,7 @@ from dtms.v1 import action_pb2, event_pb2, market_data_service_pb2, ownership_pb
 from dtms_service.bars import Closed
 from dtms_service.broker.door import (
     CloseReason,
+    ClosingDeal,
     Command,
     CommandKind,
     Outcome,
@@ -42,6 +43,9 @@ CLOSE_REASONS: dict[CloseReason, int] = {
     CloseReason.TAKE_PROFIT: event_pb2.CLOSE_REASON_TAKE_PROFIT,
     CloseReason.STOP_OUT: event_pb2.CLOSE_REASON_STOP_OUT,
 }
+
+_BY_SOMEBODY = {CloseReason.CLIENT, CloseReason.EXPERT}
+_COMMENT_WORD = "dtms"
 
 Reader = Callable[[Any], object]
 
@@ -195,6 +199,7 @@ _COMMAND_OF_KIND = {
     action_pb2.ACTION_KIND_CLOSE: CommandKind.CLOSE,
     action_pb2.ACTION_KIND_CLOSE_HEDGE: CommandKind.CLOSE,
     action_pb2.ACTION_KIND_CLOSE_RE_ADD: CommandKind.CLOSE,
+    action_pb2.ACTION_KIND_CLOSE_STRAY: CommandKind.CLOSE,
     action_pb2.ACTION_KIND_OPEN_HEDGE: CommandKind.OPEN,
     action_pb2.ACTION_KIND_RE_ADD: CommandKind.OPEN,
 }
@@ -229,7 +234,19 @@ def command(intent: Mapping[str, Any], *, deviation_points: int, magic: int) -> 
 
 def intent_comment(intent_id: int) -> str:
     """The comment that links a deal to its intent: an opened position is found by it after a lost reply."""
-    return f"dtms {intent_id}"
+    return f"{_COMMENT_WORD} {intent_id}"
+
+
+def intent_of(comment: str) -> int | None:
+    """The intent whose order left this comment; None for anybody else's."""
+    word, _, number = comment.partition(" ")
+    return int(number) if word == _COMMENT_WORD and number.isascii() and number.isdecimal() else None
+
+
+def close_reason(deal: ClosingDeal) -> int:
+    """Why the deal closed its position, as a CloseReason of the wire: DTMS's own deals bear its comment."""
+    is_own = deal.reason in _BY_SOMEBODY and intent_of(deal.comment) is not None
+    return event_pb2.CLOSE_REASON_DTMS if is_own else CLOSE_REASONS[deal.reason]
 
 
 def outcome(sent: Command, answer: Outcome, *, settled: bool) -> dict[str, Any]:

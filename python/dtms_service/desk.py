@@ -376,7 +376,7 @@ class Desk:
     def _act_on(self, event: dict[str, Any]) -> None:
         if intent := event.get("intent_recorded"):
             where = {name: event[name] for name in ("account_id", "ticket", "symbol")}
-            self.on_intent({**intent, **where})
+            self.on_intent({**intent, **where, "recorded_ns": event["time_ns"]})
         elif recorded := event.get("outcome_recorded"):
             outcome = recorded["outcome"]
             if outcome["status"] != convert.OUTCOME_UNKNOWN:

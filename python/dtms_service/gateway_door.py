@@ -20,6 +20,7 @@ from dtms_service.broker.door import (
     BrokerUnavailable,
     ClosingDeal,
     Command,
+    OrderRecord,
     Outcome,
     OutcomeStatus,
     Position,
@@ -168,6 +169,17 @@ class GatewayDoor:
         )
         return [messages.bar_from_wire(bar) for bar in result.bars]
 
+    @property
+    def settles_at_once(self) -> bool:
+        """A command may still lie in the gateway or its terminal when the service believes it lost."""
+        return False
+
+    async def orders(self, account_id: str, comment: str, since_msc: int) -> list[OrderRecord]:  # noqa: ARG002  # one stream, one account
+        result = await self._query(
+            gateway_service_pb2.QUERY_KIND_ORDERS, "orders", comment=comment, since_msc=since_msc
+        )
+        return [messages.order_from_wire(order) for order in result.orders]
+
     # --- calls ---
 
     async def _query(
@@ -179,6 +191,8 @@ class GatewayDoor:
         position: int = 0,
         timeframe_s: int = 0,
         count: int = 0,
+        comment: str = "",
+        since_msc: int = 0,
     ) -> gateway_service_pb2.QueryResult:
         if self._lost_because is not None or len(self._calls) >= PENDING_CALLS_MAX:
             raise BrokerUnavailable(
@@ -186,7 +200,14 @@ class GatewayDoor:
             )
         call_id = self._next_call_id()
         query = gateway_service_pb2.GatewayQuery(
-            call_id=call_id, kind=kind, symbol=symbol, position=position, timeframe_s=timeframe_s, count=count
+            call_id=call_id,
+            kind=kind,
+            symbol=symbol,
+            position=position,
+            timeframe_s=timeframe_s,
+            count=count,
+            comment=comment,
+            since_msc=since_msc,
         )
         try:
             result = await self._call(call_id, "query_result", gateway_service_pb2.AttachResponse(query=query))

@@ -17,6 +17,8 @@ from dtms_service.broker.door import (
     ClosingDeal,
     Command,
     CommandKind,
+    OrderFate,
+    OrderRecord,
     Outcome,
     OutcomeStatus,
     Position,
@@ -40,6 +42,12 @@ OUTCOME_STATUS: Final = {
     OutcomeStatus.REJECTED: action_pb2.OUTCOME_STATUS_REJECTED,
     OutcomeStatus.UNKNOWN: action_pb2.OUTCOME_STATUS_UNKNOWN,
 }
+_FATE: Final = {
+    OrderFate.WORKING: gateway_service_pb2.ORDER_FATE_WORKING,
+    OrderFate.FILLED: gateway_service_pb2.ORDER_FATE_FILLED,
+    OrderFate.DROPPED: gateway_service_pb2.ORDER_FATE_DROPPED,
+}
+_FATE_OF = {number: fate for fate, number in _FATE.items()}
 _SIDE_OF = {number: side for side, number in SIDE.items()}
 _KIND_OF = {number: kind for kind, number in COMMAND_KIND.items()}
 _REASON_OF = {reason.value: reason for reason in CloseReason}
@@ -245,6 +253,30 @@ def deal_to_wire(deal: ClosingDeal) -> gateway_service_pb2.BrokerDeal:
         time_msc=deal.time_msc,
         comment=deal.comment,
         remaining=deal.remaining,
+    )
+
+
+def order_to_wire(order: OrderRecord) -> gateway_service_pb2.BrokerOrder:
+    return gateway_service_pb2.BrokerOrder(
+        order=order.order,
+        position=order.position,
+        fate=_FATE[order.fate],
+        volume=order.volume,
+        price=order.price,
+        deal=order.deal,
+        time_msc=order.time_msc,
+    )
+
+
+def order_from_wire(message: gateway_service_pb2.BrokerOrder) -> OrderRecord:
+    return OrderRecord(
+        order=message.order,
+        position=message.position,
+        fate=_known("query_result.orders.fate", _FATE_OF, message.fate),
+        volume=message.volume,
+        price=message.price,
+        deal=message.deal,
+        time_msc=message.time_msc,
     )
 
 

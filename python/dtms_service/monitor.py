@@ -20,14 +20,18 @@ from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, ClosingDeal,
 from dtms_service.clock import VirtualClock
 from dtms_service.desk import Desk, Tick
 from dtms_service.doors import Doors
-from dtms_service.errors import DtmsError
+from dtms_service.errors import DtmsError, Reason, invalid
 from dtms_service.executor import Executor
 from dtms_service.latency import Latencies
 from dtms_service.quotes import Quotes
 from dtms_service.shadow import Shadows
 
 FIGURES_INTERVAL_NS = 1_000_000_000  # between two looks at an account's figures: a loss of a second is no day's loss
-MISSING_REPORTS = 2  # positive reports without a position or a closing deal before it is quarantined (I23)
+MISSING_REPORTS = 2  # positive reports without a position or a closing deal, at least, before it is quarantined (I23)
+LOOK_AGAIN_NS = 1_000_000_000  # between two comparisons that wait for a proof: a history may be slow, a market may rest
+
+# What a position has about it stays so; anything else passes.
+_NEVER_ADOPTED = frozenset({Reason.FIELD_INVALID, Reason.SYMBOL_UNKNOWN, Reason.LIMIT_REACHED})
 
 log = structlog.get_logger(__name__)
 
@@ -36,10 +40,19 @@ log = structlog.get_logger(__name__)
 class _Account:
     """What the monitor knows of one account's broker."""
 
+    # As of the last comparison: told, and up to which everything is known (-1: nothing is).
+    seen_count: int = -1
     change_count: int = -1
     # After a new trade everything is read: its position has not changed, but the broker may never have had it.
     trades_seen: int = 0
-    missing: dict[int, int] = field(default_factory=dict)
+    # By position that is neither reported nor proven closed: how often it was not, and since when.
+    missing: dict[int, tuple[int, int]] = field(default_factory=dict)
+    # Something waits for a proof, or could not be read: not before this it is looked at again.
+    look_again_ns: int | None = None
+    settlements_seen: int = 0
+    looking: asyncio.Task[None] | None = None
+    # Positions that the core cannot take in, told once.
+    refused: set[int] = field(default_factory=set)
     # Its figures: told with the ticks, or asked for.
     is_told: bool = False
     asked_ns: int = 0
@@ -58,6 +71,7 @@ class Monitor:
     spec_of: Callable[[SymbolSpec], dict[str, Any]]
     virtual_clock: VirtualClock | None
     on_failure: Callable[[BaseException], None]
+    missing_ms: int
     # A symbol became known on an account.
     on_symbol: Callable[[str, SymbolSpec], None] = field(default=lambda _account_id, _spec: None)
     # Shadow mode: each price goes to the shadow book first, and its change count is the one that counts.
@@ -68,20 +82,28 @@ class Monitor:
     tick_to_durable: Latencies = field(default_factory=Latencies)
     _accounts: dict[str, _Account] = field(default_factory=dict)
     _turns: dict[str, asyncio.Lock] = field(default_factory=dict)
+    # One comparison at a time; those that are told apart from prices hold no price up.
+    _comparing: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     async def attach(self, account_id: str, door: BrokerDoor, symbols: list[str]) -> None:
         """Takes an account in: its figures and symbols become known. Raises what the door raises, nothing changed."""
         account = await door.account(account_id)
+        if account.account_id != account_id:
+            raise invalid("account_id", f"the broker answers for {account.account_id}, not for {account_id}")
         specs = [await door.symbol(account_id, symbol) for symbol in symbols]
         self.doors.attach(account_id, door)
         self._accounts[account_id] = _Account()
         self._turns.setdefault(account_id, asyncio.Lock())
+        self._comparing.setdefault(account_id, asyncio.Lock())
         await self.desk.define_account(account_id, account.hedging, account.currency)
         for spec in specs:
-            await self.desk.define_symbol(account_id, self.spec_of(spec))
-            self.quotes.describe(account_id, spec)
-            self.on_symbol(account_id, spec)
+            await self._define(account_id, spec)
         log.info("account_attached", account=account_id, hedging=account.hedging, symbols=symbols)
+
+    async def _define(self, account_id: str, spec: SymbolSpec) -> None:
+        await self.desk.define_symbol(account_id, self.spec_of(spec))
+        self.quotes.describe(account_id, spec)
+        self.on_symbol(account_id, spec)
 
     def detach(self, account_id: str, door: BrokerDoor) -> None:
         self.doors.detach(account_id, door)
@@ -103,7 +125,7 @@ class Monitor:
             if self.shadows is not None and change_count is not None:
                 change_count = await self.shadows.tick(account_id, symbol, tick, change_count)
                 equity = self.shadows.equity(account_id) if equity is not None else None
-            if change_count not in (None, self._accounts[account_id].change_count):
+            if change_count is not None and self._is_changed(account_id, change_count):
                 await self.sync(account_id, change_count)
             weighed = await self._figures(account_id, equity)
             step = self.desk.decide_on(account_id, symbol, tick)
@@ -139,28 +161,105 @@ class Monitor:
         self._accounts[account_id].is_told = True
         self.desk.account(account_id, equity)
 
-    async def sync(self, account_id: str, change_count: int) -> None:
-        """Compares the account's positions with the trades. A query that fails changes nothing (I21)."""
+    def _is_changed(self, account_id: str, change_count: int) -> bool:
         account = self._accounts[account_id]
+        return change_count != account.seen_count or self._waits(account)
+
+    def _waits(self, account: _Account) -> bool:
+        """Something is to be looked at (again), whether or not the broker says that anything has changed."""
+        is_due = account.look_again_ns is not None and self._now_ns() >= account.look_again_ns
+        return is_due or account.settlements_seen != self.executor.settlements
+
+    def _now_ns(self) -> int:
+        """What waiting is measured by: leases' clock, in virtual time the history's."""
+        return self.desk.clock.mono_ns() if self.virtual_clock is None else self.virtual_clock.now_ns()
+
+    async def sync(self, account_id: str, change_count: int, *, raises: bool = False) -> None:
+        """Compares the account's positions with the trades. A query that fails changes nothing (I21).
+
+        That it failed is told by a log line and made good later, or with ``raises`` by BrokerUnavailable.
+        """
+        async with self._comparing[account_id]:
+            await self._sync(account_id, change_count, raises=raises)
+
+    async def _sync(self, account_id: str, change_count: int, *, raises: bool) -> None:
+        account, door = self._accounts[account_id], self.doors.of(account_id)
         try:
-            held, absent = await self._read(account_id)
+            while True:
+                settlements = self.executor.settlements
+                held, absent = await self._read(account_id)
+                outcomes = self.executor.outcomes
+                await self.executor.find_late(door, account_id, held)
+                if outcomes == self.executor.outcomes:
+                    break
         except BrokerUnavailable as error:
             log.warning("positions_unknown", account=account_id, why=str(error))
+            account.look_again_ns = self._now_ns() + LOOK_AGAIN_NS
+            if raises:
+                raise
             return
         # While a command is at the broker the core leaves its trade's report aside: it is asked for again.
-        is_final = not self.executor.is_busy
+        is_final = not self.executor.under_way(account_id)
+        strangers = []
         for position, shown in held.items():
-            self.desk.position(account_id, position, shown.volume, shown.sl, shown.tp)
-        missing: dict[int, int] = {}
+            if self.desk.engine.position_owner(account_id, position) is None:
+                strangers.append(shown)
+            else:
+                self.desk.position(account_id, position, shown.volume, shown.sl, shown.tp)
+        missing: dict[int, tuple[int, int]] = {}
         for ticket, position, deals in absent:
             if not self._close(account_id, position, deals):
-                missing[position] = account.missing.get(position, 0) + 1
-                if missing[position] == MISSING_REPORTS:
+                reports, since_ns = account.missing.get(position, (0, self._now_ns()))
+                missing[position] = reports + 1, since_ns
+                is_old = self._now_ns() - since_ns >= self.missing_ms * 1_000_000
+                if reports + 1 >= MISSING_REPORTS and is_old:
                     self.desk.missing((account_id, ticket))
         account.missing = missing
-        # Something may still be on its way to a proof: look again at the next tick.
-        account.change_count = change_count if is_final and not missing else -1
+        for stranger in strangers:
+            is_final &= await self._adopt(account_id, door, stranger)
+        # Something may still be on its way to a proof: look again soon, at everything.
+        is_final &= not missing
+        account.seen_count = change_count
+        account.change_count = change_count if is_final else -1
+        account.look_again_ns = None if is_final else self._now_ns() + (LOOK_AGAIN_NS if missing else 0)
+        account.settlements_seen = settlements
         await self._executed()
+
+    async def _adopt(self, account_id: str, door: BrokerDoor, position: Position) -> bool:
+        """Takes a position that nobody has registered in, without an owner (I23); False while it may yet be a leg.
+
+        Raises nothing: one position that cannot be taken in must not cost the others.
+        """
+        intent = convert.intent_of(position.comment)
+        if intent is not None and any(open_["intent_id"] == intent for open_ in self.desk.engine.open_intents()):
+            return False  # its outcome links it
+        account = self._accounts[account_id]
+        if position.ticket in account.refused:
+            return True
+        body = {
+            "symbol": position.symbol,
+            "side": position.side.value,
+            "entry_price": position.price_open,
+            "volume": position.volume,
+            "sl": position.sl,
+            "tp": position.tp,
+            "strategy_type": "",
+            "opened_ns": position.time_msc * 1_000_000,
+        }
+        try:
+            if not self.quotes.knows(account_id, position.symbol):
+                await self._define(account_id, await door.symbol(account_id, position.symbol))
+            await self.desk.register((account_id, position.ticket), body, convert.ORIGIN_EXTERNAL, "")
+        except BrokerUnavailable:
+            return False
+        except (DtmsError, KeyError) as error:
+            if isinstance(error, DtmsError) and error.reason not in _NEVER_ADOPTED:
+                return False
+            account.refused.add(position.ticket)
+            log.exception("position_not_adopted", account=account_id, ticket=position.ticket, why=str(error))
+            return True
+        log.info("trade_adopted", account=account_id, ticket=position.ticket, symbol=position.symbol)
+        return True
 
     # ---- figures of the accounts -----------------------------------------------------------------------------------
 
@@ -177,17 +276,34 @@ class Monitor:
         return False
 
     def look(self) -> None:
-        """In real time, on the timer: asks in the background for figures that are due, one question an account."""
+        """In real time, on the timer: asks in the background for figures that are due, one question an account.
+
+        And looks again at positions that wait for a proof: no price may come for a weekend.
+        """
         for account_id, account in self._accounts.items():
+            if account.looking is None and self.doors.ready(account_id) and self._waits(account):
+                account.looking = asyncio.get_running_loop().create_task(self._look_again(account_id))
+                account.looking.add_done_callback(self._looked)
             if account.asking is None and self.doors.attached(account_id) and self._wants_figures(account_id):
                 account.asking = asyncio.get_running_loop().create_task(self.weigh(account_id))
                 account.asking.add_done_callback(self._asked)
 
     def stop(self) -> None:
-        """Nobody waits for figures any more."""
+        """Nobody waits for figures or proofs any more."""
         for account in self._accounts.values():
-            if account.asking is not None:
-                account.asking.cancel()
+            for task in (account.asking, account.looking):
+                if task is not None:
+                    task.cancel()
+
+    async def _look_again(self, account_id: str) -> None:
+        await self.sync(account_id, self._accounts[account_id].seen_count)
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        for account in self._accounts.values():
+            if account.looking is task:
+                account.looking = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.on_failure(error)
 
     def _wants_figures(self, account_id: str) -> bool:
         """While a trade is open, after a closing and after an outcome, once a second; never where they are told."""
@@ -232,7 +348,8 @@ class Monitor:
         account, door = self._accounts[account_id], self.doors.of(account_id)
         while True:
             outcomes, trades = self.executor.outcomes, self.desk.engine.trade_count
-            since = account.change_count if trades == account.trades_seen else -1
+            is_known = trades == account.trades_seen and account.settlements_seen == self.executor.settlements
+            since = account.change_count if is_known else -1
             report = await door.report(account_id, since)
             held = {position.ticket: position for position in report.positions}
             absent = [
@@ -259,5 +376,5 @@ class Monitor:
         self._accounts[account_id].has_moved = True
         last = deals[-1]
         profit = sum(deal.profit + deal.commission + deal.swap for deal in deals)
-        self.desk.closed(account_id, position, convert.CLOSE_REASONS[last.reason], last.price, profit)
+        self.desk.closed(account_id, position, convert.close_reason(last), last.price, profit)
         return True

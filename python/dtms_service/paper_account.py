@@ -12,6 +12,7 @@ from dtms_service.broker.door import (
     BrokerDoor,
     ClosingDeal,
     Command,
+    OrderRecord,
     Outcome,
     Position,
     Report,
@@ -109,6 +110,13 @@ class PaperAccount:
 
     async def past_bars(self, account_id: str, symbol: str, timeframe_s: int, count: int) -> list[ClosedBar]:
         return await self._door.past_bars(account_id, symbol, timeframe_s, count)
+
+    @property
+    def settles_at_once(self) -> bool:
+        return True
+
+    async def orders(self, account_id: str, comment: str, since_msc: int) -> list[OrderRecord]:
+        return await self._door.orders(account_id, comment, since_msc)
 
     def _save(self) -> None:
         if self._store is not None:

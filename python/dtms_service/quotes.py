@@ -58,6 +58,9 @@ class Quotes:
         """Rules of a symbol, before its first tick or anew."""
         self._specs[account_id, spec.name] = spec
 
+    def knows(self, account_id: str, symbol: str) -> bool:
+        return (account_id, symbol) in self._specs
+
     def changed(self, account_id: str, symbol: str) -> None:
         self._count += 1
         self._changes[account_id, symbol] = self._count

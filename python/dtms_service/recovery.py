@@ -6,26 +6,31 @@ Until it is done, writes are refused and health says NOT_SERVING (I22). Run twic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
-from dtms_service import convert
-from dtms_service._core import Engine
+from dtms_service._core import CoreError, Engine
 from dtms_service.bar_store import BarStore
 from dtms_service.bars import KEPT, TIMEFRAMES_S, Closed, ClosedBars
-from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, Position
+from dtms_service.broker.door import BrokerDoor, BrokerUnavailable
+from dtms_service.clock import Clock
 from dtms_service.desk import Desk, from_core
-from dtms_service.doors import Doors
 from dtms_service.errors import JournalDamaged
 from dtms_service.executor import Executor
 from dtms_service.journal import Journal, Snapshot
-from dtms_service.journal.protocol import Progress
+from dtms_service.journal.protocol import Progress as Reading
+from dtms_service.monitor import Monitor
 
 READ_CHUNK = 10_000  # events decoded at once while replaying: bounds memory, not the journal
 RECALLED_EVENTS = 100_000  # before the snapshot, searched for decisions to list: about 0.3 s
-RETRY_S = 1.0  # between two attempts to read a broker that does not answer
+ATTEMPT_S = 30.0  # for one attempt to reach a broker: longer than its slowest call may take
+RETRY_S = 1.0  # after the first attempt that failed; then twice as long each time
+RETRY_MOST_S = 30.0
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -39,15 +44,14 @@ class Replayed:
     revision: int
 
 
-def replay(desk: Desk, journal: Journal, progress: Progress) -> Replayed:
+def replay(desk: Desk, journal: Journal, progress: Reading) -> Replayed:
     """Folds the journal into a fresh engine. Blocking; before the commit queue takes the journal over.
 
     Raises JournalDamaged where an event does not follow from those before it.
     """
     engine: Engine = desk.engine
-    snapshot = journal.load_snapshot()
+    snapshot = _restored(engine, journal)
     if snapshot is not None:
-        engine.restore(snapshot.body)
         _recall(desk, journal, snapshot.revision)
     first = (snapshot.revision if snapshot else 0) + 1
     revision = first
@@ -62,6 +66,24 @@ def replay(desk: Desk, journal: Journal, progress: Progress) -> Replayed:
             f"the fold ends there, the journal at {journal.newest_revision}",
         )
     return Replayed(revision - first, first - 1, journal.newest_revision)
+
+
+def _restored(engine: Engine, journal: Journal) -> Snapshot | None:
+    """The snapshot that the engine has taken; None for none, or one of an older version where all events are there.
+
+    Raises JournalDamaged where they are not.
+    """
+    snapshot = journal.load_snapshot()
+    if snapshot is None:
+        return None
+    try:
+        engine.restore(snapshot.body)
+    except CoreError as error:
+        if journal.oldest_revision > 1:
+            raise JournalDamaged(journal.path, journal.oldest_revision, f"its snapshot {error.args[2]}") from None
+        log.warning("snapshot_not_used", revision=snapshot.revision, why=error.args[2])
+        return None
+    return snapshot
 
 
 def _recall(desk: Desk, journal: Journal, newest: int) -> None:
@@ -108,50 +130,66 @@ def snapshot_of(engine: Engine) -> Snapshot:
     return Snapshot(engine.revision, engine.snapshot())
 
 
-async def reconcile(desk: Desk, doors: Doors, executor: Executor, account_id: str) -> None:
+class Progress:
+    """How far the recovery of one account is: in words for status and log, with the attempts that failed."""
+
+    def __init__(self, account_id: str, clock: Clock) -> None:
+        self.account_id, self.detail = account_id, f"reaching the broker of {account_id}"
+        self._clock, self._began_ns, self._attempts = clock, clock.mono_ns(), 0
+
+    def now(self, doing: str) -> None:
+        self.detail = f"{doing} {self.account_id}"
+        log.info("recovery", account=self.account_id, doing=doing)
+
+    async def wait(self, why: Exception) -> None:
+        """After an attempt that failed: longer each time, for ever, and never in silence."""
+        self._attempts += 1
+        waited_s = (self._clock.mono_ns() - self._began_ns) // 1_000_000_000
+        pause_s = min(RETRY_S * 2.0 ** min(self._attempts - 1, 10), RETRY_MOST_S)
+        said = str(why) or type(why).__name__
+        self.detail = f"waiting for the broker of {self.account_id} ({waited_s} s, attempt {self._attempts}): {said}"
+        log.warning(
+            "recovery_waits",
+            account=self.account_id,
+            attempt=self._attempts,
+            waited_s=waited_s,
+            again_in_s=pause_s,
+            why=said,
+        )
+        await asyncio.sleep(pause_s)
+
+
+async def patiently(progress: Progress, attempt: Callable[[], Awaitable[T]]) -> T:
+    """What ``attempt`` gives once the broker answers it in time."""
+    while True:
+        try:
+            async with asyncio.timeout(ATTEMPT_S):
+                return await attempt()
+        except (BrokerUnavailable, TimeoutError) as error:
+            await progress.wait(error)
+
+
+async def reconcile(desk: Desk, executor: Executor, monitor: Monitor, progress: Progress) -> None:
     """Compares an account's trades with its broker, which the monitor has attached. Waits for a broker that is silent.
 
     In both: volume and levels from the broker. Only at the broker: adopted, without an owner. Only in the journal:
     closed when a closing deal proves it, else left to the monitor, which quarantines it after repeated reports.
     """
-    door = doors.of(account_id)
+    account_id = progress.account_id
     for intent in desk.engine.open_intents():
         if intent["account_id"] == account_id:
             log.warning("intent_open", intent=intent["intent_id"], ticket=intent["ticket"])
             executor.settle(intent)
-    await executor.idle()
-    for position in await _positions(door, account_id):
-        if desk.engine.position_owner(account_id, position.ticket) is None and not is_own_leg(position):
-            await _adopt(desk, account_id, position)
+    if under_way := executor.under_way(account_id):
+        progress.now(f"settling {under_way} commands without an answer on")
+        await executor.idle(account_id)
+    progress.now("comparing the trades with the positions of")
+
+    async def compare() -> None:
+        await monitor.sync(account_id, -1, raises=True)
+
+    await patiently(progress, compare)
+    await executor.idle(account_id)
 
 
-async def _positions(door: BrokerDoor, account_id: str) -> list[Position]:
-    while True:
-        try:
-            return await door.positions(account_id)
-        except BrokerUnavailable as error:
-            log.warning("recovery_waits", account=account_id, why=str(error))
-            await asyncio.sleep(RETRY_S)
-
-
-async def _adopt(desk: Desk, account_id: str, position: Position) -> None:
-    body = {
-        "symbol": position.symbol,
-        "side": position.side.value,
-        "entry_price": position.price_open,
-        "volume": position.volume,
-        "sl": position.sl,
-        "tp": position.tp,
-        "strategy_type": "",
-        "opened_ns": position.time_msc * 1_000_000,
-    }
-    await desk.register((account_id, position.ticket), body, convert.ORIGIN_EXTERNAL, "")
-    log.info("trade_adopted", account=account_id, ticket=position.ticket, symbol=position.symbol)
-
-
-def is_own_leg(position: Position) -> bool:
-    """Opened by an intent of DTMS (its settlement links it), so never a trade of its own."""
-    return position.comment.startswith(convert.intent_comment(0)[:-1])
-
-
-__all__ = ["Replayed", "from_core", "reconcile", "replay", "snapshot_of"]
+__all__ = ["Progress", "Replayed", "from_core", "patiently", "reconcile", "replay", "snapshot_of"]

@@ -82,8 +82,6 @@ async def serve(
     try:
         if system.paper is not None:
             await system.attach(system.paper.account_id, system.paper, list(system.paper.broker.symbols))
-        elif not system.doors.account_ids:
-            system.recovery_detail = "waiting for a gateway"
         spare_what_stays()
         if managers_in_lockstep is None:
             supervisor.start(system.fail)

@@ -35,6 +35,7 @@ from dtms_service.shadow import Shadows
 from dtms_service.stage import Stage
 
 NEWS_INTERVAL_S = 5.0  # between two looks at the calendar's file: news are known hours before
+REMIND_S = 10.0  # between two log lines about what the recovery waits for
 TIMER_INTERVAL_S = 0.25  # timers are minutes, leases seconds: a quarter of a second late changes nothing
 OTHER_VWAP_SLOPE = 0.001
 BARS = "bars.db"
@@ -72,7 +73,6 @@ class System:
     replayed: recovery.Replayed
     failed: asyncio.Future[None]
     stage: Stage = Stage.RECOVERING
-    recovery_detail: str = "starting"
     notifier: Notifier | None = None
     shadows: Shadows | None = None
     paper: PaperAccount | None = None
@@ -83,6 +83,8 @@ class System:
     _timer: asyncio.Task[None] | None = None
     _news_timer: asyncio.Task[None] | None = None
     _watcher: asyncio.Task[None] | None = None
+    _reminder: asyncio.Task[None] | None = None
+    _progress: dict[str, recovery.Progress] = field(default_factory=dict)
     _snapshot_revision: int = 0
     # Accounts whose broker was asked for past bars in vain.
     _without_past: set[str] = field(default_factory=set)
@@ -138,7 +140,13 @@ class System:
         engine.start(clock.mono_ns())
         doors = Doors()
         executor = Executor(
-            desk, doors, config.engine.deviation_points, config.engine.magic, serial=virtual, on_failure=fail
+            desk,
+            doors,
+            config.engine.deviation_points,
+            config.engine.magic,
+            serial=virtual,
+            on_failure=fail,
+            settle_s=config.reconciliation.settle_ms / 1000,
         )
         desk.on_intent = executor.submit
         desk.on_alarm = _log_alarm
@@ -155,6 +163,7 @@ class System:
             _spec_of(config),
             clock if isinstance(clock, VirtualClock) else None,
             fail,
+            config.reconciliation.missing_ms,
             on_symbol=news.follow,
         )
         shadows = monitor.shadows = Shadows(config.data_dir, _conversion_rates(config)) if config.shadow else None
@@ -191,6 +200,7 @@ class System:
             log.warning("backup_restored", made_ns=backup_made_ns, revision=replayed.revision)
             await desk.go_on_from_backup(backup_made_ns)
         system._watcher = loop.create_task(_until_failure(commits, fail))
+        system._reminder = loop.create_task(system._remind())
         return system
 
     @property
@@ -202,25 +212,23 @@ class System:
         return self.journal.oldest_revision
 
     async def attach(self, account_id: str, door: BrokerDoor, symbol_names: list[str]) -> None:
-        """Takes a broker in: settles open intents, adopts and compares positions; after the last one, serves."""
-        self.recovery_detail = f"comparing {account_id} with its broker"
-        if self.shadows is not None:
-            shadow = await self.shadows.door_before(account_id, door, symbol_names)
-            await self.monitor.attach(account_id, shadow, symbol_names)
-            self.shadows.serve(shadow)
-        else:
-            await self.monitor.attach(account_id, door, symbol_names)
+        """Takes a broker in: settles open intents, adopts and compares positions; after the last one, serves.
+
+        Waits for a broker that does not answer, for as long as it takes. Raises what a broker that is not this
+        account's raises: FIELD_INVALID.
+        """
+        progress = self._progress[account_id] = recovery.Progress(account_id, self.clock)
+        served = await recovery.patiently(progress, lambda: self._serve_through(account_id, door, symbol_names))
         if self.bar_store is not None:
             recalled = recovery.recall_bars(self.desk, self.monitor.bars, self.bar_store, account_id, set(symbol_names))
             log.info("bars_recalled", account=account_id, bars=recalled)
             await self._ask_past(account_id, self.bar_store, symbol_names)
-        await recovery.reconcile(self.desk, self.doors, self.executor, account_id)
-        await self.monitor.sync(account_id, -1)
+        await recovery.reconcile(self.desk, self.executor, self.monitor, progress)
         await self.monitor.weigh(account_id)
         reach(Point.COMPARED)
-        missing = [known for known in self.doors.account_ids if not self.doors.attached(known)]
+        self.doors.compared(account_id, served)
+        missing = [known for known in self.doors.account_ids if not self.doors.ready(known)]
         if missing:
-            self.recovery_detail = f"waiting for the gateway of {', '.join(missing)}"
             log.warning("recovery_waits", accounts=missing)
         elif self.stage is Stage.RECOVERING:
             self._enter(Stage.SERVING)
@@ -242,6 +250,29 @@ class System:
             store.add(found)
             log.info("past_bars", account=account_id, bars=len(found))
 
+    async def _serve_through(self, account_id: str, door: BrokerDoor, symbol_names: list[str]) -> BrokerDoor:
+        """One attempt to attach the door; the one that is served. Raises BrokerUnavailable, nothing changed."""
+        if self.shadows is None:
+            await self.monitor.attach(account_id, door, symbol_names)
+            return door
+        shadow = await self.shadows.door_before(account_id, door, symbol_names)
+        await self.monitor.attach(account_id, shadow, symbol_names)
+        self.shadows.serve(shadow)
+        return shadow
+
+    @property
+    def recovery_detail(self) -> str:
+        """What the recovery waits for or works at; empty afterwards."""
+        if self.stage is not Stage.RECOVERING:
+            return ""
+        waiting = [account_id for account_id in self.doors.account_ids if not self.doors.ready(account_id)]
+        waiting += [account_id for account_id in self._progress if account_id not in self.doors.account_ids]
+        return "; ".join(map(self._detail_of, waiting)) or "waiting for a gateway"
+
+    def _detail_of(self, account_id: str) -> str:
+        progress = self._progress.get(account_id)
+        return progress.detail if progress is not None else f"waiting for the gateway of {account_id}"
+
     def detach(self, account_id: str, door: BrokerDoor, why: str = "") -> None:
         """The broker behind ``door`` is gone."""
         served = door if self.shadows is None else self.shadows.door_of(account_id, door)
@@ -249,6 +280,8 @@ class System:
             is_expected = self.lockstep is not None or self.stage is not Stage.SERVING
             self.gateways.detached(account_id, why, expected=is_expected)
         self.monitor.detach(account_id, served)
+        if not self.doors.attached(account_id):
+            self._progress.pop(account_id, None)
 
     def fail(self, error: BaseException) -> None:
         """What this system is for cannot be done any more: the service ends with this error."""
@@ -266,7 +299,7 @@ class System:
     async def close(self) -> None:
         """Finishes what is at the broker, writes a snapshot and gives the journal back."""
         self.monitor.stop()
-        for task in (self._timer, self._news_timer, self._watcher):
+        for task in (self._timer, self._news_timer, self._watcher, self._reminder):
             if task is not None:
                 task.cancel()
         if not self.failed.done():
@@ -281,6 +314,14 @@ class System:
         if self.bar_store is not None:
             self.bar_store.close()
         await self.desk.commits.close()
+
+    async def _remind(self) -> None:
+        """While the recovery lasts, the log says from time to time what it waits for."""
+        while self.stage is Stage.RECOVERING:
+            await asyncio.sleep(REMIND_S)
+            if self.stage is Stage.RECOVERING:
+                waited_s = (SystemClock().now_ns() - self.started_ns) // 1_000_000_000
+                log.warning("recovering", detail=self.recovery_detail, waited_s=waited_s)
 
     async def _run_timer(self) -> None:
         while True:
@@ -326,7 +367,6 @@ class System:
 
     def _enter(self, stage: Stage) -> None:
         self.stage = stage
-        self.recovery_detail = ""
         log.info("stage", stage=stage.name, revision=self.desk.engine.revision)
         for listener in self.on_stage:
             listener(stage)

@@ -13,9 +13,17 @@ from typing import Any
 
 import pytest
 
-from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, CommandKind, Outcome, OutcomeStatus, Side
+from dtms_service.broker.door import (
+    BrokerDoor,
+    BrokerUnavailable,
+    CommandKind,
+    OrderFate,
+    Outcome,
+    OutcomeStatus,
+    Side,
+)
 from dtms_service.broker.foreign import ForeignActor
-from dtms_service.broker.mt5_enums import Execution, FillingFlag
+from dtms_service.broker.mt5_enums import Action, Execution, FillingFlag
 from dtms_service.broker.retcodes import LastError, Retcode
 from tests.contract.mt5_rig import ACCOUNT, Rig, paper_rig, terminal_rig
 from tests.unit.paper_world import POINT, World
@@ -337,6 +345,7 @@ QUERIES: list[Callable[[BrokerDoor], Any]] = [
     lambda door: door.report(ACCOUNT, -1),
     lambda door: door.symbol(ACCOUNT, "EURUSD"),
     lambda door: door.closing_deals(ACCOUNT, 1),
+    lambda door: door.orders(ACCOUNT, "dtms 1", 0),
 ]
 
 
@@ -354,6 +363,59 @@ async def test_a_failed_query_raises(make: Make, query: Callable[[BrokerDoor], A
     assert failed.value.code == Retcode.CONNECTION
     rig.world.broker.faults.reconnect()
     await query(rig.door)
+
+
+async def test_an_order_is_found_by_its_comment(make: Make) -> None:
+    """What an order has opened and filled is in the books, also when its position is gone; others are not found."""
+    rig = make()
+    assert await rig.door.orders(ACCOUNT, "dtms 7", 0) == []
+    opened = await rig.door.execute(command(CommandKind.OPEN, 0, comment="dtms 7"))
+    (record,) = await rig.door.orders(ACCOUNT, "dtms 7", 0)
+    assert (record.order, record.position, record.fate) == (opened.order, opened.order, OrderFate.FILLED)
+    assert (record.volume, record.price, record.deal) == (0.10, 1.1001, opened.deal)
+    ForeignActor(rig.world.broker).close(opened.order, 0.10)
+    assert await rig.door.orders(ACCOUNT, "dtms 7", 0) == [record]
+    assert await rig.door.orders(ACCOUNT, "dtms", 0) == []
+
+
+async def test_a_working_order_is_told_as_such(make: Make) -> None:
+    """An order that was accepted is WORKING until it is filled: nothing may be concluded before."""
+    rig = make()
+    rig.world.broker.faults.place(2000)
+    await rig.door.execute(command(CommandKind.OPEN, 0, comment="dtms 7"))
+    (record,) = await rig.door.orders(ACCOUNT, "dtms 7", 0)
+    assert (record.fate, record.volume) == (OrderFate.WORKING, 0.0)
+    rig.world.tick(1.1, 1.1001, after_ms=2000)
+    (record,) = await rig.door.orders(ACCOUNT, "dtms 7", 0)
+    assert (record.fate, record.volume) == (OrderFate.FILLED, 0.10)
+
+
+async def test_a_reversed_position_is_closed_and_another_one(make: Make) -> None:
+    """Netting: the deal that reverses a position ends its ticket; the order's ticket has the deals from then on."""
+    rig = make(config={"hedging": False})
+    world, door = rig.world, rig.door
+    first = world.buy(0.10).order
+    second = world.sell(0.30).order
+    assert [(held.ticket, held.side, held.volume) for held in await door.positions(ACCOUNT)] == [
+        (second, Side.SELL, 0.2)
+    ]
+    assert [(d.volume, d.remaining) for d in await door.closing_deals(ACCOUNT, first)] == [(0.1, 0.0)]
+    assert await door.closing_deals(ACCOUNT, second) == []
+    world.buy(0.05)
+    world.buy(0.15)
+    assert [(d.volume, d.remaining) for d in await door.closing_deals(ACCOUNT, second)] == [(0.05, 0.15), (0.15, 0.0)]
+    assert [(d.volume, d.remaining) for d in await door.closing_deals(ACCOUNT, first)] == [(0.1, 0.0)]
+
+
+async def test_a_position_closed_by_another_has_its_deal(make: Make) -> None:
+    """Two positions closed by each other: both are gone, each proven by a deal of its own."""
+    rig = make()
+    world, door = rig.world, rig.door
+    first, second = world.buy(0.10).order, world.sell(0.10).order
+    world.send(action=Action.CLOSE_BY, position=first, position_by=second)
+    assert await door.positions(ACCOUNT) == []
+    for ticket in (first, second):
+        assert [(d.volume, d.remaining) for d in await door.closing_deals(ACCOUNT, ticket)] == [(0.1, 0.0)]
 
 
 async def test_the_door_reopens_a_broken_pipe_when_a_terminal_runs(make: Make) -> None:

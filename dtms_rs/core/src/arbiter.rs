@@ -243,6 +243,7 @@ pub const fn own_halt(kind: ActionKind, brakes: Brakes) -> Option<Halt> {
         | ActionKind::Close
         | ActionKind::CloseHedge
         | ActionKind::CloseReAdd
+        | ActionKind::CloseStray
         | ActionKind::Acquire => (false, false),
     };
     let is_braked = match brakes.trading {

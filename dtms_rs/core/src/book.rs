@@ -40,6 +40,10 @@ impl Hasher for KeyHasher {
 
 pub type KeyMap<V> = HashMap<Key, V, BuildHasherDefault<KeyHasher>>;
 
+/// Commands whose late execution would be recognised: a broker that loses more than so many at a time has
+/// other troubles, and what it does late shows as a change by somebody else.
+pub const ABANDONED_MAX: usize = 1_000;
+
 /// Where a trade stands: instrument and slot. Valid until the next unregistration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
@@ -51,7 +55,7 @@ messages! {
     /// An intent without a final outcome, with the request that it answers.
     OpenIntent {
         account_id: Text, ticket: u64, symbol: Text, request_id: Text, is_unknown: bool,
-        intent: IntentRecorded,
+        recorded_ns: i64, intent: IntentRecorded,
     }
 }
 
@@ -201,6 +205,8 @@ pub struct Book {
     pub accounts: Vec<Account>,
     pub instruments: Vec<Instrument>,
     pub intents: BTreeMap<u64, OpenIntent>,
+    /// Settled as not executed because the broker showed no trace of them, the newest of them.
+    pub abandoned: BTreeMap<u64, OpenIntent>,
     pub answers: Answers,
     pub(crate) account_ids: BTreeMap<Text, usize>,
     pub(crate) trades: KeyMap<At>,
@@ -225,6 +231,7 @@ impl Book {
             accounts: Vec::new(),
             instruments: Vec::new(),
             intents: BTreeMap::new(),
+            abandoned: BTreeMap::new(),
             answers: Answers::new(kept),
             account_ids: BTreeMap::new(),
             trades: KeyMap::default(),
@@ -293,10 +300,10 @@ impl Book {
         let ticket = self.positions.get(&(key_part(*account), position))?;
         let at = self.trades.get(&(key_part(*account), *ticket)).copied()?;
         let trade = self.instruments.get(at.instrument)?.trades.get(at.slot)?;
-        [LegKind::Main, LegKind::Hedge, LegKind::ReAdd]
-            .into_iter()
-            .find(|leg| trade.position(*leg) == Some(position))
-            .map(|leg| (at, leg))
+        trade
+            .positions()
+            .find(|(_, ticket)| *ticket == position)
+            .map(|(leg, _)| (at, leg))
     }
 
     /// The trade that a broker's position belongs or belonged to.

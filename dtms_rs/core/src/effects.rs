@@ -1,12 +1,12 @@
 //! What intents, outcomes and reports of the broker do to a trade.
 
-use crate::book::{At, Book, OpenIntent};
-use crate::enums::{ActionKind, LegKind, OutcomeStatus, Purpose};
+use crate::book::{ABANDONED_MAX, At, Book, OpenIntent};
+use crate::enums::{ActionKind, LegKind, OutcomeStatus, Purpose, TradeState};
 use crate::error::{CoreError, Result};
 use crate::event::{Event, IntentRecorded, LegClosed, OutcomeRecorded, PositionChanged};
 use crate::message::Maybe;
 use crate::symbol::{Points, Steps};
-use crate::trade::{LegRecord, Queued};
+use crate::trade::{LegRecord, Queued, TradeRecord};
 
 impl Book {
     pub(crate) fn intend(&mut self, at: At, event: &Event, intent: &IntentRecorded) -> Result<()> {
@@ -18,6 +18,7 @@ impl Book {
             symbol: event.symbol.clone(),
             request_id,
             is_unknown: false,
+            recorded_ns: event.time_ns,
             intent: intent.clone(),
         };
         self.intents.insert(intent.intent_id, open);
@@ -41,10 +42,12 @@ impl Book {
     ) -> Result<()> {
         let outcome = &recorded.outcome;
         let missing = || CoreError::bug(format!("outcome of unknown intent {}", outcome.intent_id));
-        let open = self
-            .intents
-            .get_mut(&outcome.intent_id)
-            .ok_or_else(missing)?;
+        let Some(open) = self.intents.get_mut(&outcome.intent_id) else {
+            // Settled as not executed, and executed all the same.
+            let late = self.abandoned.remove(&outcome.intent_id);
+            let open = late.ok_or_else(missing)?;
+            return self.take_effect(at, event, &open.intent, recorded, true);
+        };
         if outcome.status == OutcomeStatus::Unknown {
             open.is_unknown = true;
             let open = open.clone();
@@ -81,18 +84,25 @@ impl Book {
             );
         }
         if outcome.status == OutcomeStatus::Confirmed {
-            self.take_effect(at, event, &open.intent, recorded)?;
+            self.take_effect(at, event, &open.intent, recorded, false)?;
+        } else if outcome.settled {
+            self.abandoned.insert(outcome.intent_id, open);
+            if self.abandoned.len() > ABANDONED_MAX {
+                self.abandoned.pop_first();
+            }
         }
         Ok(())
     }
 
-    /// What a confirmed command has changed at the broker.
+    /// What a confirmed command has changed at the broker. A position that was opened when the trade has no
+    /// place for it (any more) is a stray.
     fn take_effect(
         &mut self,
         at: At,
         event: &Event,
         intent: &IntentRecorded,
         recorded: &OutcomeRecorded,
+        is_late: bool,
     ) -> Result<()> {
         let outcome = &recorded.outcome;
         let key = self.key(at)?;
@@ -119,6 +129,14 @@ impl Book {
         let is_partial = intent.kind == ActionKind::PartialClose;
         trade.note_change(&intent.manager, is_partial, event.time_ns);
         let mut opened = None;
+        let opens = matches!(intent.kind, ActionKind::OpenHedge | ActionKind::ReAdd);
+        if opens && intent.position == 0 && !has_place(trade, intent.kind, is_late) {
+            let entry = price
+                .ok_or_else(|| CoreError::field("outcome.price", "is missing for an opening"))?;
+            trade.stray(outcome.opened_ticket, intent.side, volume, entry);
+            self.positions.insert((key.0, outcome.opened_ticket), key.1);
+            return Ok(());
+        }
         match (intent.kind, intent.leg) {
             (ActionKind::Stop | ActionKind::Target, _) => {
                 let is_echoed =
@@ -178,6 +196,7 @@ impl Book {
                     trade.realise(trade.side, trade.entry, price, volume);
                 }
             }
+            (_, LegKind::Stray) => trade.reduce_stray(intent.position, volume, price),
             (_, LegKind::Hedge | LegKind::ReAdd) => trade.reduce(intent.leg, volume, price),
         }
         if let Some(position) = opened {
@@ -215,6 +234,8 @@ impl Book {
             }
             LegKind::Hedge => correct_leg(trade.hedge.as_mut(), volume, sl),
             LegKind::ReAdd => correct_leg(trade.readd.as_mut(), volume, sl),
+            // Which of them is not said; what a command closes is told by its outcome.
+            LegKind::Stray => {}
         }
         Ok(())
     }
@@ -246,12 +267,33 @@ impl Book {
                 trade.end_leg(closed.leg, price);
                 trade.readd = None;
             }
+            LegKind::Stray => {
+                let left = trade
+                    .strays
+                    .iter()
+                    .find(|stray| stray.ticket == closed.position);
+                if let Some(volume) = left.map(|stray| stray.volume) {
+                    trade.reduce_stray(closed.position, volume, Some(price));
+                }
+                trade.strays.retain(|stray| stray.ticket != closed.position);
+            }
         }
         if closed.leg != LegKind::Main {
             self.positions.remove(&(key.0, closed.position));
         }
         Ok(())
     }
+}
+
+/// Whether the leg that a command has opened is still wanted, and the only one of its kind. One that came late
+/// belongs to the state that asked for it, or to nobody.
+fn has_place(trade: &TradeRecord, kind: ActionKind, is_late: bool) -> bool {
+    let (is_free, state) = if kind == ActionKind::OpenHedge {
+        (trade.hedge.is_none(), TradeState::Hedged)
+    } else {
+        (trade.readd.is_none(), TradeState::Healthy)
+    };
+    is_free && (!is_late || (trade.state == state && !trade.main_closed))
 }
 
 fn correct_leg(leg: Option<&mut LegRecord>, volume: Steps, sl: Option<Points>) {

@@ -30,7 +30,7 @@ numbers! {
     /// What is done to a position.
     ActionKind {
         Stop = 1, Target = 2, PartialClose = 3, Close = 4, OpenHedge = 5, CloseHedge = 6, ReAdd = 7,
-        CloseReAdd = 8, Acquire = 10
+        CloseReAdd = 8, CloseStray = 9, Acquire = 10
     }
 
     /// Why it is done.
@@ -72,12 +72,12 @@ numbers! {
     Timer { Flat = 1, Recovery = 2 }
 
     /// Which position of a trade.
-    LegKind { Main = 1, Hedge = 2, ReAdd = 3 }
+    LegKind { Main = 1, Hedge = 2, ReAdd = 3, Stray = 4 }
 
     /// What an alarm is about.
     AlarmCode {
         ActionFailed = 1, TradingDisabled = 2, HedgeFailed = 3, DataStale = 4, Quarantined = 5, NewsCalendar = 6,
-        GatewayFailed = 7, BrokerLinkLost = 8, AccountSwitched = 9
+        GatewayFailed = 7, BrokerLinkLost = 8, AccountSwitched = 9, LateExecution = 10
     }
 
     /// Whether new risk may be taken.

@@ -77,7 +77,7 @@ messages! {
         better_since_ns: Option<i64>, partial_taken: bool, closed_volume: f64, hedge: Option<Leg>,
         readd: Option<Leg>, strategy_type: Text, opened_ns: i64, registered_ns: i64, origin: Origin,
         last_score: Option<Score>, pending_actions: Vec<PlannedAction>, managers: Vec<ManagerRecord>,
-        quarantined: bool, close_price: Option<f64>, revision: u64, risk_budget_r: f64,
+        quarantined: bool, close_price: Option<f64>, revision: u64, risk_budget_r: f64, strays: Vec<Leg>,
     }
 
     /// Who owns a trade.
@@ -136,6 +136,7 @@ messages! {
     RailChanged { rail: Rail, engaged: bool, value: f64, limit: f64, detail: Text }
     AccountMarked { span: Span, start_ns: i64, equity: f64 }
     BackupRestored { made_ns: i64, last_epoch: u64, last_decision: u64, last_intent: u64 }
+    ActionPlanned { action: PlannedAction }
 }
 
 macro_rules! bodies {
@@ -224,6 +225,7 @@ bodies! {
     RailChanged => "rail_changed" = 26,
     AccountMarked => "account_marked" = 27,
     BackupRestored => "backup_restored" = 28,
+    ActionPlanned => "action_planned" = 29,
 }
 
 const ENVELOPE: &[(&str, &str)] = &[

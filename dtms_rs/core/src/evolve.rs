@@ -1,6 +1,6 @@
 //! `evolve(state, event)`: how each fact changes the book. Recovery and live running use only this.
 use crate::book::{Account, At, Book, Instrument, key_part};
-use crate::enums::{StatePhase, TradeState};
+use crate::enums::{Origin, StatePhase, TradeState};
 use crate::error::{CoreError, Reason, Result};
 use crate::event::{BackupRestored, Body, Event, SymbolDefined, TradeRegistered};
 use crate::guard::OutsideScore;
@@ -92,7 +92,8 @@ impl Book {
             | Body::BreakevenTriggered(_)
             | Body::PositionChanged(_)
             | Body::LegClosed(_)
-            | Body::QuarantineChanged(_) => {}
+            | Body::QuarantineChanged(_)
+            | Body::ActionPlanned(_) => {}
         }
         if event.ticket != 0 {
             if let Some(at) = self.find(event.account_id.as_str(), event.ticket) {
@@ -138,6 +139,10 @@ impl Book {
                 if changed.to == TradeState::Closed && changed.from != TradeState::Closed {
                     self.count_open(at.instrument, false)?;
                 }
+            }
+            Body::ActionPlanned(planned) => {
+                self.last_action = self.last_action.max(planned.action.action_id);
+                self.trade_mut(at)?.plan(&planned.action);
             }
             Body::StateConfirmed(_) => self.trade_mut(at)?.phase = StatePhase::Confirmed,
             Body::HoldChanged(hold) => self.trade_mut(at)?.better_since_ns = hold.better_since_ns,
@@ -222,6 +227,17 @@ impl Book {
         let account = self.account(event.account_id.as_str())?;
         let index = self.instrument_index(event.account_id.as_str(), event.symbol.as_str())?;
         let key = (key_part(account), event.ticket);
+        if let Some(at) = self.trades.get(&key).copied() {
+            let instrument = self.instrument_mut(at.instrument)?;
+            let symbol = &instrument.symbol;
+            let claimed = TradeRecord::registered(event, registered, symbol)?;
+            let trade = instrument.trades.get_mut(at.slot);
+            let adopted = trade.filter(|trade| trade.origin == Origin::External);
+            if let (Some(trade), Origin::Client) = (adopted, registered.origin) {
+                trade.claim(claimed);
+                return Ok(());
+            }
+        }
         if event.ticket == 0 || self.trades.contains_key(&key) {
             return Err(CoreError::bug(format!(
                 "trade {} is registered twice",
@@ -259,6 +275,8 @@ impl Book {
         for leg in gone.hedge.iter().chain(&gone.readd) {
             self.positions.remove(&(key.0, leg.ticket));
         }
+        self.abandoned
+            .retain(|_, open| open.account_id != event.account_id || open.ticket != event.ticket);
         if gone.state == TradeState::Closed {
             return Ok(());
         }

@@ -110,6 +110,16 @@ pub fn plan(queued: &Queued, trade: &TradeRecord, scene: &Scene) -> Plan {
             ),
             None => Plan::Skip(SkipReason::NothingToDo),
         },
+        ActionKind::CloseStray => match trade.strays.first() {
+            Some(stray) => close(
+                ActionKind::CloseStray,
+                LegKind::Stray,
+                stray.ticket,
+                stray.side,
+                stray.volume,
+            ),
+            None => Plan::Skip(SkipReason::NothingToDo),
+        },
         // No entry of the table moves the target or claims a trade.
         ActionKind::Target | ActionKind::Acquire => Plan::Skip(SkipReason::NothingToDo),
     }
@@ -117,7 +127,7 @@ pub fn plan(queued: &Queued, trade: &TradeRecord, scene: &Scene) -> Plan {
 
 fn close(kind: ActionKind, leg: LegKind, position: u64, side: Side, volume: Steps) -> Plan {
     let purpose = match leg {
-        LegKind::Main | LegKind::ReAdd => Purpose::Flatten,
+        LegKind::Main | LegKind::ReAdd | LegKind::Stray => Purpose::Flatten,
         LegKind::Hedge => Purpose::Recover,
     };
     Plan::Send(Order {

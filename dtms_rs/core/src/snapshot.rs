@@ -19,7 +19,7 @@ use crate::trade::{TradeRecord, Watch};
 const MAGIC: &[u8; 4] = b"DTMS";
 /// Rises with every change of a message of the book. Another version is refused: the journal is
 /// folded from its start instead.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Magic, version, checksum.
 const HEADER: usize = 16;
 
@@ -141,6 +141,7 @@ impl Book {
             write_all(instrument.trades.iter(), to);
         }
         write_all(self.intents.values(), to);
+        write_all(self.abandoned.values(), to);
         let answers: Vec<&Answer> = self.answers.iter().collect();
         write_all(answers.into_iter(), to);
     }
@@ -183,6 +184,9 @@ impl Book {
         for open in Vec::<OpenIntent>::read("intents", from)? {
             book.intents.insert(open.intent.intent_id, open);
         }
+        for open in Vec::<OpenIntent>::read("abandoned", from)? {
+            book.abandoned.insert(open.intent.intent_id, open);
+        }
         for answer in Vec::<Answer>::read("answers", from)? {
             book.answers.record(answer);
         }
@@ -211,6 +215,9 @@ impl Book {
             self.positions.insert((key, trade.ticket), trade.ticket);
             for leg in [&trade.hedge, &trade.readd].into_iter().flatten() {
                 self.positions.insert((key, leg.ticket), trade.ticket);
+            }
+            for stray in &trade.strays {
+                self.positions.insert((key, stray.ticket), trade.ticket);
             }
             // What is due already shows with the first tick or time that comes.
             let watch = Watch::of(trade, &self.config, i64::MIN);

@@ -13,6 +13,9 @@ messages! {
     /// A leg in integers.
     LegRecord { ticket: u64, volume: Steps, entry: Points, sl: Option<Points> }
 
+    /// A position that an order of DTMS opened when the trade had no place for it any more: it is closed.
+    StrayRecord { ticket: u64, side: Side, volume: Steps, entry: Points }
+
     /// An entry action in the queue, how often it was tried and not before when it is tried again.
     Queued { action: PlannedAction, attempt: u32, not_before_ns: i64 }
 
@@ -32,7 +35,7 @@ messages! {
         last_score: Option<Score>, queue: Vec<Queued>, current: Option<Queued>,
         in_flight: Option<u64>, managers: Vec<ManagerRecord>, quarantined: bool,
         main_closed: bool, close_price: Option<f64>, revision: u64, registered_revision: u64,
-        risk_budget_r: f64,
+        risk_budget_r: f64, strays: Vec<StrayRecord>,
     }
 }
 
@@ -100,7 +103,18 @@ impl TradeRecord {
             revision: event.revision,
             registered_revision: event.revision,
             risk_budget_r: 1.0,
+            strays: Vec::new(),
         })
+    }
+
+    /// An adopted trade gets what its client registers it with. What happened since stays.
+    pub(crate) fn claim(&mut self, claimed: Self) {
+        self.origin = claimed.origin;
+        self.strategy_type = claimed.strategy_type;
+        self.opened_ns = claimed.opened_ns;
+        (self.initial_sl, self.initial_tp) = (claimed.initial_sl, claimed.initial_tp);
+        (self.risk, self.risk_source) = (claimed.risk, claimed.risk_source);
+        self.revision = claimed.revision;
     }
 
     pub(crate) fn own(&mut self, granted: &OwnershipGranted) {
@@ -144,7 +158,7 @@ impl TradeRecord {
         let (leg, side) = match kind {
             LegKind::Hedge => (self.hedge.as_mut(), self.side.opposite()),
             LegKind::ReAdd => (self.readd.as_mut(), self.side),
-            LegKind::Main => return,
+            LegKind::Main | LegKind::Stray => return,
         };
         let Some(leg) = leg else { return };
         leg.volume = Steps((leg.volume - volume).0.max(0));
@@ -159,11 +173,50 @@ impl TradeRecord {
         let leg = match kind {
             LegKind::Hedge => self.hedge.as_ref(),
             LegKind::ReAdd => self.readd.as_ref(),
-            LegKind::Main => None,
+            LegKind::Main | LegKind::Stray => None,
         };
         if let Some(volume) = leg.map(|leg| leg.volume) {
             self.reduce(kind, volume, Some(price));
         }
+    }
+
+    pub(crate) fn stray(&mut self, ticket: u64, side: Side, volume: Steps, entry: Points) {
+        self.strays.push(StrayRecord {
+            ticket,
+            side,
+            volume,
+            entry,
+        });
+    }
+
+    /// Takes closed volume off a stray; the result is booked where the price is known.
+    pub(crate) fn reduce_stray(&mut self, ticket: u64, volume: Steps, price: Option<Points>) {
+        let Some(stray) = self.strays.iter_mut().find(|stray| stray.ticket == ticket) else {
+            return;
+        };
+        stray.volume = Steps((stray.volume - volume).0.max(0));
+        let (side, entry) = (stray.side, stray.entry);
+        if let Some(price) = price {
+            self.realise(side, entry, price, volume);
+        }
+    }
+
+    /// The trade's own position and its legs, as far as they are open: what each is, and its ticket.
+    pub fn positions(&self) -> impl Iterator<Item = (LegKind, u64)> + '_ {
+        [LegKind::Main, LegKind::Hedge, LegKind::ReAdd]
+            .into_iter()
+            .filter_map(|leg| self.position(leg).map(|ticket| (leg, ticket)))
+            .chain(
+                self.strays
+                    .iter()
+                    .map(|stray| (LegKind::Stray, stray.ticket)),
+            )
+    }
+
+    /// Whether nothing of the trade is left at the broker.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.positions().next().is_none()
     }
 
     /// Whether everything that the state's entry asked for is settled and, where the state is a
@@ -172,7 +225,7 @@ impl TradeRecord {
     pub fn is_settled(&self) -> bool {
         let claim_holds = match self.state {
             TradeState::Hedged => self.hedge.is_some() || self.hedge_reduction > Steps(0),
-            TradeState::Closed => self.main_closed && self.hedge.is_none() && self.readd.is_none(),
+            TradeState::Closed => self.is_gone(),
             TradeState::Healthy
             | TradeState::WarningL1
             | TradeState::WarningL2
@@ -181,13 +234,14 @@ impl TradeRecord {
         claim_holds && self.queue.is_empty() && self.current.is_none()
     }
 
-    /// The broker's ticket of one of the trade's positions, if it exists.
+    /// The broker's ticket of one of the trade's positions, if it exists; there may be several strays.
     #[must_use]
     pub fn position(&self, leg: LegKind) -> Option<u64> {
         match leg {
             LegKind::Main => (!self.main_closed).then_some(self.ticket),
             LegKind::Hedge => self.hedge.as_ref().map(|hedge| hedge.ticket),
             LegKind::ReAdd => self.readd.as_ref().map(|readd| readd.ticket),
+            LegKind::Stray => None,
         }
     }
 
@@ -238,6 +292,15 @@ impl TradeRecord {
             not_before_ns: 0,
         };
         self.queue.extend(change.actions.iter().map(queued));
+    }
+
+    pub(crate) fn plan(&mut self, action: &PlannedAction) {
+        self.phase = StatePhase::Pending;
+        self.queue.push(Queued {
+            action: action.clone(),
+            attempt: 0,
+            not_before_ns: 0,
+        });
     }
 
     pub(crate) fn end_timer(&mut self, timer: Timer) {

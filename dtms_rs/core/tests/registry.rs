@@ -8,7 +8,7 @@
 mod engine_support;
 
 use dtms_core::engine::Engine;
-use dtms_core::enums::{CloseReason, RiskSource, TradeState};
+use dtms_core::enums::{CloseReason, Origin, RiskSource, TradeState};
 use dtms_core::event::SymbolSpec;
 use dtms_core::message::Text;
 use dtms_core::symbol::{Points, Steps, Symbol};
@@ -380,4 +380,75 @@ fn a_trade_fits_into_a_kibibyte() {
     let maps = 2 * 24 * 16 / 7;
     assert!(record + watch + maps <= 900, "{record} + {watch} + {maps}");
     assert!(watch <= 40);
+}
+
+/// A position that was adopted before its client registered it becomes the client's: strategy, owner and R are
+/// those of the registration, what happened since stays. The same registration again changes nothing.
+#[test]
+fn an_adopted_trade_is_taken_over_by_its_client() {
+    let mut rig = ready();
+    let adopt = |rig: &mut Rig, sl| {
+        rig.try_register_from(Origin::External, TICKET, "", 5, sl, None, 1.0)
+            .unwrap()
+    };
+    adopt(&mut rig, Some(109_500));
+    let adopted = rig.trade();
+    assert_eq!(
+        (adopted.origin, adopted.managed_by.as_str()),
+        (Origin::External, "")
+    );
+    let register =
+        |rig: &mut Rig| rig.try_register(TICKET, MANAGED, 9, Some(109_000), Some(113_000), 1.0);
+    assert_eq!(
+        names(&register(&mut rig).unwrap()),
+        ["TradeRegistered", "OwnershipGranted"]
+    );
+    let trade = rig.trade();
+    assert_eq!(
+        (trade.origin, trade.strategy_type.as_str(), trade.opened_ns),
+        (Origin::Client, MANAGED, adopted.opened_ns - 4_000_000_000)
+    );
+    assert_eq!(trade.initial_sl, Some(rig.price(109_000)));
+    assert_eq!(
+        trade.confirmed.sl,
+        Some(rig.price(109_500)),
+        "the broker's word stays"
+    );
+    assert_eq!(trade.risk_distance, Some(rig.price(1_000)));
+    assert!(trade.owner_epoch > adopted.owner_epoch);
+    assert!(register(&mut rig).unwrap().is_empty());
+    rig.restart();
+    assert!(register(&mut rig).unwrap().is_empty());
+}
+
+/// Another body than that of the adopted position is refused, and so is a trade that has ended.
+#[test]
+fn only_the_same_position_is_taken_over() {
+    let mut rig = ready();
+    rig.try_register_from(Origin::External, TICKET, "", 5, None, None, 1.0)
+        .unwrap();
+    let error = refused(rig.try_register(TICKET, "", 5, None, None, 0.5));
+    assert_eq!(error.reason.as_str(), "TRADE_DIFFERS");
+    rig.closed(TICKET, CloseReason::Client, PIVOT);
+    let error = refused(rig.try_register(TICKET, MANAGED, 5, None, None, 1.0));
+    assert_eq!(error.reason.as_str(), "TRADE_DIFFERS");
+}
+
+/// What a broker holds is adopted as it is: a stop beyond the entry gives no R, which then comes from the ATR.
+#[test]
+fn a_stop_in_profit_is_adopted() {
+    let mut rig = ready();
+    rig.try_register_from(
+        Origin::External,
+        TICKET,
+        "",
+        5,
+        Some(PIVOT + 100),
+        None,
+        1.0,
+    )
+    .unwrap();
+    let trade = rig.trade();
+    assert_eq!(trade.confirmed.sl, Some(rig.price(PIVOT + 100)));
+    assert_eq!(trade.risk_source, RiskSource::Pending);
 }

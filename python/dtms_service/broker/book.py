@@ -114,6 +114,7 @@ class Book:
             profit_minor=profit,
             swap_minor=position.swap_minor,
         )
+        self._note_change(position)  # of the ticket that is gone
         del market.positions[position.ticket], self.positions[position.ticket]
         position.ticket, position.side, position.steps = order.ticket, position.side.opposite, steps - position.steps
         position.price_open, position.swap_minor = price, 0

@@ -142,6 +142,28 @@ class ClosingDeal:
     remaining: float  # the position's volume after this deal; 0 means closed
 
 
+class OrderFate(Enum):
+    """What became of an order, by the broker's books."""
+
+    WORKING = 1  # accepted, and may yet be executed
+    FILLED = 2  # executed, all or a part; nothing more of it will be
+    DROPPED = 3  # cancelled, rejected or expired: nothing of it was or will be executed
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRecord:
+    """An order in the broker's books. ``position`` is what it opened or acted on (0: none), ``volume`` and ``price``
+    what was filled, ``deal`` the last of its deals (0: none)."""
+
+    order: int
+    position: int
+    fate: OrderFate
+    volume: float
+    price: float
+    deal: int
+    time_msc: int
+
+
 @dataclass(frozen=True, slots=True)
 class AccountInfo:
     account_id: str
@@ -168,6 +190,11 @@ class Report:
 class BrokerDoor(Protocol):
     """The one door. Every method may raise :class:`BrokerUnavailable`."""
 
+    @property
+    def settles_at_once(self) -> bool:
+        """Whether a command that the books do not show now was never executed and never will be: nothing lies between
+        this door and the books where one could be on its way."""
+
     async def execute(self, command: Command) -> Outcome:
         """Send one command and answer with what the broker said. A lost reply is Outcome UNKNOWN, not an exception."""
 
@@ -188,3 +215,9 @@ class BrokerDoor(Protocol):
         """The last closed bars, oldest first, at most ``count``, never the one that is forming.
 
         Empty where the broker keeps no history. KeyError for an unknown symbol or length."""
+
+    async def orders(self, account_id: str, comment: str, since_msc: int) -> list[OrderRecord]:
+        """The orders with that comment, working or past, oldest first; of the past ones those since ``since_msc``.
+
+        A broker whose clock is not the caller's (a paper account on old prices) looks at all of them.
+        """

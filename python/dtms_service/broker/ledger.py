@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dtms_service.broker.door import CloseReason, ClosingDeal, Side
+from dtms_service.broker.door import CloseReason, ClosingDeal, OrderFate, OrderRecord, Side
 from dtms_service.broker.mt5_enums import DealEntry, DealReason, DealType, OrderState, OrderType
 
 
@@ -127,6 +127,49 @@ class Ledger:
 
     def of_position(self, position: int) -> list[Deal]:
         return list(self._by_position.get(position, ()))
+
+    def of_ticket(self, ticket: int) -> list[Deal]:
+        """Deals of a position while it had this ticket, the one that reversed it as the last."""
+        deals = self.of_position(ticket) or self.of_position(self._identifier_of(ticket))
+        of, found = (deals[0].position if deals else 0), list[Deal]()
+        for deal in deals:
+            if of == ticket:
+                found.append(deal)
+            if deal.entry is DealEntry.INOUT:
+                of = deal.order
+        return found
+
+    def _identifier_of(self, ticket: int) -> int:
+        """Of a position that a reversal has given this ticket; 0 if none has."""
+        reversals = (deal for deal in reversed(self.deals) if deal.order == ticket and deal.entry is DealEntry.INOUT)
+        return next((deal.position for deal in reversals), 0)
+
+    def orders_with(self, comment: str) -> list[OrderRecord]:
+        """Orders with that comment as the door shows them, oldest first.
+
+        What was filled is told by the deals, which outlive this process; of an order without one only this run knows.
+        """
+        deals: dict[int, list[Deal]] = {}
+        for deal in self.deals:
+            if deal.comment == comment and deal.order:
+                deals.setdefault(deal.order, []).append(deal)
+        unfilled = {order.ticket: order for order in self.orders.values() if order.comment == comment}
+        return [
+            self._filled(ticket, deals[ticket]) if ticket in deals else self._unfilled(unfilled[ticket])
+            for ticket in sorted({*deals, *unfilled})
+        ]
+
+    @staticmethod
+    def _filled(ticket: int, deals: list[Deal]) -> OrderRecord:
+        volume, last = sum(deal.volume for deal in deals), deals[-1]
+        price = sum(deal.volume * deal.price for deal in deals) / volume
+        volume = round(volume, 8)
+        return OrderRecord(ticket, last.position, OrderFate.FILLED, volume, price, last.ticket, last.time_msc)
+
+    @staticmethod
+    def _unfilled(order: Order) -> OrderRecord:
+        fate = OrderFate.WORKING if order.state is OrderState.PLACED else OrderFate.DROPPED
+        return OrderRecord(order.ticket, order.position, fate, 0.0, 0.0, 0, order.time_done_msc or order.time_setup_msc)
 
     def closing(self, deal: Deal) -> ClosingDeal:
         """The deal as the door shows it."""

@@ -17,6 +17,7 @@ from dtms_service.broker.door import (
     BrokerUnavailable,
     ClosingDeal,
     Command,
+    OrderRecord,
     Outcome,
     OutcomeStatus,
     Position,
@@ -94,6 +95,14 @@ class Mt5Door:
     async def past_bars(self, account_id: str, symbol: str, timeframe_s: int, count: int) -> list[ClosedBar]:
         read = self._session.past_bars
         return await self._query("past_bars", account_id, lambda: read(symbol, timeframe_s, count))
+
+    @property
+    def settles_at_once(self) -> bool:
+        """A terminal that hung may send what it was given, and a server execute what it accepted, a while later."""
+        return False
+
+    async def orders(self, account_id: str, comment: str, since_msc: int) -> list[OrderRecord]:
+        return await self._query("orders", account_id, lambda: self._session.orders(comment, since_msc))
 
     # --- for the gateway ----------------------------------------------------------------------------------------------
 

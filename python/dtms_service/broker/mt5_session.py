@@ -19,6 +19,8 @@ from dtms_service.broker.door import (
     ClosingDeal,
     Command,
     CommandKind,
+    OrderFate,
+    OrderRecord,
     Outcome,
     OutcomeStatus,
     Position,
@@ -26,7 +28,7 @@ from dtms_service.broker.door import (
 )
 from dtms_service.broker.fence import Fence
 from dtms_service.broker.mt5_bars import LENGTHS_S, closed_bars, length_to_read
-from dtms_service.broker.mt5_enums import DealEntry, MarginMode
+from dtms_service.broker.mt5_enums import DealEntry, MarginMode, OrderState
 from dtms_service.broker.mt5_inferences import PLACED_SETTLES_MS, close_reason, same_terminal
 from dtms_service.broker.mt5_orders import (
     LOT_DIGITS,
@@ -46,7 +48,14 @@ from dtms_service.broker.mt5_thread import Wanted
 from dtms_service.broker.outcomes import NO_ECHO, STALE_TOKEN, UNSENT, status_of
 from dtms_service.broker.retcodes import COMMENTS, LastError, Retcode
 from dtms_service.broker.server_time import OffsetUnknown, ServerTime
-from dtms_service.broker.structs import Mt5AccountInfo, OrderSendResult, SymbolInfo, TradeDeal, TradePosition
+from dtms_service.broker.structs import (
+    Mt5AccountInfo,
+    OrderSendResult,
+    SymbolInfo,
+    TradeDeal,
+    TradeOrder,
+    TradePosition,
+)
 from dtms_service.fault_points import Point, reach
 
 T = TypeVar("T")
@@ -279,10 +288,13 @@ class Mt5Session:
             raise Failure(Retcode.PLACED, f"order {order} is accepted and not executed yet")
 
     def closing_deals(self, position: int) -> list[ClosingDeal]:
-        """Oldest first. A history that lacks the deals that opened the position proves nothing: Failure."""
+        """Oldest first. A history that lacks the deals that opened the position proves nothing: Failure.
+
+        A netting position keeps its identifier when it is reversed, and gets another ticket: that of the order.
+        """
         self._linked()
-        deals = self._call(self._mt5.history_deals_get(position=int(position)))
-        held, made = 0.0, []
+        held, of, made = 0.0, self._identifier_of(position), list[ClosingDeal]()
+        deals = self._call(self._mt5.history_deals_get(position=of))
         for deal in sorted(deals, key=lambda deal: (deal.time_msc, deal.ticket)):
             if deal.entry == DealEntry.IN:
                 held = round(held + deal.volume, LOT_DIGITS)
@@ -290,10 +302,48 @@ class Mt5Session:
             if held <= 0:
                 raise Failure(LastError.FAIL, f"the history of position {position} is not complete")
             taken = min(deal.volume, held)
-            made.append(self._closing(deal, taken, round(held - taken, LOT_DIGITS)))
-            # A reversal (INOUT) opens the other side with what it did not take.
-            held = round(deal.volume - taken if deal.entry == DealEntry.INOUT else held - taken, LOT_DIGITS)
+            if of == position:
+                made.append(self._closing(deal, taken, round(held - taken, LOT_DIGITS)))
+            held = round(held - taken, LOT_DIGITS)
+            if deal.entry == DealEntry.INOUT:
+                # What it did not take opened the other side.
+                held, of = round(deal.volume - taken, LOT_DIGITS), int(deal.order)
         return made
+
+    def _identifier_of(self, ticket: int) -> int:
+        """The position's own; that of an order that reversed one is another's. Raises Failure."""
+        orders = self._call(self._mt5.history_orders_get(ticket=int(ticket)))
+        return int(orders[0].position_id) if orders else int(ticket)
+
+    def orders(self, comment: str, since_msc: int) -> list[OrderRecord]:
+        """Orders with that comment, oldest first. One that was filled and has no deals yet proves nothing: Failure."""
+        self._linked()
+        from_s, to_s = self.time.period(since_msc, self._now_msc())
+        working = {int(order.ticket) for order in self._call(self._mt5.orders_get()) if order.comment == comment}
+        past = [
+            order
+            for order in self._call(self._mt5.history_orders_get(from_s, to_s))
+            if order.comment == comment and int(order.ticket) not in working
+        ]
+        deals = self._call(self._mt5.history_deals_get(from_s, to_s)) if past else ()
+        made = [OrderRecord(ticket, 0, OrderFate.WORKING, 0.0, 0.0, 0, since_msc) for ticket in working]
+        made += [self._order(order, [deal for deal in deals if deal.order == order.ticket]) for order in past]
+        return sorted(made, key=lambda order: order.order)
+
+    def _order(self, order: TradeOrder, deals: Sequence[TradeDeal]) -> OrderRecord:
+        """An order of the history. Raises Failure."""
+        volume = round(sum(deal.volume for deal in deals), LOT_DIGITS)
+        if not deals and order.state in {OrderState.FILLED, OrderState.PARTIAL}:
+            raise Failure(LastError.FAIL, f"order {order.ticket} was filled, and the history lacks its deals")
+        return OrderRecord(
+            order=int(order.ticket),
+            position=int(order.position_id),
+            fate=OrderFate.FILLED if deals else OrderFate.DROPPED,
+            volume=volume,
+            price=sum(deal.volume * deal.price for deal in deals) / volume if volume else 0.0,
+            deal=max((int(deal.ticket) for deal in deals), default=0),
+            time_msc=self.time.to_utc_msc(int(order.time_done_msc)),
+        )
 
     def _closing(self, deal: TradeDeal, taken: float, remaining: float) -> ClosingDeal:
         return ClosingDeal(

@@ -431,9 +431,12 @@ class PaperBroker:
         return self.book.view(held) if held is not None else None
 
     def closing_deals(self, position: int) -> list[ClosingDeal]:
-        """All deals that took volume from the position (its identifier), oldest first."""
+        """All deals that took volume from the position (its ticket), oldest first.
+
+        A netting position keeps its identifier when it is reversed, and gets another ticket: that of the order.
+        """
         ledger = self.book.ledger
-        return [ledger.closing(deal) for deal in ledger.of_position(position) if deal.taken]
+        return [ledger.closing(deal) for deal in ledger.of_ticket(position) if deal.taken]
 
     def placed_orders(self) -> list[Order]:
         """Accepted orders that are not filled yet."""

@@ -15,6 +15,7 @@ from dtms_service.broker.door import (
     ClosingDeal,
     Command,
     CommandKind,
+    OrderRecord,
     Outcome,
     OutcomeStatus,
     Position,
@@ -95,6 +96,17 @@ class PaperDoor:
         deals = terminal.broker.closing_deals(position)
         await self._travel(terminal, "closing_deals", Leg.REPLY)
         return deals
+
+    @property
+    def settles_at_once(self) -> bool:
+        """The broker is at hand: what it does not show it never got."""
+        return True
+
+    async def orders(self, account_id: str, comment: str, since_msc: int) -> list[OrderRecord]:  # noqa: ARG002  # all
+        terminal = await self._arrive("orders", account_id)
+        found = terminal.broker.book.ledger.orders_with(comment)
+        await self._travel(terminal, "orders", Leg.REPLY)
+        return found
 
     # --- the way to the broker ----------------------------------------------------------------------------------------
 

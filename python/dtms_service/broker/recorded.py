@@ -13,6 +13,7 @@ from dtms_service.broker.door import (
     ClosingDeal,
     Command,
     CommandKind,
+    OrderRecord,
     Outcome,
     Position,
     Report,
@@ -124,3 +125,10 @@ class RecordedDoor:
 
     async def past_bars(self, account_id: str, symbol: str, timeframe_s: int, count: int) -> list[ClosedBar]:
         return await self._door.past_bars(account_id, symbol, timeframe_s, count)
+
+    @property
+    def settles_at_once(self) -> bool:
+        return self._door.settles_at_once
+
+    async def orders(self, account_id: str, comment: str, since_msc: int) -> list[OrderRecord]:
+        return await self._door.orders(account_id, comment, since_msc)

@@ -18,6 +18,7 @@ from dtms_service.fault_points import Point, reach
 
 NOT_KNOWN: Final = "the server's time offset is not known: no tick has moved yet"
 OBSERVATIONS: Final = 3  # ticks in a row that must agree before an offset is believed
+PERIOD_SLACK_S: Final = 3600  # beyond now: this machine's clock may be behind the server's
 
 
 class OffsetUnknown(Exception):
@@ -77,6 +78,13 @@ class ServerTime:
         self._candidate_s = offset_s
         if self._seen >= OBSERVATIONS:
             self.set(offset_s, now_msc)
+
+    def period(self, since_msc: int, now_msc: int) -> tuple[int, int]:
+        """From and to, s in server time, that hold everything since ``since_msc`` (UTC). Raises OffsetUnknown."""
+        if self.offset_s is None:
+            raise OffsetUnknown("the server's time offset is not known: no tick has moved yet")
+        offsets = [offset_s for _start_msc, offset_s in self.changes]
+        return since_msc // 1000 + min(offsets), now_msc // 1000 + max(offsets) + PERIOD_SLACK_S
 
     def to_utc_msc(self, server_msc: int) -> int:
         """Raises OffsetUnknown. 0 ("never") stays 0."""

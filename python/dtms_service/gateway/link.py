@@ -239,6 +239,9 @@ class Attachment:
                 case gateway_service_pb2.QUERY_KIND_CLOSING_DEALS:
                     deals = await self._door.closing_deals(account_id, query.position)
                     result.deals.extend(messages.deal_to_wire(deal) for deal in deals)
+                case gateway_service_pb2.QUERY_KIND_ORDERS:
+                    orders = await self._door.orders(account_id, query.comment, query.since_msc)
+                    result.orders.extend(messages.order_to_wire(order) for order in orders)
                 case gateway_service_pb2.QUERY_KIND_SYMBOL:
                     await self._answer_symbol(query.symbol, result)
                 case gateway_service_pb2.QUERY_KIND_BARS:

@@ -122,10 +122,11 @@ ACTIONS: dict[str, str] = {
     "CLOSE_HEDGE": "close the hedge",
     "RE_ADD": "re-add volume",
     "CLOSE_RE_ADD": "close the re-added part",
+    "CLOSE_STRAY": "close a position that came too late",
     "ACQUIRE": "take the trade over",
 }
 
-LEGS: dict[str, str] = {"MAIN": "Position", "HEDGE": "Hedge", "RE_ADD": "Re-added part"}
+LEGS: dict[str, str] = {"MAIN": "Position", "HEDGE": "Hedge", "RE_ADD": "Re-added part", "STRAY": "Late position"}
 
 CLOSES: dict[str, str] = {
     "CLIENT": "by hand",

@@ -62,10 +62,11 @@ class ArbitrationServicer:
         if len(request.request_id) > MAX_REQUEST_ID_CHARS:
             raise invalid("request_id", f"at most {MAX_REQUEST_ID_CHARS} characters")
         require("action.kind", request.action.kind)
+        account_of = self.doors.resolve if request.dry_run else self.doors.to_command
         verdict = await self.desk.propose(
             call.principal.name,
             request.request_id,
-            (self.doors.resolve(request.account_id), request.ticket),
+            (account_of(request.account_id), request.ticket),
             request.owner_epoch,
             convert.to_dict(request.action),
             dry_run=request.dry_run,

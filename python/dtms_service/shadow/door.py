@@ -16,6 +16,7 @@ from dtms_service.broker.door import (
     BrokerUnavailable,
     ClosingDeal,
     Command,
+    OrderRecord,
     Outcome,
     Position,
     Report,
@@ -118,6 +119,14 @@ class ShadowDoor:
 
     async def past_bars(self, account_id: str, symbol: str, timeframe_s: int, count: int) -> list[ClosedBar]:
         return await self.real.past_bars(account_id, symbol, timeframe_s, count)
+
+    @property
+    def settles_at_once(self) -> bool:
+        """Commands go to the shadow book, which is at hand."""
+        return True
+
+    async def orders(self, account_id: str, comment: str, since_msc: int) -> list[OrderRecord]:
+        return await self._inner.orders(account_id, comment, since_msc)
 
     async def _require_followed(self) -> None:
         if not self._followed:

@@ -42,6 +42,8 @@ class _ActionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ActionKind
     """Re-add volume (DTMS only)."""
     ACTION_KIND_CLOSE_RE_ADD: _ActionKind.ValueType  # 8
     """Close the re-added leg (DTMS only)."""
+    ACTION_KIND_CLOSE_STRAY: _ActionKind.ValueType  # 9
+    """Close a position that an order of DTMS opened too late to be a leg (DTMS only)."""
     ACTION_KIND_ACQUIRE: _ActionKind.ValueType  # 10
     """Take the trade over: a claim (AcquireOwnership) that was denied. Never valid in a request."""
 
@@ -66,6 +68,8 @@ ACTION_KIND_RE_ADD: ActionKind.ValueType  # 7
 """Re-add volume (DTMS only)."""
 ACTION_KIND_CLOSE_RE_ADD: ActionKind.ValueType  # 8
 """Close the re-added leg (DTMS only)."""
+ACTION_KIND_CLOSE_STRAY: ActionKind.ValueType  # 9
+"""Close a position that an order of DTMS opened too late to be a leg (DTMS only)."""
 ACTION_KIND_ACQUIRE: ActionKind.ValueType  # 10
 """Take the trade over: a claim (AcquireOwnership) that was denied. Never valid in a request."""
 Global___ActionKind: _TypeAlias = ActionKind  # noqa: Y015

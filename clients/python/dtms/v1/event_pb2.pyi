@@ -197,6 +197,8 @@ class _LegKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LegKind.Value
     """The hedge."""
     LEG_KIND_RE_ADD: _LegKind.ValueType  # 3
     """The re-added position."""
+    LEG_KIND_STRAY: _LegKind.ValueType  # 4
+    """A position that an order of DTMS opened late, when the trade had no place for it any more: it is closed."""
 
 class LegKind(_LegKind, metaclass=_LegKindEnumTypeWrapper):
     """Which position of a trade."""
@@ -209,6 +211,8 @@ LEG_KIND_HEDGE: LegKind.ValueType  # 2
 """The hedge."""
 LEG_KIND_RE_ADD: LegKind.ValueType  # 3
 """The re-added position."""
+LEG_KIND_STRAY: LegKind.ValueType  # 4
+"""A position that an order of DTMS opened late, when the trade had no place for it any more: it is closed."""
 Global___LegKind: _TypeAlias = LegKind  # noqa: Y015
 
 class _AlarmCode:
@@ -237,6 +241,8 @@ class _AlarmCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlarmCode.V
     """A terminal has lost its broker's server."""
     ALARM_CODE_ACCOUNT_SWITCHED: _AlarmCode.ValueType  # 9
     """A terminal is logged in to another account; its gateway has let go of it."""
+    ALARM_CODE_LATE_EXECUTION: _AlarmCode.ValueType  # 10
+    """A command that had left no trace, and was settled as not executed, was executed after all."""
 
 class AlarmCode(_AlarmCode, metaclass=_AlarmCodeEnumTypeWrapper):
     """What an alarm is about."""
@@ -261,6 +267,8 @@ ALARM_CODE_BROKER_LINK_LOST: AlarmCode.ValueType  # 8
 """A terminal has lost its broker's server."""
 ALARM_CODE_ACCOUNT_SWITCHED: AlarmCode.ValueType  # 9
 """A terminal is logged in to another account; its gateway has let go of it."""
+ALARM_CODE_LATE_EXECUTION: AlarmCode.ValueType  # 10
+"""A command that had left no trace, and was settled as not executed, was executed after all."""
 Global___AlarmCode: _TypeAlias = AlarmCode  # noqa: Y015
 
 class _TradingState:
@@ -1461,6 +1469,30 @@ class BackupRestored(_message.Message):
 Global___BackupRestored: _TypeAlias = BackupRestored  # noqa: Y015
 
 @_typing.final
+class ActionPlanned(_message.Message):
+    """An action was planned outside of a change of state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def action(self) -> _action_pb2.PlannedAction:
+        """The action."""
+
+    def __init__(
+        self,
+        *,
+        action: _action_pb2.PlannedAction | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActionPlanned: _TypeAlias = ActionPlanned  # noqa: Y015
+
+@_typing.final
 class Event(_message.Message):
     """One fact."""
 
@@ -1501,6 +1533,7 @@ class Event(_message.Message):
     RAIL_CHANGED_FIELD_NUMBER: _builtins.int
     ACCOUNT_MARKED_FIELD_NUMBER: _builtins.int
     BACKUP_RESTORED_FIELD_NUMBER: _builtins.int
+    ACTION_PLANNED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Service-wide counter without gaps."""
     time_ns: _builtins.int
@@ -1629,6 +1662,10 @@ class Event(_message.Message):
     def backup_restored(self) -> Global___BackupRestored:
         """The journal goes on from a backup."""
 
+    @_builtins.property
+    def action_planned(self) -> Global___ActionPlanned:
+        """An action was planned."""
+
     def __init__(
         self,
         *,
@@ -1667,12 +1704,13 @@ class Event(_message.Message):
         rail_changed: Global___RailChanged | None = ...,
         account_marked: Global___AccountMarked | None = ...,
         backup_restored: Global___BackupRestored | None = ...,
+        action_planned: Global___ActionPlanned | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_marked", b"account_marked", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "backup_restored", b"backup_restored", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol_defined", b"symbol_defined", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_marked", b"account_marked", "action_planned", b"action_planned", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "backup_restored", b"backup_restored", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol_defined", b"symbol_defined", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_id", b"account_id", "account_marked", b"account_marked", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "backup_restored", b"backup_restored", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "revision", b"revision", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state", b"state", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol", b"symbol", "symbol_defined", b"symbol_defined", "ticket", b"ticket", "time_ns", b"time_ns", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_id", b"account_id", "account_marked", b"account_marked", "action_planned", b"action_planned", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "backup_restored", b"backup_restored", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "revision", b"revision", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state", b"state", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol", b"symbol", "symbol_defined", b"symbol_defined", "ticket", b"ticket", "time_ns", b"time_ns", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["account_defined", "symbol_defined", "trade_registered", "trade_unregistered", "risk_defined", "trade_armed", "state_changed", "state_confirmed", "hold_changed", "timer_ended", "decision_made", "intent_recorded", "outcome_recorded", "action_skipped", "ownership_granted", "breakeven_triggered", "position_changed", "leg_closed", "quarantine_changed", "score_reported", "alarm_raised", "trading_state_changed", "kill_switch_changed", "memo_set", "index_reported", "risk_budget_changed", "rail_changed", "account_marked", "backup_restored"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["account_defined", "symbol_defined", "trade_registered", "trade_unregistered", "risk_defined", "trade_armed", "state_changed", "state_confirmed", "hold_changed", "timer_ended", "decision_made", "intent_recorded", "outcome_recorded", "action_skipped", "ownership_granted", "breakeven_triggered", "position_changed", "leg_closed", "quarantine_changed", "score_reported", "alarm_raised", "trading_state_changed", "kill_switch_changed", "memo_set", "index_reported", "risk_budget_changed", "rail_changed", "account_marked", "backup_restored", "action_planned"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

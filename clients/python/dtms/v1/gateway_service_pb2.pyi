@@ -23,6 +23,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OrderFate:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OrderFateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderFate.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ORDER_FATE_UNSPECIFIED: _OrderFate.ValueType  # 0
+    """Never sent."""
+    ORDER_FATE_WORKING: _OrderFate.ValueType  # 1
+    """Accepted and not executed yet."""
+    ORDER_FATE_FILLED: _OrderFate.ValueType  # 2
+    """Executed, all or in part."""
+    ORDER_FATE_DROPPED: _OrderFate.ValueType  # 3
+    """Cancelled, rejected or expired: nothing of it will be executed."""
+
+class OrderFate(_OrderFate, metaclass=_OrderFateEnumTypeWrapper):
+    """What became of an order, by the broker's books."""
+
+ORDER_FATE_UNSPECIFIED: OrderFate.ValueType  # 0
+"""Never sent."""
+ORDER_FATE_WORKING: OrderFate.ValueType  # 1
+"""Accepted and not executed yet."""
+ORDER_FATE_FILLED: OrderFate.ValueType  # 2
+"""Executed, all or in part."""
+ORDER_FATE_DROPPED: OrderFate.ValueType  # 3
+"""Cancelled, rejected or expired: nothing of it will be executed."""
+Global___OrderFate: _TypeAlias = OrderFate  # noqa: Y015
+
 class _CommandKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -69,6 +97,8 @@ class _QueryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QueryKind.V
     """Deals that reduced a position."""
     QUERY_KIND_BARS: _QueryKind.ValueType  # 5
     """The last closed bars of a symbol, never the one that is forming."""
+    QUERY_KIND_ORDERS: _QueryKind.ValueType  # 6
+    """Orders with a comment, working and past."""
 
 class QueryKind(_QueryKind, metaclass=_QueryKindEnumTypeWrapper):
     """What a query asks for."""
@@ -85,6 +115,8 @@ QUERY_KIND_CLOSING_DEALS: QueryKind.ValueType  # 4
 """Deals that reduced a position."""
 QUERY_KIND_BARS: QueryKind.ValueType  # 5
 """The last closed bars of a symbol, never the one that is forming."""
+QUERY_KIND_ORDERS: QueryKind.ValueType  # 6
+"""Orders with a comment, working and past."""
 Global___QueryKind: _TypeAlias = QueryKind  # noqa: Y015
 
 @_typing.final
@@ -455,6 +487,52 @@ class TerminalState(_message.Message):
 Global___TerminalState: _TypeAlias = TerminalState  # noqa: Y015
 
 @_typing.final
+class BrokerOrder(_message.Message):
+    """An order as the broker's books show it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    FATE_FIELD_NUMBER: _builtins.int
+    VOLUME_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    TIME_MSC_FIELD_NUMBER: _builtins.int
+    DEAL_FIELD_NUMBER: _builtins.int
+    order: _builtins.int
+    """Order ticket."""
+    position: _builtins.int
+    """Position that it opened or acted on; 0 where there is none."""
+    fate: Global___OrderFate.ValueType
+    """What became of it."""
+    volume: _builtins.float
+    """Lots filled."""
+    price: _builtins.float
+    """Average price of what was filled."""
+    time_msc: _builtins.int
+    """Time of its last change, ms UTC."""
+    deal: _builtins.int
+    """Last deal of it; 0 without one."""
+    def __init__(
+        self,
+        *,
+        order: _builtins.int = ...,
+        position: _builtins.int = ...,
+        fate: Global___OrderFate.ValueType = ...,
+        volume: _builtins.float = ...,
+        price: _builtins.float = ...,
+        time_msc: _builtins.int = ...,
+        deal: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deal", b"deal", "fate", b"fate", "order", b"order", "position", b"position", "price", b"price", "time_msc", b"time_msc", "volume", b"volume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BrokerOrder: _TypeAlias = BrokerOrder  # noqa: Y015
+
+@_typing.final
 class CommandResult(_message.Message):
     """Answer to a command."""
 
@@ -496,6 +574,7 @@ class QueryResult(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     BARS_FIELD_NUMBER: _builtins.int
+    ORDERS_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """Which query."""
     error_code: _builtins.int
@@ -522,6 +601,10 @@ class QueryResult(_message.Message):
     def bars(self) -> _containers.RepeatedCompositeFieldContainer[_market_data_service_pb2.Bar]:
         """Closed bars, for QUERY_KIND_BARS, oldest first."""
 
+    @_builtins.property
+    def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerOrder]:
+        """Orders, for QUERY_KIND_ORDERS."""
+
     def __init__(
         self,
         *,
@@ -533,10 +616,11 @@ class QueryResult(_message.Message):
         account: Global___BrokerAccount | None = ...,
         spec: _event_pb2.SymbolSpec | None = ...,
         bars: _abc.Iterable[_market_data_service_pb2.Bar] | None = ...,
+        orders: _abc.Iterable[Global___BrokerOrder] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "bars", b"bars", "call_id", b"call_id", "deals", b"deals", "error_code", b"error_code", "error_text", b"error_text", "positions", b"positions", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "bars", b"bars", "call_id", b"call_id", "deals", b"deals", "error_code", b"error_code", "error_text", b"error_text", "orders", b"orders", "positions", b"positions", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -705,6 +789,8 @@ class GatewayQuery(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     TIMEFRAME_S_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    SINCE_MSC_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """Unique on the stream."""
     kind: Global___QueryKind.ValueType
@@ -717,6 +803,10 @@ class GatewayQuery(_message.Message):
     """Length of the bars, s, aligned to 1970-01-01 UTC, for QUERY_KIND_BARS."""
     count: _builtins.int
     """How many at most, for QUERY_KIND_BARS."""
+    comment: _builtins.str
+    """Comment, for QUERY_KIND_ORDERS."""
+    since_msc: _builtins.int
+    """Not older than this, ms UTC, for QUERY_KIND_ORDERS."""
     def __init__(
         self,
         *,
@@ -726,10 +816,12 @@ class GatewayQuery(_message.Message):
         position: _builtins.int = ...,
         timeframe_s: _builtins.int = ...,
         count: _builtins.int = ...,
+        comment: _builtins.str = ...,
+        since_msc: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "count", b"count", "kind", b"kind", "position", b"position", "symbol", b"symbol", "timeframe_s", b"timeframe_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "comment", b"comment", "count", b"count", "kind", b"kind", "position", b"position", "since_msc", b"since_msc", "symbol", b"symbol", "timeframe_s", b"timeframe_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

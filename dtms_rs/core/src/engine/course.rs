@@ -160,8 +160,7 @@ impl Engine {
         let remains = trade.queue.len() > obsolete.len() || trade.current.is_some();
         let is_pending = !actions.is_empty() || remains || {
             // What the state claims must hold at the broker before it shows as confirmed.
-            edge.to == TradeState::Closed
-                && !(trade.main_closed && trade.hedge.is_none() && trade.readd.is_none())
+            edge.to == TradeState::Closed && !trade.is_gone()
         };
         let instrument = self.book.instrument(at.instrument)?;
         let (reading, outside) = (instrument.market.reading(), instrument.outside.as_ref());

@@ -6,8 +6,10 @@ use crate::enums::{
     ActionKind, AlarmCode, CloseReason, LegKind, OutcomeStatus, Purpose, SkipReason,
 };
 use crate::error::{CoreError, Result};
-use crate::event::QuarantineChanged;
-use crate::event::{BreakevenTriggered, IntentRecorded, LegClosed, Outcome, OutcomeRecorded};
+use crate::event::{
+    ActionPlanned, BreakevenTriggered, IntentRecorded, LegClosed, Outcome, OutcomeRecorded,
+    PlannedAction, QuarantineChanged,
+};
 use crate::message::Maybe;
 use crate::retcode::{self, Meaning};
 use crate::symbol::Steps;
@@ -16,7 +18,8 @@ use crate::trade::Queued;
 
 impl Engine {
     /// Settles a command. UNKNOWN keeps it in flight until the broker was read; what is settled
-    /// already changes nothing.
+    /// already changes nothing, save a command that was settled as not executed and is found to have
+    /// been executed after all.
     ///
     /// # Errors
     /// `FIELD_INVALID` names what is missing or impossible in the outcome.
@@ -25,6 +28,9 @@ impl Engine {
             return Err(CoreError::field("outcome.intent_id", "was never recorded"));
         }
         let Some(open) = self.book.intents.get(&outcome.intent_id).cloned() else {
+            if outcome.status == OutcomeStatus::Confirmed {
+                self.execute_late(outcome, now_ns)?;
+            }
             return Ok(self.step(()));
         };
         let at = self.book.locate(open.account_id.as_str(), open.ticket)?;
@@ -61,6 +67,66 @@ impl Engine {
         }
         self.pump(at, now_ns)?;
         Ok(self.step(()))
+    }
+
+    /// A command that had left no trace was executed late: it takes effect now, aloud. A leg that the
+    /// trade has no place for is closed.
+    fn execute_late(&mut self, mut outcome: Outcome, now_ns: i64) -> Result<()> {
+        let Some(open) = self.book.abandoned.get(&outcome.intent_id).cloned() else {
+            return Ok(());
+        };
+        let at = self.book.locate(open.account_id.as_str(), open.ticket)?;
+        outcome.settled = true;
+        self.check_outcome(at, &open.intent, &outcome)?;
+        let (price, kind) = (outcome.price, open.intent.kind);
+        let detail = format!(
+            "{kind:?} of intent {} was executed after it had been settled as not executed",
+            outcome.intent_id
+        );
+        let recorded = OutcomeRecorded {
+            outcome,
+            retry_at_ns: None,
+        };
+        self.emit(About::Trade(at), now_ns, recorded)?;
+        self.alarm(at, AlarmCode::LateExecution, &detail, now_ns)?;
+        self.note_gone(at, &open.intent, price, now_ns)?;
+        self.drop_repeats(at, kind, now_ns)?;
+        self.plan_strays(at, now_ns)?;
+        self.pump(at, now_ns)
+    }
+
+    /// What has come late need not be tried again.
+    fn drop_repeats(&mut self, at: At, kind: ActionKind, now_ns: i64) -> Result<()> {
+        let trade = self.book.trade(at)?;
+        let is_done = (kind == ActionKind::OpenHedge && trade.hedge.is_some())
+            || (kind == ActionKind::ReAdd && trade.readd.is_some())
+            || (kind == ActionKind::PartialClose && trade.partial_taken);
+        let waiting = trade.queue.iter().map(|queued| &queued.action);
+        let repeat = waiting.clone().find(|action| action.kind == kind).cloned();
+        match repeat.filter(|_| is_done) {
+            Some(action) => self.skip(at, action, SkipReason::AlreadyDone, now_ns),
+            None => Ok(()),
+        }
+    }
+
+    /// Every stray has an action that closes it.
+    fn plan_strays(&mut self, at: At, now_ns: i64) -> Result<()> {
+        let trade = self.book.trade(at)?;
+        let planned = trade
+            .queue
+            .iter()
+            .chain(&trade.current)
+            .filter(|queued| queued.action.kind == ActionKind::CloseStray)
+            .count();
+        for _ in planned..trade.strays.len() {
+            let action = PlannedAction {
+                action_id: self.book.last_action + 1,
+                kind: ActionKind::CloseStray,
+                purpose: Purpose::Flatten,
+            };
+            self.emit(About::Trade(at), now_ns, ActionPlanned { action })?;
+        }
+        Ok(())
     }
 
     fn meaning(&self, intent: &IntentRecorded, outcome: &Outcome) -> Meaning {
@@ -172,7 +238,8 @@ impl Engine {
             },
         )?;
         self.note_breakeven(at, intent, now_ns)?;
-        self.note_gone(at, intent, price, now_ns)
+        self.note_gone(at, intent, price, now_ns)?;
+        self.plan_strays(at, now_ns)
     }
 
     fn leaves_rest(&self, at: At, intent: &IntentRecorded, outcome: &Outcome) -> Result<bool> {
@@ -222,6 +289,10 @@ impl Engine {
                 .readd
                 .as_ref()
                 .is_some_and(|leg| leg.volume == Steps(0)),
+            LegKind::Stray => trade
+                .strays
+                .iter()
+                .any(|stray| stray.ticket == intent.position && stray.volume == Steps(0)),
         };
         if !is_gone {
             return Ok(());

@@ -45,6 +45,10 @@ impl Engine {
                 .readd
                 .as_ref()
                 .is_some_and(|leg| (leg.volume, leg.sl) != (held, held_sl)),
+            LegKind::Stray => trade
+                .strays
+                .iter()
+                .any(|stray| stray.ticket == position && stray.volume != held),
         };
         let is_idle = trade.in_flight.is_none();
         let changed = PositionChanged {
@@ -136,7 +140,7 @@ impl Engine {
                 };
                 self.transition(at, guard, now_ns)?;
             }
-            (LegKind::Hedge | LegKind::ReAdd, _) => {}
+            (LegKind::Hedge | LegKind::ReAdd | LegKind::Stray, _) => {}
         }
         self.pump(at, now_ns)?;
         Ok(self.step(()))

@@ -294,6 +294,7 @@ impl Engine {
             | ActionKind::CloseHedge
             | ActionKind::ReAdd
             | ActionKind::CloseReAdd
+            | ActionKind::CloseStray
             | ActionKind::Acquire => {
                 return Err(CoreError::field("action.kind", "is for DTMS only"));
             }
@@ -340,7 +341,8 @@ fn check_action(action: &Action) -> Result<()> {
         ActionKind::OpenHedge
         | ActionKind::CloseHedge
         | ActionKind::ReAdd
-        | ActionKind::CloseReAdd => Err(CoreError::field("action.kind", "is for DTMS only")),
+        | ActionKind::CloseReAdd
+        | ActionKind::CloseStray => Err(CoreError::field("action.kind", "is for DTMS only")),
         ActionKind::Acquire => Err(CoreError::field(
             "action.kind",
             "is asked by AcquireOwnership",

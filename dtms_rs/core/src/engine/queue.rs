@@ -35,6 +35,7 @@ impl Engine {
             | ActionKind::PartialClose
             | ActionKind::OpenHedge
             | ActionKind::ReAdd
+            | ActionKind::CloseStray
             | ActionKind::Acquire => true,
         });
         let ids = self.book.last_action + 1..;
@@ -143,7 +144,12 @@ impl Engine {
         let kind = order.map_or(action.kind, |order| order.kind);
         let halt = own_halt(kind, self.brakes(at, self.dtms.as_str())?);
         let asker = self.asker(at, self.dtms.as_str())?;
-        let denial = own_denial(asker, self.book.trade(at)?, halt);
+        // A stray is no part of the trade, so nobody who owns the trade has a say in it.
+        let denial = if kind == ActionKind::CloseStray {
+            None
+        } else {
+            own_denial(asker, self.book.trade(at)?, halt)
+        };
         let mut decision = self.own_decision(at, action, order, denial, now_ns)?;
         decision.halted_by = self.halted_by(at, self.dtms.as_str(), halt)?;
         self.emit(About::Trade(at), now_ns, DecisionMade { decision })?;
@@ -275,7 +281,10 @@ impl Engine {
 /// Whether an action planned in an earlier state still has a meaning in `state`.
 pub(super) const fn is_wanted(kind: ActionKind, state: TradeState) -> bool {
     match kind {
-        ActionKind::Close | ActionKind::CloseHedge | ActionKind::CloseReAdd => true,
+        ActionKind::Close
+        | ActionKind::CloseHedge
+        | ActionKind::CloseReAdd
+        | ActionKind::CloseStray => true,
         ActionKind::Stop | ActionKind::Target | ActionKind::PartialClose => {
             !matches!(state, TradeState::Closed)
         }
@@ -288,7 +297,10 @@ pub(super) const fn is_wanted(kind: ActionKind, state: TradeState) -> bool {
 /// Whether a command makes a position smaller or ends it.
 pub(super) const fn is_close(kind: ActionKind) -> bool {
     match kind {
-        ActionKind::Close | ActionKind::CloseHedge | ActionKind::CloseReAdd => true,
+        ActionKind::Close
+        | ActionKind::CloseHedge
+        | ActionKind::CloseReAdd
+        | ActionKind::CloseStray => true,
         ActionKind::Stop
         | ActionKind::Target
         | ActionKind::PartialClose

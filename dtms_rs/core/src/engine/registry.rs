@@ -2,7 +2,7 @@
 use super::{About, Engine, Step};
 use crate::arbiter::UNIVERSAL;
 use crate::book::At;
-use crate::enums::{GrantCause, Origin, RiskSource, Side};
+use crate::enums::{GrantCause, Origin, RiskSource, Side, TradeState};
 use crate::error::{CoreError, Reason, Result};
 use crate::event::{AccountDefined, SymbolDefined, SymbolSpec, TradeRegistered, TradeUnregistered};
 use crate::message::Text;
@@ -107,7 +107,8 @@ impl Engine {
     }
 
     /// Takes a position into the registry; the reply says whether it was new. The same again is
-    /// answered with no events and resets nothing.
+    /// answered with no events and resets nothing. A position that was adopted while its client was about
+    /// to register it is the client's from then on: its strategy, its first levels and so its R.
     ///
     /// # Errors
     /// `ACCOUNT_UNKNOWN`, `SYMBOL_UNKNOWN`; `FIELD_INVALID` names the field; `TRADE_DIFFERS` when the
@@ -121,16 +122,20 @@ impl Engine {
         let index = self.book.instrument_index(asked.account_id, asked.symbol)?;
         let checked = self.check_registration(index, asked)?;
         if let Some(at) = self.book.find(asked.account_id, asked.ticket) {
-            return if self.is_registered_so(at, index, asked, &checked)? {
-                Ok(self.step(false))
-            } else {
-                Err(CoreError::new(
+            if self.is_registered_so(at, index, asked, &checked)? {
+                return Ok(self.step(false));
+            }
+            if !self.is_adopted_so(at, index, asked, &checked)? {
+                return Err(CoreError::new(
                     Reason::TradeDiffers,
                     format!("ticket {} is registered with another body", asked.ticket),
-                ))
-            };
+                ));
+            }
         }
-        let (risk, risk_source) = match checked.sl {
+        let at_risk = checked
+            .sl
+            .filter(|sl| (checked.entry - *sl).0 * asked.side.sign() > 0);
+        let (risk, risk_source) = match at_risk {
             Some(sl) => (Some(Points((checked.entry - sl).0.abs())), RiskSource::Stop),
             None => match self.atr_risk(index)? {
                 Some(risk) => (Some(risk), RiskSource::Atr),
@@ -151,6 +156,10 @@ impl Engine {
             origin: asked.origin,
             registered_by: Text::from(asked.registered_by),
         };
+        let known = match self.book.find(asked.account_id, asked.ticket) {
+            Some(at) => self.book.trade(at)?.state,
+            None => TradeState::Healthy,
+        };
         let revision = self.book.revision + 1;
         let event = crate::event::Event {
             revision,
@@ -158,13 +167,16 @@ impl Engine {
             account_id: self.book.account_of(index)?.id.clone(),
             ticket: asked.ticket,
             symbol: instrument.name().clone(),
-            state: crate::enums::TradeState::Healthy.into(),
+            state: known.into(),
             body: registered.into(),
         };
         self.record(event)?;
         let at = self.book.locate(asked.account_id, asked.ticket)?;
-        let owner = self.first_owner(asked);
-        self.grant(at, &owner, &Text::default(), GrantCause::Registered, now_ns)?;
+        if self.book.trade(at)?.managed_by.is_empty() {
+            let owner = self.first_owner(asked);
+            self.grant(at, &owner, &Text::default(), GrantCause::Registered, now_ns)?;
+        }
+        self.watch(at, now_ns)?;
         self.leases.observe(mono_ns);
         Ok(self.step(true))
     }
@@ -201,9 +213,19 @@ impl Engine {
         if asked.opened_ns <= 0 {
             return Err(CoreError::field("opened_ns", "is not a time"));
         }
-        let entry = symbol.exact_price("entry_price", asked.entry_price)?;
+        // What the broker holds is so, whatever the rules say: an average price between two ticks, a stop
+        // beyond the entry.
+        let is_adopted = asked.origin == Origin::External;
+        let exact = |field: &str, price: f64| {
+            if is_adopted {
+                symbol.nearest_price(field, price)
+            } else {
+                symbol.exact_price(field, price)
+            }
+        };
+        let entry = exact("entry_price", asked.entry_price)?;
         let volume = symbol.exact_volume("volume", asked.volume)?;
-        if !(symbol.volume_min..=symbol.volume_max).contains(&volume) {
+        if !is_adopted && !(symbol.volume_min..=symbol.volume_max).contains(&volume) {
             return Err(CoreError::field(
                 "volume",
                 "is not between volume_min and volume_max",
@@ -211,8 +233,8 @@ impl Engine {
         }
         let level = |field: &str, price: Option<f64>, ahead: i64| -> Result<Option<Points>> {
             let Some(price) = price else { return Ok(None) };
-            let level = symbol.exact_price(field, price)?;
-            if (level - entry).0 * ahead * asked.side.sign() > 0 {
+            let level = exact(field, price)?;
+            if is_adopted || (level - entry).0 * ahead * asked.side.sign() > 0 {
                 Ok(Some(level))
             } else {
                 Err(CoreError::field(field, "is on the wrong side of the entry"))
@@ -225,6 +247,24 @@ impl Engine {
             sl,
             tp,
         })
+    }
+
+    /// Whether the trade is one that was adopted, still open, and `asked` is its client's registration.
+    fn is_adopted_so(
+        &self,
+        at: At,
+        index: usize,
+        asked: &Registration<'_>,
+        checked: &Checked,
+    ) -> Result<bool> {
+        let trade = self.book.trade(at)?;
+        Ok(trade.origin == Origin::External
+            && asked.origin == Origin::Client
+            && trade.state != TradeState::Closed
+            && at.instrument == index
+            && trade.side == asked.side
+            && trade.entry == checked.entry
+            && trade.initial_volume == checked.volume)
     }
 
     fn is_registered_so(
@@ -260,7 +300,8 @@ impl Engine {
         let at = self.book.locate(account_id, ticket)?;
         let trade = self.book.trade(at)?;
         let is_busy = trade.in_flight.is_some() || !trade.queue.is_empty();
-        if is_busy || trade.hedge.is_some() || trade.readd.is_some() {
+        let has_legs = trade.hedge.is_some() || trade.readd.is_some() || !trade.strays.is_empty();
+        if is_busy || has_legs {
             return Err(CoreError::field(
                 "ticket",
                 "has a command, action or leg that is not settled",

@@ -3,14 +3,14 @@ use std::collections::BTreeMap;
 
 use super::Engine;
 use crate::book::{Account, At, OpenIntent};
-use crate::enums::{KillScope, LegKind, Rail, TradeState, TradingState};
+use crate::enums::{KillScope, Rail, TradeState, TradingState};
 use crate::error::Result;
 use crate::event::{ConfirmedLevels, Index, Leg, Trade};
 use crate::message::{Maybe, Text};
 use crate::messages;
 use crate::rails::Engaged;
 use crate::symbol::{Points, Symbol};
-use crate::trade::LegRecord;
+use crate::trade::{LegRecord, StrayRecord};
 
 messages! {
     /// The last price of a symbol and what managers need to compute R, in price units.
@@ -85,6 +85,11 @@ impl Engine {
             closed_volume: symbol.volume(trade.closed_volume + trade.hedge_reduction),
             hedge: trade.hedge.as_ref().map(|leg| leg_view(leg, symbol)),
             readd: trade.readd.as_ref().map(|leg| leg_view(leg, symbol)),
+            strays: trade
+                .strays
+                .iter()
+                .map(|stray| stray_view(stray, symbol))
+                .collect(),
             strategy_type: trade.strategy_type.clone(),
             opened_ns: trade.opened_ns,
             registered_ns: trade.registered_ns,
@@ -129,6 +134,12 @@ impl Engine {
     /// Intents without a final outcome, oldest first.
     pub fn open_intents(&self) -> impl Iterator<Item = &OpenIntent> {
         self.book.intents.values()
+    }
+
+    /// Intents that the broker showed no trace of and that were settled as not executed, oldest first: one of
+    /// them may yet turn out to have been executed late, see [`Engine::on_outcome`].
+    pub fn abandoned(&self) -> impl Iterator<Item = &OpenIntent> {
+        self.book.abandoned.values()
     }
 
     /// The last report of each index, by name.
@@ -213,13 +224,11 @@ impl Engine {
             .filter(|instrument| instrument.account == account)
         {
             for trade in &instrument.trades {
-                for leg in [LegKind::Main, LegKind::Hedge, LegKind::ReAdd] {
-                    let position = trade.position(leg);
-                    listed.extend(
-                        position
-                            .map(|position| (trade.registered_revision, trade.ticket, position)),
-                    );
-                }
+                listed.extend(
+                    trade
+                        .positions()
+                        .map(|(_, position)| (trade.registered_revision, trade.ticket, position)),
+                );
             }
         }
         listed.sort_by_key(|(revision, _, _)| *revision);
@@ -243,6 +252,15 @@ impl Engine {
     #[must_use]
     pub fn position_owner(&self, account_id: &str, position: u64) -> Option<u64> {
         self.book.owner_of(account_id, position)
+    }
+}
+
+fn stray_view(stray: &StrayRecord, symbol: &Symbol) -> Leg {
+    Leg {
+        ticket: stray.ticket,
+        volume: symbol.volume(stray.volume),
+        entry_price: symbol.price(stray.entry),
+        sl: None,
     }
 }
 

@@ -366,6 +366,23 @@ impl Rig {
         tp: Option<i64>,
         volume: f64,
     ) -> Result<Vec<Event>> {
+        self.try_register_from(Origin::Client, ticket, strategy_type, age_s, sl, tp, volume)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a registration has so many fields"
+    )]
+    pub fn try_register_from(
+        &mut self,
+        origin: Origin,
+        ticket: u64,
+        strategy_type: &str,
+        age_s: i64,
+        sl: Option<i64>,
+        tp: Option<i64>,
+        volume: f64,
+    ) -> Result<Vec<Event>> {
         let asked = Registration {
             account_id: ACCOUNT,
             ticket,
@@ -377,7 +394,7 @@ impl Rig {
             tp: tp.map(|tp| self.price(tp)),
             strategy_type,
             opened_ns: (START_S - age_s) * S,
-            origin: Origin::Client,
+            origin,
             registered_by: "test",
         };
         let step = self.engine.register(&asked, self.now_ns(), self.mono_ns);
@@ -421,7 +438,8 @@ impl Rig {
             | ActionKind::OpenHedge
             | ActionKind::CloseHedge
             | ActionKind::ReAdd
-            | ActionKind::CloseReAdd => {
+            | ActionKind::CloseReAdd
+            | ActionKind::CloseStray => {
                 outcome.price = Some(self.price(PIVOT));
                 outcome.volume = Some(intent.volume);
                 if intent.position == 0 {
@@ -597,6 +615,7 @@ impl Rig {
             LegKind::Main => Some(trade.ticket),
             LegKind::Hedge => trade.hedge.map(|leg| leg.ticket),
             LegKind::ReAdd => trade.readd.map(|leg| leg.ticket),
+            LegKind::Stray => trade.strays.first().map(|leg| leg.ticket),
         }
     }
 }

@@ -45,6 +45,8 @@ const (
 	ActionKind_ACTION_KIND_RE_ADD ActionKind = 7
 	// Close the re-added leg (DTMS only).
 	ActionKind_ACTION_KIND_CLOSE_RE_ADD ActionKind = 8
+	// Close a position that an order of DTMS opened too late to be a leg (DTMS only).
+	ActionKind_ACTION_KIND_CLOSE_STRAY ActionKind = 9
 	// Take the trade over: a claim (AcquireOwnership) that was denied. Never valid in a request.
 	ActionKind_ACTION_KIND_ACQUIRE ActionKind = 10
 )
@@ -61,6 +63,7 @@ var (
 		6:  "ACTION_KIND_CLOSE_HEDGE",
 		7:  "ACTION_KIND_RE_ADD",
 		8:  "ACTION_KIND_CLOSE_RE_ADD",
+		9:  "ACTION_KIND_CLOSE_STRAY",
 		10: "ACTION_KIND_ACQUIRE",
 	}
 	ActionKind_value = map[string]int32{
@@ -73,6 +76,7 @@ var (
 		"ACTION_KIND_CLOSE_HEDGE":   6,
 		"ACTION_KIND_RE_ADD":        7,
 		"ACTION_KIND_CLOSE_RE_ADD":  8,
+		"ACTION_KIND_CLOSE_STRAY":   9,
 		"ACTION_KIND_ACQUIRE":       10,
 	}
 )
@@ -1026,7 +1030,7 @@ const file_dtms_v1_action_proto_rawDesc = "" +
 	"\x06_priceB\t\n" +
 	"\a_volumeB\x05\n" +
 	"\x03_slB\x05\n" +
-	"\x03_tp*\x95\x02\n" +
+	"\x03_tp*\xb2\x02\n" +
 	"\n" +
 	"ActionKind\x12\x1b\n" +
 	"\x17ACTION_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -1037,7 +1041,8 @@ const file_dtms_v1_action_proto_rawDesc = "" +
 	"\x16ACTION_KIND_OPEN_HEDGE\x10\x05\x12\x1b\n" +
 	"\x17ACTION_KIND_CLOSE_HEDGE\x10\x06\x12\x16\n" +
 	"\x12ACTION_KIND_RE_ADD\x10\a\x12\x1c\n" +
-	"\x18ACTION_KIND_CLOSE_RE_ADD\x10\b\x12\x17\n" +
+	"\x18ACTION_KIND_CLOSE_RE_ADD\x10\b\x12\x1b\n" +
+	"\x17ACTION_KIND_CLOSE_STRAY\x10\t\x12\x17\n" +
 	"\x13ACTION_KIND_ACQUIRE\x10\n" +
 	"*\xd9\x01\n" +
 	"\aPurpose\x12\x17\n" +

@@ -311,6 +311,8 @@ const (
 	LegKind_LEG_KIND_HEDGE LegKind = 2
 	// The re-added position.
 	LegKind_LEG_KIND_RE_ADD LegKind = 3
+	// A position that an order of DTMS opened late, when the trade had no place for it any more: it is closed.
+	LegKind_LEG_KIND_STRAY LegKind = 4
 )
 
 // Enum value maps for LegKind.
@@ -320,12 +322,14 @@ var (
 		1: "LEG_KIND_MAIN",
 		2: "LEG_KIND_HEDGE",
 		3: "LEG_KIND_RE_ADD",
+		4: "LEG_KIND_STRAY",
 	}
 	LegKind_value = map[string]int32{
 		"LEG_KIND_UNSPECIFIED": 0,
 		"LEG_KIND_MAIN":        1,
 		"LEG_KIND_HEDGE":       2,
 		"LEG_KIND_RE_ADD":      3,
+		"LEG_KIND_STRAY":       4,
 	}
 )
 
@@ -380,21 +384,24 @@ const (
 	AlarmCode_ALARM_CODE_BROKER_LINK_LOST AlarmCode = 8
 	// A terminal is logged in to another account; its gateway has let go of it.
 	AlarmCode_ALARM_CODE_ACCOUNT_SWITCHED AlarmCode = 9
+	// A command that had left no trace, and was settled as not executed, was executed after all.
+	AlarmCode_ALARM_CODE_LATE_EXECUTION AlarmCode = 10
 )
 
 // Enum value maps for AlarmCode.
 var (
 	AlarmCode_name = map[int32]string{
-		0: "ALARM_CODE_UNSPECIFIED",
-		1: "ALARM_CODE_ACTION_FAILED",
-		2: "ALARM_CODE_TRADING_DISABLED",
-		3: "ALARM_CODE_HEDGE_FAILED",
-		4: "ALARM_CODE_DATA_STALE",
-		5: "ALARM_CODE_QUARANTINED",
-		6: "ALARM_CODE_NEWS_CALENDAR",
-		7: "ALARM_CODE_GATEWAY_FAILED",
-		8: "ALARM_CODE_BROKER_LINK_LOST",
-		9: "ALARM_CODE_ACCOUNT_SWITCHED",
+		0:  "ALARM_CODE_UNSPECIFIED",
+		1:  "ALARM_CODE_ACTION_FAILED",
+		2:  "ALARM_CODE_TRADING_DISABLED",
+		3:  "ALARM_CODE_HEDGE_FAILED",
+		4:  "ALARM_CODE_DATA_STALE",
+		5:  "ALARM_CODE_QUARANTINED",
+		6:  "ALARM_CODE_NEWS_CALENDAR",
+		7:  "ALARM_CODE_GATEWAY_FAILED",
+		8:  "ALARM_CODE_BROKER_LINK_LOST",
+		9:  "ALARM_CODE_ACCOUNT_SWITCHED",
+		10: "ALARM_CODE_LATE_EXECUTION",
 	}
 	AlarmCode_value = map[string]int32{
 		"ALARM_CODE_UNSPECIFIED":      0,
@@ -407,6 +414,7 @@ var (
 		"ALARM_CODE_GATEWAY_FAILED":   7,
 		"ALARM_CODE_BROKER_LINK_LOST": 8,
 		"ALARM_CODE_ACCOUNT_SWITCHED": 9,
+		"ALARM_CODE_LATE_EXECUTION":   10,
 	}
 )
 
@@ -2856,6 +2864,52 @@ func (x *BackupRestored) GetLastIntent() uint64 {
 	return 0
 }
 
+// An action was planned outside of a change of state.
+type ActionPlanned struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The action.
+	Action        *PlannedAction `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActionPlanned) Reset() {
+	*x = ActionPlanned{}
+	mi := &file_dtms_v1_event_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActionPlanned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActionPlanned) ProtoMessage() {}
+
+func (x *ActionPlanned) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_event_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActionPlanned.ProtoReflect.Descriptor instead.
+func (*ActionPlanned) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ActionPlanned) GetAction() *PlannedAction {
+	if x != nil {
+		return x.Action
+	}
+	return nil
+}
+
 // One fact.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2904,6 +2958,7 @@ type Event struct {
 	//	*Event_RailChanged
 	//	*Event_AccountMarked
 	//	*Event_BackupRestored
+	//	*Event_ActionPlanned
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2911,7 +2966,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_dtms_v1_event_proto_msgTypes[31]
+	mi := &file_dtms_v1_event_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2923,7 +2978,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_event_proto_msgTypes[31]
+	mi := &file_dtms_v1_event_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2936,7 +2991,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_event_proto_rawDescGZIP(), []int{31}
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Event) GetRevision() uint64 {
@@ -3249,6 +3304,15 @@ func (x *Event) GetBackupRestored() *BackupRestored {
 	return nil
 }
 
+func (x *Event) GetActionPlanned() *ActionPlanned {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ActionPlanned); ok {
+			return x.ActionPlanned
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -3398,6 +3462,11 @@ type Event_BackupRestored struct {
 	BackupRestored *BackupRestored `protobuf:"bytes,38,opt,name=backup_restored,json=backupRestored,proto3,oneof"`
 }
 
+type Event_ActionPlanned struct {
+	// An action was planned.
+	ActionPlanned *ActionPlanned `protobuf:"bytes,39,opt,name=action_planned,json=actionPlanned,proto3,oneof"`
+}
+
 func (*Event_AccountDefined) isEvent_Body() {}
 
 func (*Event_SymbolDefined) isEvent_Body() {}
@@ -3455,6 +3524,8 @@ func (*Event_RailChanged) isEvent_Body() {}
 func (*Event_AccountMarked) isEvent_Body() {}
 
 func (*Event_BackupRestored) isEvent_Body() {}
+
+func (*Event_ActionPlanned) isEvent_Body() {}
 
 var File_dtms_v1_event_proto protoreflect.FileDescriptor
 
@@ -3639,7 +3710,9 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"last_epoch\x18\x02 \x01(\x04R\tlastEpoch\x12#\n" +
 	"\rlast_decision\x18\x03 \x01(\x04R\flastDecision\x12\x1f\n" +
 	"\vlast_intent\x18\x04 \x01(\x04R\n" +
-	"lastIntent\"\xc8\x10\n" +
+	"lastIntent\"?\n" +
+	"\rActionPlanned\x12.\n" +
+	"\x06action\x18\x01 \x01(\v2\x16.dtms.v1.PlannedActionR\x06action\"\x89\x11\n" +
 	"\x05Event\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x12\x1d\n" +
@@ -3680,7 +3753,8 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x13risk_budget_changed\x18# \x01(\v2\x1a.dtms.v1.RiskBudgetChangedH\x00R\x11riskBudgetChanged\x129\n" +
 	"\frail_changed\x18$ \x01(\v2\x14.dtms.v1.RailChangedH\x00R\vrailChanged\x12?\n" +
 	"\x0eaccount_marked\x18% \x01(\v2\x16.dtms.v1.AccountMarkedH\x00R\raccountMarked\x12B\n" +
-	"\x0fbackup_restored\x18& \x01(\v2\x17.dtms.v1.BackupRestoredH\x00R\x0ebackupRestoredB\x06\n" +
+	"\x0fbackup_restored\x18& \x01(\v2\x17.dtms.v1.BackupRestoredH\x00R\x0ebackupRestored\x12?\n" +
+	"\x0eaction_planned\x18' \x01(\v2\x16.dtms.v1.ActionPlannedH\x00R\ractionPlannedB\x06\n" +
 	"\x04body*\xa3\x04\n" +
 	"\x0fTransitionCause\x12 \n" +
 	"\x1cTRANSITION_CAUSE_UNSPECIFIED\x10\x00\x12 \n" +
@@ -3715,12 +3789,13 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x11TIMER_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"TIMER_FLAT\x10\x01\x12\x12\n" +
-	"\x0eTIMER_RECOVERY\x10\x02*_\n" +
+	"\x0eTIMER_RECOVERY\x10\x02*s\n" +
 	"\aLegKind\x12\x18\n" +
 	"\x14LEG_KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rLEG_KIND_MAIN\x10\x01\x12\x12\n" +
 	"\x0eLEG_KIND_HEDGE\x10\x02\x12\x13\n" +
-	"\x0fLEG_KIND_RE_ADD\x10\x03*\xb9\x02\n" +
+	"\x0fLEG_KIND_RE_ADD\x10\x03\x12\x12\n" +
+	"\x0eLEG_KIND_STRAY\x10\x04*\xd8\x02\n" +
 	"\tAlarmCode\x12\x1a\n" +
 	"\x16ALARM_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ALARM_CODE_ACTION_FAILED\x10\x01\x12\x1f\n" +
@@ -3731,7 +3806,9 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x18ALARM_CODE_NEWS_CALENDAR\x10\x06\x12\x1d\n" +
 	"\x19ALARM_CODE_GATEWAY_FAILED\x10\a\x12\x1f\n" +
 	"\x1bALARM_CODE_BROKER_LINK_LOST\x10\b\x12\x1f\n" +
-	"\x1bALARM_CODE_ACCOUNT_SWITCHED\x10\t*}\n" +
+	"\x1bALARM_CODE_ACCOUNT_SWITCHED\x10\t\x12\x1d\n" +
+	"\x19ALARM_CODE_LATE_EXECUTION\x10\n" +
+	"*}\n" +
 	"\fTradingState\x12\x1d\n" +
 	"\x19TRADING_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14TRADING_STATE_ACTIVE\x10\x01\x12\x1a\n" +
@@ -3770,7 +3847,7 @@ func file_dtms_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_dtms_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_dtms_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_dtms_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_dtms_v1_event_proto_goTypes = []any{
 	(TransitionCause)(0),        // 0: dtms.v1.TransitionCause
 	(ArmCause)(0),               // 1: dtms.v1.ArmCause
@@ -3813,93 +3890,96 @@ var file_dtms_v1_event_proto_goTypes = []any{
 	(*RailChanged)(nil),         // 38: dtms.v1.RailChanged
 	(*AccountMarked)(nil),       // 39: dtms.v1.AccountMarked
 	(*BackupRestored)(nil),      // 40: dtms.v1.BackupRestored
-	(*Event)(nil),               // 41: dtms.v1.Event
-	(Side)(0),                   // 42: dtms.v1.Side
-	(RiskSource)(0),             // 43: dtms.v1.RiskSource
-	(Origin)(0),                 // 44: dtms.v1.Origin
-	(TradeState)(0),             // 45: dtms.v1.TradeState
-	(StatePhase)(0),             // 46: dtms.v1.StatePhase
-	(*Score)(nil),               // 47: dtms.v1.Score
-	(*PlannedAction)(nil),       // 48: dtms.v1.PlannedAction
-	(*Decision)(nil),            // 49: dtms.v1.Decision
-	(Rank)(0),                   // 50: dtms.v1.Rank
-	(ActionKind)(0),             // 51: dtms.v1.ActionKind
-	(Purpose)(0),                // 52: dtms.v1.Purpose
-	(*Outcome)(nil),             // 53: dtms.v1.Outcome
-	(SkipReason)(0),             // 54: dtms.v1.SkipReason
-	(GrantCause)(0),             // 55: dtms.v1.GrantCause
+	(*ActionPlanned)(nil),       // 41: dtms.v1.ActionPlanned
+	(*Event)(nil),               // 42: dtms.v1.Event
+	(Side)(0),                   // 43: dtms.v1.Side
+	(RiskSource)(0),             // 44: dtms.v1.RiskSource
+	(Origin)(0),                 // 45: dtms.v1.Origin
+	(TradeState)(0),             // 46: dtms.v1.TradeState
+	(StatePhase)(0),             // 47: dtms.v1.StatePhase
+	(*Score)(nil),               // 48: dtms.v1.Score
+	(*PlannedAction)(nil),       // 49: dtms.v1.PlannedAction
+	(*Decision)(nil),            // 50: dtms.v1.Decision
+	(Rank)(0),                   // 51: dtms.v1.Rank
+	(ActionKind)(0),             // 52: dtms.v1.ActionKind
+	(Purpose)(0),                // 53: dtms.v1.Purpose
+	(*Outcome)(nil),             // 54: dtms.v1.Outcome
+	(SkipReason)(0),             // 55: dtms.v1.SkipReason
+	(GrantCause)(0),             // 56: dtms.v1.GrantCause
 }
 var file_dtms_v1_event_proto_depIdxs = []int32{
 	10, // 0: dtms.v1.SymbolDefined.spec:type_name -> dtms.v1.SymbolSpec
-	42, // 1: dtms.v1.TradeRegistered.side:type_name -> dtms.v1.Side
-	43, // 2: dtms.v1.TradeRegistered.risk_source:type_name -> dtms.v1.RiskSource
-	44, // 3: dtms.v1.TradeRegistered.origin:type_name -> dtms.v1.Origin
-	43, // 4: dtms.v1.RiskDefined.risk_source:type_name -> dtms.v1.RiskSource
+	43, // 1: dtms.v1.TradeRegistered.side:type_name -> dtms.v1.Side
+	44, // 2: dtms.v1.TradeRegistered.risk_source:type_name -> dtms.v1.RiskSource
+	45, // 3: dtms.v1.TradeRegistered.origin:type_name -> dtms.v1.Origin
+	44, // 4: dtms.v1.RiskDefined.risk_source:type_name -> dtms.v1.RiskSource
 	1,  // 5: dtms.v1.TradeArmed.cause:type_name -> dtms.v1.ArmCause
-	45, // 6: dtms.v1.StateChanged.from:type_name -> dtms.v1.TradeState
-	45, // 7: dtms.v1.StateChanged.to:type_name -> dtms.v1.TradeState
+	46, // 6: dtms.v1.StateChanged.from:type_name -> dtms.v1.TradeState
+	46, // 7: dtms.v1.StateChanged.to:type_name -> dtms.v1.TradeState
 	0,  // 8: dtms.v1.StateChanged.cause:type_name -> dtms.v1.TransitionCause
-	46, // 9: dtms.v1.StateChanged.phase:type_name -> dtms.v1.StatePhase
-	47, // 10: dtms.v1.StateChanged.score:type_name -> dtms.v1.Score
-	48, // 11: dtms.v1.StateChanged.actions:type_name -> dtms.v1.PlannedAction
-	45, // 12: dtms.v1.StateConfirmed.confirmed_state:type_name -> dtms.v1.TradeState
+	47, // 9: dtms.v1.StateChanged.phase:type_name -> dtms.v1.StatePhase
+	48, // 10: dtms.v1.StateChanged.score:type_name -> dtms.v1.Score
+	49, // 11: dtms.v1.StateChanged.actions:type_name -> dtms.v1.PlannedAction
+	46, // 12: dtms.v1.StateConfirmed.confirmed_state:type_name -> dtms.v1.TradeState
 	3,  // 13: dtms.v1.TimerEnded.timer:type_name -> dtms.v1.Timer
-	49, // 14: dtms.v1.DecisionMade.decision:type_name -> dtms.v1.Decision
-	50, // 15: dtms.v1.IntentRecorded.rank:type_name -> dtms.v1.Rank
-	51, // 16: dtms.v1.IntentRecorded.kind:type_name -> dtms.v1.ActionKind
-	52, // 17: dtms.v1.IntentRecorded.purpose:type_name -> dtms.v1.Purpose
+	50, // 14: dtms.v1.DecisionMade.decision:type_name -> dtms.v1.Decision
+	51, // 15: dtms.v1.IntentRecorded.rank:type_name -> dtms.v1.Rank
+	52, // 16: dtms.v1.IntentRecorded.kind:type_name -> dtms.v1.ActionKind
+	53, // 17: dtms.v1.IntentRecorded.purpose:type_name -> dtms.v1.Purpose
 	4,  // 18: dtms.v1.IntentRecorded.leg:type_name -> dtms.v1.LegKind
-	42, // 19: dtms.v1.IntentRecorded.side:type_name -> dtms.v1.Side
-	53, // 20: dtms.v1.OutcomeRecorded.outcome:type_name -> dtms.v1.Outcome
-	48, // 21: dtms.v1.ActionSkipped.action:type_name -> dtms.v1.PlannedAction
-	54, // 22: dtms.v1.ActionSkipped.reason:type_name -> dtms.v1.SkipReason
-	50, // 23: dtms.v1.OwnershipGranted.rank:type_name -> dtms.v1.Rank
-	55, // 24: dtms.v1.OwnershipGranted.cause:type_name -> dtms.v1.GrantCause
+	43, // 19: dtms.v1.IntentRecorded.side:type_name -> dtms.v1.Side
+	54, // 20: dtms.v1.OutcomeRecorded.outcome:type_name -> dtms.v1.Outcome
+	49, // 21: dtms.v1.ActionSkipped.action:type_name -> dtms.v1.PlannedAction
+	55, // 22: dtms.v1.ActionSkipped.reason:type_name -> dtms.v1.SkipReason
+	51, // 23: dtms.v1.OwnershipGranted.rank:type_name -> dtms.v1.Rank
+	56, // 24: dtms.v1.OwnershipGranted.cause:type_name -> dtms.v1.GrantCause
 	4,  // 25: dtms.v1.PositionChanged.leg:type_name -> dtms.v1.LegKind
 	4,  // 26: dtms.v1.LegClosed.leg:type_name -> dtms.v1.LegKind
 	2,  // 27: dtms.v1.LegClosed.reason:type_name -> dtms.v1.CloseReason
-	47, // 28: dtms.v1.ScoreReported.score:type_name -> dtms.v1.Score
+	48, // 28: dtms.v1.ScoreReported.score:type_name -> dtms.v1.Score
 	5,  // 29: dtms.v1.AlarmRaised.code:type_name -> dtms.v1.AlarmCode
 	6,  // 30: dtms.v1.TradingStateChanged.trading_state:type_name -> dtms.v1.TradingState
 	9,  // 31: dtms.v1.KillSwitchChanged.scope:type_name -> dtms.v1.KillScope
 	35, // 32: dtms.v1.IndexReported.index:type_name -> dtms.v1.Index
 	7,  // 33: dtms.v1.RailChanged.rail:type_name -> dtms.v1.Rail
 	8,  // 34: dtms.v1.AccountMarked.span:type_name -> dtms.v1.Span
-	45, // 35: dtms.v1.Event.state:type_name -> dtms.v1.TradeState
-	11, // 36: dtms.v1.Event.account_defined:type_name -> dtms.v1.AccountDefined
-	12, // 37: dtms.v1.Event.symbol_defined:type_name -> dtms.v1.SymbolDefined
-	13, // 38: dtms.v1.Event.trade_registered:type_name -> dtms.v1.TradeRegistered
-	14, // 39: dtms.v1.Event.trade_unregistered:type_name -> dtms.v1.TradeUnregistered
-	15, // 40: dtms.v1.Event.risk_defined:type_name -> dtms.v1.RiskDefined
-	16, // 41: dtms.v1.Event.trade_armed:type_name -> dtms.v1.TradeArmed
-	17, // 42: dtms.v1.Event.state_changed:type_name -> dtms.v1.StateChanged
-	18, // 43: dtms.v1.Event.state_confirmed:type_name -> dtms.v1.StateConfirmed
-	19, // 44: dtms.v1.Event.hold_changed:type_name -> dtms.v1.HoldChanged
-	20, // 45: dtms.v1.Event.timer_ended:type_name -> dtms.v1.TimerEnded
-	21, // 46: dtms.v1.Event.decision_made:type_name -> dtms.v1.DecisionMade
-	22, // 47: dtms.v1.Event.intent_recorded:type_name -> dtms.v1.IntentRecorded
-	23, // 48: dtms.v1.Event.outcome_recorded:type_name -> dtms.v1.OutcomeRecorded
-	24, // 49: dtms.v1.Event.action_skipped:type_name -> dtms.v1.ActionSkipped
-	25, // 50: dtms.v1.Event.ownership_granted:type_name -> dtms.v1.OwnershipGranted
-	26, // 51: dtms.v1.Event.breakeven_triggered:type_name -> dtms.v1.BreakevenTriggered
-	27, // 52: dtms.v1.Event.position_changed:type_name -> dtms.v1.PositionChanged
-	28, // 53: dtms.v1.Event.leg_closed:type_name -> dtms.v1.LegClosed
-	29, // 54: dtms.v1.Event.quarantine_changed:type_name -> dtms.v1.QuarantineChanged
-	30, // 55: dtms.v1.Event.score_reported:type_name -> dtms.v1.ScoreReported
-	31, // 56: dtms.v1.Event.alarm_raised:type_name -> dtms.v1.AlarmRaised
-	32, // 57: dtms.v1.Event.trading_state_changed:type_name -> dtms.v1.TradingStateChanged
-	33, // 58: dtms.v1.Event.kill_switch_changed:type_name -> dtms.v1.KillSwitchChanged
-	34, // 59: dtms.v1.Event.memo_set:type_name -> dtms.v1.MemoSet
-	36, // 60: dtms.v1.Event.index_reported:type_name -> dtms.v1.IndexReported
-	37, // 61: dtms.v1.Event.risk_budget_changed:type_name -> dtms.v1.RiskBudgetChanged
-	38, // 62: dtms.v1.Event.rail_changed:type_name -> dtms.v1.RailChanged
-	39, // 63: dtms.v1.Event.account_marked:type_name -> dtms.v1.AccountMarked
-	40, // 64: dtms.v1.Event.backup_restored:type_name -> dtms.v1.BackupRestored
-	65, // [65:65] is the sub-list for method output_type
-	65, // [65:65] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	49, // 35: dtms.v1.ActionPlanned.action:type_name -> dtms.v1.PlannedAction
+	46, // 36: dtms.v1.Event.state:type_name -> dtms.v1.TradeState
+	11, // 37: dtms.v1.Event.account_defined:type_name -> dtms.v1.AccountDefined
+	12, // 38: dtms.v1.Event.symbol_defined:type_name -> dtms.v1.SymbolDefined
+	13, // 39: dtms.v1.Event.trade_registered:type_name -> dtms.v1.TradeRegistered
+	14, // 40: dtms.v1.Event.trade_unregistered:type_name -> dtms.v1.TradeUnregistered
+	15, // 41: dtms.v1.Event.risk_defined:type_name -> dtms.v1.RiskDefined
+	16, // 42: dtms.v1.Event.trade_armed:type_name -> dtms.v1.TradeArmed
+	17, // 43: dtms.v1.Event.state_changed:type_name -> dtms.v1.StateChanged
+	18, // 44: dtms.v1.Event.state_confirmed:type_name -> dtms.v1.StateConfirmed
+	19, // 45: dtms.v1.Event.hold_changed:type_name -> dtms.v1.HoldChanged
+	20, // 46: dtms.v1.Event.timer_ended:type_name -> dtms.v1.TimerEnded
+	21, // 47: dtms.v1.Event.decision_made:type_name -> dtms.v1.DecisionMade
+	22, // 48: dtms.v1.Event.intent_recorded:type_name -> dtms.v1.IntentRecorded
+	23, // 49: dtms.v1.Event.outcome_recorded:type_name -> dtms.v1.OutcomeRecorded
+	24, // 50: dtms.v1.Event.action_skipped:type_name -> dtms.v1.ActionSkipped
+	25, // 51: dtms.v1.Event.ownership_granted:type_name -> dtms.v1.OwnershipGranted
+	26, // 52: dtms.v1.Event.breakeven_triggered:type_name -> dtms.v1.BreakevenTriggered
+	27, // 53: dtms.v1.Event.position_changed:type_name -> dtms.v1.PositionChanged
+	28, // 54: dtms.v1.Event.leg_closed:type_name -> dtms.v1.LegClosed
+	29, // 55: dtms.v1.Event.quarantine_changed:type_name -> dtms.v1.QuarantineChanged
+	30, // 56: dtms.v1.Event.score_reported:type_name -> dtms.v1.ScoreReported
+	31, // 57: dtms.v1.Event.alarm_raised:type_name -> dtms.v1.AlarmRaised
+	32, // 58: dtms.v1.Event.trading_state_changed:type_name -> dtms.v1.TradingStateChanged
+	33, // 59: dtms.v1.Event.kill_switch_changed:type_name -> dtms.v1.KillSwitchChanged
+	34, // 60: dtms.v1.Event.memo_set:type_name -> dtms.v1.MemoSet
+	36, // 61: dtms.v1.Event.index_reported:type_name -> dtms.v1.IndexReported
+	37, // 62: dtms.v1.Event.risk_budget_changed:type_name -> dtms.v1.RiskBudgetChanged
+	38, // 63: dtms.v1.Event.rail_changed:type_name -> dtms.v1.RailChanged
+	39, // 64: dtms.v1.Event.account_marked:type_name -> dtms.v1.AccountMarked
+	40, // 65: dtms.v1.Event.backup_restored:type_name -> dtms.v1.BackupRestored
+	41, // 66: dtms.v1.Event.action_planned:type_name -> dtms.v1.ActionPlanned
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_event_proto_init() }
@@ -3917,7 +3997,7 @@ func file_dtms_v1_event_proto_init() {
 	file_dtms_v1_event_proto_msgTypes[12].OneofWrappers = []any{}
 	file_dtms_v1_event_proto_msgTypes[13].OneofWrappers = []any{}
 	file_dtms_v1_event_proto_msgTypes[17].OneofWrappers = []any{}
-	file_dtms_v1_event_proto_msgTypes[31].OneofWrappers = []any{
+	file_dtms_v1_event_proto_msgTypes[32].OneofWrappers = []any{
 		(*Event_AccountDefined)(nil),
 		(*Event_SymbolDefined)(nil),
 		(*Event_TradeRegistered)(nil),
@@ -3947,6 +4027,7 @@ func file_dtms_v1_event_proto_init() {
 		(*Event_RailChanged)(nil),
 		(*Event_AccountMarked)(nil),
 		(*Event_BackupRestored)(nil),
+		(*Event_ActionPlanned)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3954,7 +4035,7 @@ func file_dtms_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dtms_v1_event_proto_rawDesc), len(file_dtms_v1_event_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

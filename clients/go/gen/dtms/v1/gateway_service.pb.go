@@ -23,6 +23,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What became of an order, by the broker's books.
+type OrderFate int32
+
+const (
+	// Never sent.
+	OrderFate_ORDER_FATE_UNSPECIFIED OrderFate = 0
+	// Accepted and not executed yet.
+	OrderFate_ORDER_FATE_WORKING OrderFate = 1
+	// Executed, all or in part.
+	OrderFate_ORDER_FATE_FILLED OrderFate = 2
+	// Cancelled, rejected or expired: nothing of it will be executed.
+	OrderFate_ORDER_FATE_DROPPED OrderFate = 3
+)
+
+// Enum value maps for OrderFate.
+var (
+	OrderFate_name = map[int32]string{
+		0: "ORDER_FATE_UNSPECIFIED",
+		1: "ORDER_FATE_WORKING",
+		2: "ORDER_FATE_FILLED",
+		3: "ORDER_FATE_DROPPED",
+	}
+	OrderFate_value = map[string]int32{
+		"ORDER_FATE_UNSPECIFIED": 0,
+		"ORDER_FATE_WORKING":     1,
+		"ORDER_FATE_FILLED":      2,
+		"ORDER_FATE_DROPPED":     3,
+	}
+)
+
+func (x OrderFate) Enum() *OrderFate {
+	p := new(OrderFate)
+	*p = x
+	return p
+}
+
+func (x OrderFate) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OrderFate) Descriptor() protoreflect.EnumDescriptor {
+	return file_dtms_v1_gateway_service_proto_enumTypes[0].Descriptor()
+}
+
+func (OrderFate) Type() protoreflect.EnumType {
+	return &file_dtms_v1_gateway_service_proto_enumTypes[0]
+}
+
+func (x OrderFate) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OrderFate.Descriptor instead.
+func (OrderFate) EnumDescriptor() ([]byte, []int) {
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{0}
+}
+
 // What a command does.
 type CommandKind int32
 
@@ -64,11 +121,11 @@ func (x CommandKind) String() string {
 }
 
 func (CommandKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_dtms_v1_gateway_service_proto_enumTypes[0].Descriptor()
+	return file_dtms_v1_gateway_service_proto_enumTypes[1].Descriptor()
 }
 
 func (CommandKind) Type() protoreflect.EnumType {
-	return &file_dtms_v1_gateway_service_proto_enumTypes[0]
+	return &file_dtms_v1_gateway_service_proto_enumTypes[1]
 }
 
 func (x CommandKind) Number() protoreflect.EnumNumber {
@@ -77,7 +134,7 @@ func (x CommandKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CommandKind.Descriptor instead.
 func (CommandKind) EnumDescriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{0}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{1}
 }
 
 // What a query asks for.
@@ -96,6 +153,8 @@ const (
 	QueryKind_QUERY_KIND_CLOSING_DEALS QueryKind = 4
 	// The last closed bars of a symbol, never the one that is forming.
 	QueryKind_QUERY_KIND_BARS QueryKind = 5
+	// Orders with a comment, working and past.
+	QueryKind_QUERY_KIND_ORDERS QueryKind = 6
 )
 
 // Enum value maps for QueryKind.
@@ -107,6 +166,7 @@ var (
 		3: "QUERY_KIND_POSITIONS",
 		4: "QUERY_KIND_CLOSING_DEALS",
 		5: "QUERY_KIND_BARS",
+		6: "QUERY_KIND_ORDERS",
 	}
 	QueryKind_value = map[string]int32{
 		"QUERY_KIND_UNSPECIFIED":   0,
@@ -115,6 +175,7 @@ var (
 		"QUERY_KIND_POSITIONS":     3,
 		"QUERY_KIND_CLOSING_DEALS": 4,
 		"QUERY_KIND_BARS":          5,
+		"QUERY_KIND_ORDERS":        6,
 	}
 )
 
@@ -129,11 +190,11 @@ func (x QueryKind) String() string {
 }
 
 func (QueryKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_dtms_v1_gateway_service_proto_enumTypes[1].Descriptor()
+	return file_dtms_v1_gateway_service_proto_enumTypes[2].Descriptor()
 }
 
 func (QueryKind) Type() protoreflect.EnumType {
-	return &file_dtms_v1_gateway_service_proto_enumTypes[1]
+	return &file_dtms_v1_gateway_service_proto_enumTypes[2]
 }
 
 func (x QueryKind) Number() protoreflect.EnumNumber {
@@ -142,7 +203,7 @@ func (x QueryKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QueryKind.Descriptor instead.
 func (QueryKind) EnumDescriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{1}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{2}
 }
 
 // The first message of a gateway.
@@ -900,6 +961,106 @@ func (x *TerminalState) GetOtherAccountId() string {
 	return ""
 }
 
+// An order as the broker's books show it.
+type BrokerOrder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Order ticket.
+	Order uint64 `protobuf:"varint,1,opt,name=order,proto3" json:"order,omitempty"`
+	// Position that it opened or acted on; 0 where there is none.
+	Position uint64 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	// What became of it.
+	Fate OrderFate `protobuf:"varint,3,opt,name=fate,proto3,enum=dtms.v1.OrderFate" json:"fate,omitempty"`
+	// Lots filled.
+	Volume float64 `protobuf:"fixed64,4,opt,name=volume,proto3" json:"volume,omitempty"`
+	// Average price of what was filled.
+	Price float64 `protobuf:"fixed64,5,opt,name=price,proto3" json:"price,omitempty"`
+	// Time of its last change, ms UTC.
+	TimeMsc int64 `protobuf:"varint,6,opt,name=time_msc,json=timeMsc,proto3" json:"time_msc,omitempty"`
+	// Last deal of it; 0 without one.
+	Deal          uint64 `protobuf:"varint,7,opt,name=deal,proto3" json:"deal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrokerOrder) Reset() {
+	*x = BrokerOrder{}
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrokerOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrokerOrder) ProtoMessage() {}
+
+func (x *BrokerOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrokerOrder.ProtoReflect.Descriptor instead.
+func (*BrokerOrder) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *BrokerOrder) GetOrder() uint64 {
+	if x != nil {
+		return x.Order
+	}
+	return 0
+}
+
+func (x *BrokerOrder) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *BrokerOrder) GetFate() OrderFate {
+	if x != nil {
+		return x.Fate
+	}
+	return OrderFate_ORDER_FATE_UNSPECIFIED
+}
+
+func (x *BrokerOrder) GetVolume() float64 {
+	if x != nil {
+		return x.Volume
+	}
+	return 0
+}
+
+func (x *BrokerOrder) GetPrice() float64 {
+	if x != nil {
+		return x.Price
+	}
+	return 0
+}
+
+func (x *BrokerOrder) GetTimeMsc() int64 {
+	if x != nil {
+		return x.TimeMsc
+	}
+	return 0
+}
+
+func (x *BrokerOrder) GetDeal() uint64 {
+	if x != nil {
+		return x.Deal
+	}
+	return 0
+}
+
 // Answer to a command.
 type CommandResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -913,7 +1074,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[7]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1086,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[7]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1099,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{7}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CommandResult) GetCallId() uint64 {
@@ -973,14 +1134,16 @@ type QueryResult struct {
 	// Rules, for QUERY_KIND_SYMBOL; absent when the broker has no such symbol.
 	Spec *SymbolSpec `protobuf:"bytes,7,opt,name=spec,proto3" json:"spec,omitempty"`
 	// Closed bars, for QUERY_KIND_BARS, oldest first.
-	Bars          []*Bar `protobuf:"bytes,8,rep,name=bars,proto3" json:"bars,omitempty"`
+	Bars []*Bar `protobuf:"bytes,8,rep,name=bars,proto3" json:"bars,omitempty"`
+	// Orders, for QUERY_KIND_ORDERS.
+	Orders        []*BrokerOrder `protobuf:"bytes,12,rep,name=orders,proto3" json:"orders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryResult) Reset() {
 	*x = QueryResult{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[8]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1155,7 @@ func (x *QueryResult) String() string {
 func (*QueryResult) ProtoMessage() {}
 
 func (x *QueryResult) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[8]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1168,7 @@ func (x *QueryResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryResult.ProtoReflect.Descriptor instead.
 func (*QueryResult) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{8}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *QueryResult) GetCallId() uint64 {
@@ -1064,6 +1227,13 @@ func (x *QueryResult) GetBars() []*Bar {
 	return nil
 }
 
+func (x *QueryResult) GetOrders() []*BrokerOrder {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
 // From the gateway.
 type AttachRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1086,7 +1256,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[9]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1268,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[9]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1281,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{9}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -1292,7 +1462,7 @@ type GatewayCommand struct {
 
 func (x *GatewayCommand) Reset() {
 	*x = GatewayCommand{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[10]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1474,7 @@ func (x *GatewayCommand) String() string {
 func (*GatewayCommand) ProtoMessage() {}
 
 func (x *GatewayCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[10]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1487,7 @@ func (x *GatewayCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayCommand.ProtoReflect.Descriptor instead.
 func (*GatewayCommand) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{10}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GatewayCommand) GetCallId() uint64 {
@@ -1439,14 +1609,18 @@ type GatewayQuery struct {
 	// Length of the bars, s, aligned to 1970-01-01 UTC, for QUERY_KIND_BARS.
 	TimeframeS uint32 `protobuf:"varint,5,opt,name=timeframe_s,json=timeframeS,proto3" json:"timeframe_s,omitempty"`
 	// How many at most, for QUERY_KIND_BARS.
-	Count         uint32 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	Count uint32 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	// Comment, for QUERY_KIND_ORDERS.
+	Comment string `protobuf:"bytes,10,opt,name=comment,proto3" json:"comment,omitempty"`
+	// Not older than this, ms UTC, for QUERY_KIND_ORDERS.
+	SinceMsc      int64 `protobuf:"varint,11,opt,name=since_msc,json=sinceMsc,proto3" json:"since_msc,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GatewayQuery) Reset() {
 	*x = GatewayQuery{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[11]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1632,7 @@ func (x *GatewayQuery) String() string {
 func (*GatewayQuery) ProtoMessage() {}
 
 func (x *GatewayQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[11]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1645,7 @@ func (x *GatewayQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayQuery.ProtoReflect.Descriptor instead.
 func (*GatewayQuery) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{11}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GatewayQuery) GetCallId() uint64 {
@@ -1516,6 +1690,20 @@ func (x *GatewayQuery) GetCount() uint32 {
 	return 0
 }
 
+func (x *GatewayQuery) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+func (x *GatewayQuery) GetSinceMsc() int64 {
+	if x != nil {
+		return x.SinceMsc
+	}
+	return 0
+}
+
 // To the gateway.
 type AttachResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1534,7 +1722,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[12]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1734,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[12]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1747,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{12}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -1717,10 +1905,18 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\x05hangs\x18\n" +
 	" \x01(\bR\x05hangs\x12(\n" +
 	"\x10other_account_id\x18\v \x01(\tR\x0eotherAccountIdB\v\n" +
-	"\t_offset_s\"T\n" +
+	"\t_offset_s\"\xc4\x01\n" +
+	"\vBrokerOrder\x12\x14\n" +
+	"\x05order\x18\x01 \x01(\x04R\x05order\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\x04R\bposition\x12&\n" +
+	"\x04fate\x18\x03 \x01(\x0e2\x12.dtms.v1.OrderFateR\x04fate\x12\x16\n" +
+	"\x06volume\x18\x04 \x01(\x01R\x06volume\x12\x14\n" +
+	"\x05price\x18\x05 \x01(\x01R\x05price\x12\x19\n" +
+	"\btime_msc\x18\x06 \x01(\x03R\atimeMsc\x12\x12\n" +
+	"\x04deal\x18\a \x01(\x04R\x04deal\"T\n" +
 	"\rCommandResult\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\x04R\x06callId\x12*\n" +
-	"\aoutcome\x18\x02 \x01(\v2\x10.dtms.v1.OutcomeR\aoutcome\"\xc3\x02\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x10.dtms.v1.OutcomeR\aoutcome\"\xf1\x02\n" +
 	"\vQueryResult\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\x04R\x06callId\x12\x1d\n" +
 	"\n" +
@@ -1731,7 +1927,8 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\x05deals\x18\x05 \x03(\v2\x13.dtms.v1.BrokerDealR\x05deals\x120\n" +
 	"\aaccount\x18\x06 \x01(\v2\x16.dtms.v1.BrokerAccountR\aaccount\x12'\n" +
 	"\x04spec\x18\a \x01(\v2\x13.dtms.v1.SymbolSpecR\x04spec\x12 \n" +
-	"\x04bars\x18\b \x03(\v2\f.dtms.v1.BarR\x04bars\"\xad\x03\n" +
+	"\x04bars\x18\b \x03(\v2\f.dtms.v1.BarR\x04bars\x12,\n" +
+	"\x06orders\x18\f \x03(\v2\x14.dtms.v1.BrokerOrderR\x06orders\"\xad\x03\n" +
 	"\rAttachRequest\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.dtms.v1.GatewayHelloH\x00R\x05hello\x12-\n" +
 	"\x05ticks\x18\x02 \x01(\v2\x15.dtms.v1.GatewayTicksH\x00R\x05ticks\x12?\n" +
@@ -1761,7 +1958,7 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\x05magic\x18\x0e \x01(\x03R\x05magic\x12\x18\n" +
 	"\acomment\x18\x0f \x01(\tR\acommentB\x05\n" +
 	"\x03_slB\x05\n" +
-	"\x03_tp\"\xba\x01\n" +
+	"\x03_tp\"\xf1\x01\n" +
 	"\fGatewayQuery\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\x04R\x06callId\x12&\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x12.dtms.v1.QueryKindR\x04kind\x12\x16\n" +
@@ -1769,26 +1966,35 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\bposition\x18\x04 \x01(\x04R\bposition\x12\x1f\n" +
 	"\vtimeframe_s\x18\x05 \x01(\rR\n" +
 	"timeframeS\x12\x14\n" +
-	"\x05count\x18\x06 \x01(\rR\x05count\"\xd4\x01\n" +
+	"\x05count\x18\x06 \x01(\rR\x05count\x12\x18\n" +
+	"\acomment\x18\n" +
+	" \x01(\tR\acomment\x12\x1b\n" +
+	"\tsince_msc\x18\v \x01(\x03R\bsinceMsc\"\xd4\x01\n" +
 	"\x0eAttachResponse\x122\n" +
 	"\x14attached_at_revision\x18\x01 \x01(\x04H\x00R\x12attachedAtRevision\x123\n" +
 	"\acommand\x18\x02 \x01(\v2\x17.dtms.v1.GatewayCommandH\x00R\acommand\x12-\n" +
 	"\x05query\x18\x03 \x01(\v2\x15.dtms.v1.GatewayQueryH\x00R\x05query\x12\x1f\n" +
 	"\n" +
 	"ticks_done\x18\x04 \x01(\x04H\x00R\tticksDoneB\t\n" +
-	"\amessage*s\n" +
+	"\amessage*n\n" +
+	"\tOrderFate\x12\x1a\n" +
+	"\x16ORDER_FATE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12ORDER_FATE_WORKING\x10\x01\x12\x15\n" +
+	"\x11ORDER_FATE_FILLED\x10\x02\x12\x16\n" +
+	"\x12ORDER_FATE_DROPPED\x10\x03*s\n" +
 	"\vCommandKind\x12\x1c\n" +
 	"\x18COMMAND_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13COMMAND_KIND_MODIFY\x10\x01\x12\x16\n" +
 	"\x12COMMAND_KIND_CLOSE\x10\x02\x12\x15\n" +
-	"\x11COMMAND_KIND_OPEN\x10\x03*\xa3\x01\n" +
+	"\x11COMMAND_KIND_OPEN\x10\x03*\xba\x01\n" +
 	"\tQueryKind\x12\x1a\n" +
 	"\x16QUERY_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12QUERY_KIND_ACCOUNT\x10\x01\x12\x15\n" +
 	"\x11QUERY_KIND_SYMBOL\x10\x02\x12\x18\n" +
 	"\x14QUERY_KIND_POSITIONS\x10\x03\x12\x1c\n" +
 	"\x18QUERY_KIND_CLOSING_DEALS\x10\x04\x12\x13\n" +
-	"\x0fQUERY_KIND_BARS\x10\x052O\n" +
+	"\x0fQUERY_KIND_BARS\x10\x05\x12\x15\n" +
+	"\x11QUERY_KIND_ORDERS\x10\x062O\n" +
 	"\x0eGatewayService\x12=\n" +
 	"\x06Attach\x12\x16.dtms.v1.AttachRequest\x1a\x17.dtms.v1.AttachResponse(\x010\x01B\x83\x01\n" +
 	"\vcom.dtms.v1B\x13GatewayServiceProtoP\x01Z\"dtms/clients/go/gen/dtms/v1;dtmsv1\xa2\x02\x03DXX\xaa\x02\aDtms.V1\xca\x02\aDtms\\V1\xe2\x02\x13Dtms\\V1\\GPBMetadata\xea\x02\bDtms::V1b\x06proto3"
@@ -1805,61 +2011,65 @@ func file_dtms_v1_gateway_service_proto_rawDescGZIP() []byte {
 	return file_dtms_v1_gateway_service_proto_rawDescData
 }
 
-var file_dtms_v1_gateway_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_dtms_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_dtms_v1_gateway_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_dtms_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_dtms_v1_gateway_service_proto_goTypes = []any{
-	(CommandKind)(0),         // 0: dtms.v1.CommandKind
-	(QueryKind)(0),           // 1: dtms.v1.QueryKind
-	(*GatewayHello)(nil),     // 2: dtms.v1.GatewayHello
-	(*BrokerAccount)(nil),    // 3: dtms.v1.BrokerAccount
-	(*BrokerPosition)(nil),   // 4: dtms.v1.BrokerPosition
-	(*BrokerDeal)(nil),       // 5: dtms.v1.BrokerDeal
-	(*GatewayTicks)(nil),     // 6: dtms.v1.GatewayTicks
-	(*GatewayPositions)(nil), // 7: dtms.v1.GatewayPositions
-	(*TerminalState)(nil),    // 8: dtms.v1.TerminalState
-	(*CommandResult)(nil),    // 9: dtms.v1.CommandResult
-	(*QueryResult)(nil),      // 10: dtms.v1.QueryResult
-	(*AttachRequest)(nil),    // 11: dtms.v1.AttachRequest
-	(*GatewayCommand)(nil),   // 12: dtms.v1.GatewayCommand
-	(*GatewayQuery)(nil),     // 13: dtms.v1.GatewayQuery
-	(*AttachResponse)(nil),   // 14: dtms.v1.AttachResponse
-	(*SymbolSpec)(nil),       // 15: dtms.v1.SymbolSpec
-	(Side)(0),                // 16: dtms.v1.Side
-	(*Tick)(nil),             // 17: dtms.v1.Tick
-	(*Outcome)(nil),          // 18: dtms.v1.Outcome
-	(*Bar)(nil),              // 19: dtms.v1.Bar
+	(OrderFate)(0),           // 0: dtms.v1.OrderFate
+	(CommandKind)(0),         // 1: dtms.v1.CommandKind
+	(QueryKind)(0),           // 2: dtms.v1.QueryKind
+	(*GatewayHello)(nil),     // 3: dtms.v1.GatewayHello
+	(*BrokerAccount)(nil),    // 4: dtms.v1.BrokerAccount
+	(*BrokerPosition)(nil),   // 5: dtms.v1.BrokerPosition
+	(*BrokerDeal)(nil),       // 6: dtms.v1.BrokerDeal
+	(*GatewayTicks)(nil),     // 7: dtms.v1.GatewayTicks
+	(*GatewayPositions)(nil), // 8: dtms.v1.GatewayPositions
+	(*TerminalState)(nil),    // 9: dtms.v1.TerminalState
+	(*BrokerOrder)(nil),      // 10: dtms.v1.BrokerOrder
+	(*CommandResult)(nil),    // 11: dtms.v1.CommandResult
+	(*QueryResult)(nil),      // 12: dtms.v1.QueryResult
+	(*AttachRequest)(nil),    // 13: dtms.v1.AttachRequest
+	(*GatewayCommand)(nil),   // 14: dtms.v1.GatewayCommand
+	(*GatewayQuery)(nil),     // 15: dtms.v1.GatewayQuery
+	(*AttachResponse)(nil),   // 16: dtms.v1.AttachResponse
+	(*SymbolSpec)(nil),       // 17: dtms.v1.SymbolSpec
+	(Side)(0),                // 18: dtms.v1.Side
+	(*Tick)(nil),             // 19: dtms.v1.Tick
+	(*Outcome)(nil),          // 20: dtms.v1.Outcome
+	(*Bar)(nil),              // 21: dtms.v1.Bar
 }
 var file_dtms_v1_gateway_service_proto_depIdxs = []int32{
-	3,  // 0: dtms.v1.GatewayHello.account:type_name -> dtms.v1.BrokerAccount
-	15, // 1: dtms.v1.GatewayHello.symbols:type_name -> dtms.v1.SymbolSpec
-	16, // 2: dtms.v1.BrokerPosition.side:type_name -> dtms.v1.Side
-	17, // 3: dtms.v1.GatewayTicks.ticks:type_name -> dtms.v1.Tick
-	4,  // 4: dtms.v1.GatewayPositions.positions:type_name -> dtms.v1.BrokerPosition
-	18, // 5: dtms.v1.CommandResult.outcome:type_name -> dtms.v1.Outcome
-	4,  // 6: dtms.v1.QueryResult.positions:type_name -> dtms.v1.BrokerPosition
-	5,  // 7: dtms.v1.QueryResult.deals:type_name -> dtms.v1.BrokerDeal
-	3,  // 8: dtms.v1.QueryResult.account:type_name -> dtms.v1.BrokerAccount
-	15, // 9: dtms.v1.QueryResult.spec:type_name -> dtms.v1.SymbolSpec
-	19, // 10: dtms.v1.QueryResult.bars:type_name -> dtms.v1.Bar
-	2,  // 11: dtms.v1.AttachRequest.hello:type_name -> dtms.v1.GatewayHello
-	6,  // 12: dtms.v1.AttachRequest.ticks:type_name -> dtms.v1.GatewayTicks
-	9,  // 13: dtms.v1.AttachRequest.command_result:type_name -> dtms.v1.CommandResult
-	10, // 14: dtms.v1.AttachRequest.query_result:type_name -> dtms.v1.QueryResult
-	7,  // 15: dtms.v1.AttachRequest.positions:type_name -> dtms.v1.GatewayPositions
-	8,  // 16: dtms.v1.AttachRequest.terminal:type_name -> dtms.v1.TerminalState
-	3,  // 17: dtms.v1.AttachRequest.account:type_name -> dtms.v1.BrokerAccount
-	0,  // 18: dtms.v1.GatewayCommand.kind:type_name -> dtms.v1.CommandKind
-	16, // 19: dtms.v1.GatewayCommand.side:type_name -> dtms.v1.Side
-	1,  // 20: dtms.v1.GatewayQuery.kind:type_name -> dtms.v1.QueryKind
-	12, // 21: dtms.v1.AttachResponse.command:type_name -> dtms.v1.GatewayCommand
-	13, // 22: dtms.v1.AttachResponse.query:type_name -> dtms.v1.GatewayQuery
-	11, // 23: dtms.v1.GatewayService.Attach:input_type -> dtms.v1.AttachRequest
-	14, // 24: dtms.v1.GatewayService.Attach:output_type -> dtms.v1.AttachResponse
-	24, // [24:25] is the sub-list for method output_type
-	23, // [23:24] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	4,  // 0: dtms.v1.GatewayHello.account:type_name -> dtms.v1.BrokerAccount
+	17, // 1: dtms.v1.GatewayHello.symbols:type_name -> dtms.v1.SymbolSpec
+	18, // 2: dtms.v1.BrokerPosition.side:type_name -> dtms.v1.Side
+	19, // 3: dtms.v1.GatewayTicks.ticks:type_name -> dtms.v1.Tick
+	5,  // 4: dtms.v1.GatewayPositions.positions:type_name -> dtms.v1.BrokerPosition
+	0,  // 5: dtms.v1.BrokerOrder.fate:type_name -> dtms.v1.OrderFate
+	20, // 6: dtms.v1.CommandResult.outcome:type_name -> dtms.v1.Outcome
+	5,  // 7: dtms.v1.QueryResult.positions:type_name -> dtms.v1.BrokerPosition
+	6,  // 8: dtms.v1.QueryResult.deals:type_name -> dtms.v1.BrokerDeal
+	4,  // 9: dtms.v1.QueryResult.account:type_name -> dtms.v1.BrokerAccount
+	17, // 10: dtms.v1.QueryResult.spec:type_name -> dtms.v1.SymbolSpec
+	21, // 11: dtms.v1.QueryResult.bars:type_name -> dtms.v1.Bar
+	10, // 12: dtms.v1.QueryResult.orders:type_name -> dtms.v1.BrokerOrder
+	3,  // 13: dtms.v1.AttachRequest.hello:type_name -> dtms.v1.GatewayHello
+	7,  // 14: dtms.v1.AttachRequest.ticks:type_name -> dtms.v1.GatewayTicks
+	11, // 15: dtms.v1.AttachRequest.command_result:type_name -> dtms.v1.CommandResult
+	12, // 16: dtms.v1.AttachRequest.query_result:type_name -> dtms.v1.QueryResult
+	8,  // 17: dtms.v1.AttachRequest.positions:type_name -> dtms.v1.GatewayPositions
+	9,  // 18: dtms.v1.AttachRequest.terminal:type_name -> dtms.v1.TerminalState
+	4,  // 19: dtms.v1.AttachRequest.account:type_name -> dtms.v1.BrokerAccount
+	1,  // 20: dtms.v1.GatewayCommand.kind:type_name -> dtms.v1.CommandKind
+	18, // 21: dtms.v1.GatewayCommand.side:type_name -> dtms.v1.Side
+	2,  // 22: dtms.v1.GatewayQuery.kind:type_name -> dtms.v1.QueryKind
+	14, // 23: dtms.v1.AttachResponse.command:type_name -> dtms.v1.GatewayCommand
+	15, // 24: dtms.v1.AttachResponse.query:type_name -> dtms.v1.GatewayQuery
+	13, // 25: dtms.v1.GatewayService.Attach:input_type -> dtms.v1.AttachRequest
+	16, // 26: dtms.v1.GatewayService.Attach:output_type -> dtms.v1.AttachResponse
+	26, // [26:27] is the sub-list for method output_type
+	25, // [25:26] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_gateway_service_proto_init() }
@@ -1874,7 +2084,7 @@ func file_dtms_v1_gateway_service_proto_init() {
 	file_dtms_v1_gateway_service_proto_msgTypes[2].OneofWrappers = []any{}
 	file_dtms_v1_gateway_service_proto_msgTypes[4].OneofWrappers = []any{}
 	file_dtms_v1_gateway_service_proto_msgTypes[6].OneofWrappers = []any{}
-	file_dtms_v1_gateway_service_proto_msgTypes[9].OneofWrappers = []any{
+	file_dtms_v1_gateway_service_proto_msgTypes[10].OneofWrappers = []any{
 		(*AttachRequest_Hello)(nil),
 		(*AttachRequest_Ticks)(nil),
 		(*AttachRequest_CommandResult)(nil),
@@ -1884,8 +2094,8 @@ func file_dtms_v1_gateway_service_proto_init() {
 		(*AttachRequest_Terminal)(nil),
 		(*AttachRequest_Account)(nil),
 	}
-	file_dtms_v1_gateway_service_proto_msgTypes[10].OneofWrappers = []any{}
-	file_dtms_v1_gateway_service_proto_msgTypes[12].OneofWrappers = []any{
+	file_dtms_v1_gateway_service_proto_msgTypes[11].OneofWrappers = []any{}
+	file_dtms_v1_gateway_service_proto_msgTypes[13].OneofWrappers = []any{
 		(*AttachResponse_AttachedAtRevision)(nil),
 		(*AttachResponse_Command)(nil),
 		(*AttachResponse_Query)(nil),
@@ -1896,8 +2106,8 @@ func file_dtms_v1_gateway_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dtms_v1_gateway_service_proto_rawDesc), len(file_dtms_v1_gateway_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   13,
+			NumEnums:      3,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -607,7 +607,9 @@ type Trade struct {
 	// Revision of the last event about this trade.
 	Revision uint64 `protobuf:"varint,38,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The loss at the stops of trade and legs may reach so many R; 1 unless an operator raised it.
-	RiskBudgetR   float64 `protobuf:"fixed64,39,opt,name=risk_budget_r,json=riskBudgetR,proto3" json:"risk_budget_r,omitempty"`
+	RiskBudgetR float64 `protobuf:"fixed64,39,opt,name=risk_budget_r,json=riskBudgetR,proto3" json:"risk_budget_r,omitempty"`
+	// Positions of late orders that are being closed.
+	Strays        []*Leg `protobuf:"bytes,45,rep,name=strays,proto3" json:"strays,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -915,6 +917,13 @@ func (x *Trade) GetRiskBudgetR() float64 {
 	return 0
 }
 
+func (x *Trade) GetStrays() []*Leg {
+	if x != nil {
+		return x.Strays
+	}
+	return nil
+}
+
 var File_dtms_v1_trade_proto protoreflect.FileDescriptor
 
 const file_dtms_v1_trade_proto_rawDesc = "" +
@@ -938,7 +947,7 @@ const file_dtms_v1_trade_proto_rawDesc = "" +
 	"\amanager\x18\x01 \x01(\tR\amanager\x12#\n" +
 	"\rpartial_taken\x18\x02 \x01(\bR\fpartialTaken\x12$\n" +
 	"\x0elast_change_ns\x18\x03 \x01(\x03R\flastChangeNs\x12\x12\n" +
-	"\x04memo\x18\x04 \x01(\tR\x04memo\"\x80\r\n" +
+	"\x04memo\x18\x04 \x01(\tR\x04memo\"\xa6\r\n" +
 	"\x05Trade\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x16\n" +
@@ -989,7 +998,8 @@ const file_dtms_v1_trade_proto_rawDesc = "" +
 	"\vclose_price\x18% \x01(\x01H\x06R\n" +
 	"closePrice\x88\x01\x01\x12\x1a\n" +
 	"\brevision\x18& \x01(\x04R\brevision\x12\"\n" +
-	"\rrisk_budget_r\x18' \x01(\x01R\vriskBudgetRB\r\n" +
+	"\rrisk_budget_r\x18' \x01(\x01R\vriskBudgetR\x12$\n" +
+	"\x06strays\x18- \x03(\v2\f.dtms.v1.LegR\x06straysB\r\n" +
 	"\v_initial_slB\r\n" +
 	"\v_initial_tpB\x10\n" +
 	"\x0e_risk_distanceB\x15\n" +
@@ -1070,11 +1080,12 @@ var file_dtms_v1_trade_proto_depIdxs = []int32{
 	10, // 10: dtms.v1.Trade.last_score:type_name -> dtms.v1.Score
 	11, // 11: dtms.v1.Trade.pending_actions:type_name -> dtms.v1.PlannedAction
 	7,  // 12: dtms.v1.Trade.managers:type_name -> dtms.v1.ManagerRecord
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	5,  // 13: dtms.v1.Trade.strays:type_name -> dtms.v1.Leg
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_trade_proto_init() }
