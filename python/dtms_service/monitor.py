@@ -183,8 +183,9 @@ class Monitor:
             await self._sync(account_id, change_count, raises=raises)
 
     async def _sync(self, account_id: str, change_count: int, *, raises: bool) -> None:
-        account, door = self._accounts[account_id], self.doors.of(account_id)
+        account = self._accounts[account_id]
         try:
+            door = self.doors.of(account_id)
             while True:
                 settlements = self.executor.settlements
                 held, absent = await self._read(account_id)
@@ -192,7 +193,7 @@ class Monitor:
                 await self.executor.find_late(door, account_id, held)
                 if outcomes == self.executor.outcomes:
                     break
-        except BrokerUnavailable as error:
+        except (BrokerUnavailable, DtmsError) as error:
             log.warning("positions_unknown", account=account_id, why=str(error))
             account.look_again_ns = self._now_ns() + LOOK_AGAIN_NS
             if raises:
