@@ -16,6 +16,10 @@ from tests.scenarios.world import World, opened
 from tests.stack import SYMBOL
 
 
+# A command that was lost on the way is not waited for: here nothing lies on the way.
+IMPATIENT = {"DTMS_RECONCILIATION__SETTLE_MS": "500"}
+
+
 class GatewayProcess(Process):
     """tests.scenarios.gateway with its commands."""
 
@@ -73,13 +77,13 @@ class Outside:
     async def restart_service(self) -> None:
         """On the same port, with what lies on disk."""
         port = int(self.here.service.address.rpartition(":")[2])
-        self.here.service = await serve(self.here.folder / "data", port=port, arguments=())
+        self.here.service = await serve(self.here.folder / "data", port=port, arguments=(), env=IMPATIENT)
 
 
 @asynccontextmanager
 async def behind_a_gateway(folder: Path) -> AsyncIterator[tuple[Outside, Trade]]:
     """All of it, priced and with a trade."""
-    async with opened(folder, await serve(folder / "data", arguments=())) as here:
+    async with opened(folder, await serve(folder / "data", arguments=(), env=IMPATIENT)) as here:
         outside = Outside(here)
         await outside.attach()
         try:
