@@ -15,7 +15,6 @@ from tests.process.service_process import Process, serve
 from tests.scenarios.world import World, opened
 from tests.stack import SYMBOL
 
-
 # A command that was lost on the way is not waited for: here nothing lies on the way.
 IMPATIENT = {"DTMS_RECONCILIATION__SETTLE_MS": "500"}
 
