@@ -112,9 +112,9 @@ async def _attached(folder: Path) -> AsyncIterator[BrokerDoor]:
         await _until(lambda: _true(system.doors.attached(ACCOUNT)))
         yield system.doors.of(ACCOUNT)
     finally:
+        await running.stop()
         gateway.terminate()
         await gateway.wait()
-        await running.stop()
 
 
 async def _by_turns(near: BrokerDoor, far: BrokerDoor, count: int) -> tuple[list[float], list[float]]:
