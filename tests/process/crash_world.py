@@ -1,0 +1,315 @@
+"""A service and its broker under a list of deaths: each process is started again after one, and dies of the next.
+
+A desk goes on all the while: whoever has no answer asks again. The broker of :func:`behind_a_gateway` is in the test's
+own process, so it outlives everybody; the embedded account dies with its service and has books on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from dtms.v1 import trade_pb2
+from dtms.v1.market_data_service_pb2 import Bar, StreamBarsRequest, StreamTicksRequest, Tick
+from dtms.v1.paper_service_pb2 import OpenPositionRequest
+from dtms_client import AsyncClient
+from dtms_client.errors import OUTAGE, Cancelled, FailedPrecondition
+from dtms_client.watch import Quotes
+from dtms_service.broker.mt5_enums import DealEntry
+from dtms_service.broker.paper import PaperBroker
+from dtms_service.broker.paper_store import PaperStore
+from dtms_service.credentials import CREDENTIALS_FOLDER, token_path
+from dtms_service.fault_points import KILL_VARIABLE, Point
+from dtms_service.service import SERVING, paper_account
+from dtms_service.settings import configuration
+from tests import wire
+from tests.conftest import REPO
+from tests.paper_terminal import PORT, Serving
+from tests.paper_terminal import serving as terminal_serving
+from tests.process.service_process import Process
+from tests.stack import SLOW_S, SYMBOL, T0_MSC, WARM_BARS
+from tests.unit.paper_world import CONFIG, SPEC, TRADING
+
+T = TypeVar("T")
+
+KILLED = -9
+PATIENCE_S = 40.0
+"""For what a test waits for: a restart or two on a busy machine, and a gateway's pauses."""
+AGAIN_S = 0.02
+SL, TP = 1.0951, 1.1101
+OFTEN = {"DTMS_JOURNAL__SNAPSHOT_EVERY_EVENTS": "25", "DTMS_JOURNAL__KEEP_EVENTS": "10"}
+"""Snapshots and compaction within a test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """At the n-th passage of a point in the life of a process."""
+
+    point: Point
+    passage: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.point}:{self.passage}"
+
+
+@dataclass(slots=True)
+class Kept:
+    """A command that is started again whenever a death has ended it. ``fired`` are those that did."""
+
+    command: tuple[str, ...]
+    env: dict[str, str]
+    deaths: deque[Death]
+    fired: list[Death] = field(default_factory=list)
+    process: Process | None = None
+    said: Callable[[str], None] = lambda _line: None
+    failed: str = ""
+    _task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep())
+
+    async def _keep(self) -> None:
+        while True:
+            armed = {KILL_VARIABLE: str(self.deaths[0])} if self.deaths else {}
+            self.process = await Process.start(*self.command, env=self.env | armed)
+            code = await self.process.process.wait()
+            await self.process.ended()
+            if code != KILLED or not armed:
+                self.failed = f"{self.command[0]} ended with {code}: {self.process.text()[-3000:]}"
+                return
+            self.fired.append(self.deaths.popleft())
+
+    def raise_if_failed(self) -> None:
+        if self.failed:
+            raise AssertionError(self.failed)
+
+    async def kill(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        if self.process is not None:
+            await self.process.kill()
+
+
+class Account(Protocol):
+    """The broker's side."""
+
+    async def price(self, bid: float) -> None:
+        """The price, which the service knows then."""
+
+    async def buy(self) -> Any:
+        """A lot at 1.1001 with SL and TP, as somebody opens it by hand; the position."""
+
+    async def held(self) -> dict[int, float]:
+        """Volumes by ticket, as the broker itself has them."""
+
+
+@dataclass(slots=True)
+class Terminal:
+    """Implements :class:`Account` over the terminal of a gateway."""
+
+    serving: Serving
+    desk: Crashing
+
+    async def price(self, bid: float) -> None:
+        self.tick(bid)
+        async with asyncio.timeout(PATIENCE_S):
+            async for item in self.desk.client("viewer").watch_quotes(symbols=[SYMBOL]):
+                if isinstance(item, Quotes) and any(quote.bid == bid for quote in item.quotes):
+                    return
+
+    def tick(self, bid: float) -> None:
+        with self.serving.lock:
+            broker = self.serving.broker
+            broker.on_tick(SYMBOL, max(broker.now_msc, T0_MSC) + 1000, bid, round(bid + 0.0001, 5))
+
+    async def buy(self) -> Any:
+        with self.serving.lock:
+            broker = self.serving.broker
+            opened = broker.order_send({"action": 1, "symbol": SYMBOL, "type": 0, "volume": 1.0, "sl": SL, "tp": TP})
+            return broker.position(opened.order)
+
+    async def held(self) -> dict[int, float]:
+        with self.serving.lock:
+            return {position.ticket: position.volume for position in self.serving.broker.positions()}
+
+
+@dataclass(slots=True)
+class Embedded:
+    """Implements :class:`Account` over the service's own paper account, which goes and comes back with it."""
+
+    desk: Crashing
+    now_msc: int = T0_MSC
+
+    async def price(self, bid: float) -> None:
+        self.now_msc += 1000
+        feed, tick = self.desk.client("feed"), Tick(time_msc=self.now_msc, bid=bid, ask=round(bid + 0.0001, 5))
+        request = StreamTicksRequest(symbol=SYMBOL, ticks=[tick])
+        await self.desk.sure(lambda: wire.exchange(feed.channel, [request], metadata=feed.metadata))
+
+    async def buy(self) -> Any:
+        feed, before = self.desk.client("feed"), set(await self.held())
+        request = OpenPositionRequest(symbol=SYMBOL, side=trade_pb2.SIDE_BUY, volume=1.0, sl=SL, tp=TP)
+
+        async def once() -> Any:
+            held = {position.ticket: position for position in await feed.list_positions()}
+            if new := set(held) - before:
+                return held[new.pop()]
+            return (await wire.call(feed.channel, request, metadata=feed.metadata, timeout_s=5)).position
+
+        return await self.desk.sure(once)
+
+    async def held(self) -> dict[int, float]:
+        positions = await self.desk.sure(lambda: self.desk.client("feed").list_positions())
+        return {position.ticket: position.volume for position in positions}
+
+
+class Crashing:
+    """Made by :func:`embedded` or :func:`behind_a_gateway`."""
+
+    def __init__(self, folder: Path, exits: AsyncExitStack) -> None:
+        self.data_dir, self.exits = folder / "data", exits
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.account: Account
+        self.kept: list[Kept] = []
+        self._clients: dict[str, AsyncClient] = {}
+
+    def keep(self, *command: str | Path, deaths: Sequence[Death], env: dict[str, str]) -> Kept:
+        kept = Kept(tuple(map(str, command)), env, deque(deaths))
+        self.kept.append(kept)
+        self.exits.push_async_callback(kept.kill)
+        kept.start()
+        return kept
+
+    def keep_service(self, *arguments: str, deaths: Sequence[Death]) -> Kept:
+        port = self.address.rpartition(":")[2]
+        where = ("serve", "--data-dir", self.data_dir, "--port", port)
+        return self.keep(*where, *arguments, deaths=deaths, env=OFTEN | {"DTMS_ENGINE__LEASE_TTL_MS": "600000"})
+
+    def token(self, name: str) -> Path:
+        return token_path(self.data_dir / CREDENTIALS_FOLDER, name)
+
+    def client(self, name: str) -> AsyncClient:
+        return self._clients[name]
+
+    async def connect(self, *names: str) -> None:
+        """Clients, as soon as their tokens are there."""
+        for name in names:
+            await self.until(self.token(name).exists)
+            client = AsyncClient(self.address, token_file=self.token(name))
+            self._clients[name] = await self.exits.enter_async_context(client)
+
+    @property
+    def to_come(self) -> list[Death]:
+        return [death for kept in self.kept for death in kept.deaths]
+
+    async def sure(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer, however often the question is lost."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                self._raise_if_failed()
+                try:
+                    return await ask()
+                except (*OUTAGE, Cancelled, FailedPrecondition):
+                    await asyncio.sleep(AGAIN_S)
+
+    async def until(self, found: Callable[[], Any]) -> None:
+        """What happens in other processes tells nobody."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not found():
+                self._raise_if_failed()
+                await asyncio.sleep(AGAIN_S)
+
+    async def trade(self, ticket: int) -> trade_pb2.Trade:
+        return await self.sure(lambda: self.client("viewer").get_trade(ticket))
+
+    async def trade_once(self, ticket: int, wanted: Callable[[trade_pb2.Trade], Any]) -> trade_pb2.Trade:
+        """The trade, once it is so."""
+        for _ in range(round(PATIENCE_S / AGAIN_S)):
+            if wanted(trade := await self.trade(ticket)):
+                return trade
+            await asyncio.sleep(AGAIN_S)
+        raise AssertionError(f"it never became so: {await self.trade(ticket)}")
+
+    async def warm_up(self) -> None:
+        """ATR(slow) is 0.001, nothing is broken; then one price."""
+        feed, start = self.client("feed"), (T0_MSC // 1000 // SLOW_S - WARM_BARS) * SLOW_S
+        bars = [
+            Bar(time_s=start + index * SLOW_S, open=1.1, high=1.1005, low=1.0995, close=1.1, volume=100)
+            for index in range(WARM_BARS)
+        ]
+        request = StreamBarsRequest(symbol=SYMBOL, timeframe_s=SLOW_S, bars=bars)
+        await self.sure(lambda: wire.exchange(feed.channel, [request], metadata=feed.metadata))
+
+    async def end(self) -> None:
+        """Nothing serves any more."""
+        for kept in self.kept:
+            await kept.kill()
+
+    def _raise_if_failed(self) -> None:
+        for kept in self.kept:
+            kept.raise_if_failed()
+
+
+@asynccontextmanager
+async def embedded(folder: Path, deaths: Sequence[Death]) -> AsyncIterator[Crashing]:
+    """A service with the play-money account."""
+    async with AsyncExitStack() as exits:
+        desk = Crashing(folder, exits)
+        desk.account = Embedded(desk)
+        desk.keep_service("--paper", deaths=deaths)
+        await desk.connect("feed", "viewer", "operator", "intelligent_exit_manager")
+        yield desk
+
+
+@asynccontextmanager
+async def behind_a_gateway(
+    folder: Path, *, service: Sequence[Death], gateway: Sequence[Death]
+) -> AsyncIterator[tuple[Crashing, PaperBroker]]:
+    """A service and `dtms gateway --broker mt5`, each with its deaths; the terminal outlives both."""
+    broker = PaperBroker(replace(CONFIG, balance=1_000_000.0))
+    broker.add_symbol(SPEC, TRADING)
+    async with AsyncExitStack() as exits:
+        terminal = exits.enter_context(terminal_serving(broker))
+        desk = Crashing(folder, exits)
+        desk.account = account = Terminal(terminal, desk)
+        account.tick(1.1)
+        desk.keep_service(deaths=service)
+        await desk.connect("feed", "viewer", "operator", "intelligent_exit_manager")
+        await desk.until(desk.token("gateway").exists)
+        desk.keep(
+            *("gateway", "--broker", "mt5", "--service", desk.address, "--token-file", desk.token("gateway")),
+            *("--account", CONFIG.account_id, "--mt5-module", "tests.paper_terminal", "--symbol", SYMBOL),
+            *("--server-utc-offset-s", "0", "--out", folder / "gateway"),
+            deaths=gateway,
+            env={PORT: terminal.port, "PYTHONPATH": str(REPO)},
+        )
+        yield desk, broker
+
+
+def books_of(data_dir: Path) -> PaperBroker:
+    """The embedded account as it was left on disk."""
+    config = configuration(None, paper=True, given={"data_dir": data_dir})
+    assert config.paper is not None
+    account = paper_account(config, config.paper)
+    try:
+        return account.broker
+    finally:
+        account.close()
+
+
+def deals_of(broker: PaperBroker) -> list[tuple[str, float, float]]:
+    """(entry, lots, what is left) of every deal on the account, in order."""
+    ledger = broker.book.ledger
+    return [(DealEntry(deal.entry).name, deal.volume, deal.remaining) for deal in ledger.deals if deal.position]
+
+
+__all__ = ["SERVING", "Crashing", "Death", "PaperStore", "behind_a_gateway", "books_of", "deals_of", "embedded"]

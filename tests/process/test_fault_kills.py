@@ -1,0 +1,271 @@
+"""kill -9 at each write, sync and send of service and gateway, in the middle of a desk's day, and what is left then.
+
+The same script runs again and again: a position is opened and registered, a manager tightens its stop, the market turns
+(WARNING_L1, WARNING_L2, HEDGED), turns back (RECOVERING), an operator closes. Whoever has no answer asks again under
+the same ``request_id``. Each round must go exactly as one that nobody disturbs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtms.v1.action_pb2 import (
+    ACTION_KIND_CLOSE,
+    OUTCOME_STATUS_CONFIRMED,
+    PURPOSE_FLATTEN,
+    PURPOSE_TRAIL,
+    Action,
+)
+from dtms.v1.arbitration_service_pb2 import ProposeResponse
+from dtms.v1.registry_service_pb2 import Registration
+from dtms.v1.score_pb2 import Score
+from dtms.v1.trade_pb2 import (
+    SIDE_BUY,
+    STATE_PHASE_CONFIRMED,
+    TRADE_STATE_CLOSED,
+    TRADE_STATE_HEDGED,
+    TRADE_STATE_RECOVERING,
+    TRADE_STATE_WARNING_L1,
+    TRADE_STATE_WARNING_L2,
+    Trade,
+    TradeState,
+)
+from dtms_client.errors import StaleEpoch
+from dtms_service.audit import audit
+from dtms_service.fault_points import Point
+from dtms_service.journal import no_progress
+from dtms_service.settings import configuration
+from tests.process.crash_world import SL, TP, Crashing, Death, behind_a_gateway, books_of, deals_of, embedded
+from tests.stack import EXIT_MANAGER, SYMBOL, stop_at
+
+# What a round leaves at the broker: entry, half closed in WARNING_L2, the hedge, its stop, the rest by the operator.
+DEALS = [("IN", 1.0, 1.0), ("OUT", 0.5, 0.5), ("IN", 0.25, 0.25), ("OUT", 0.25, 0.0), ("OUT", 0.5, 0.0)]
+TIGHTENED, BEHIND, BREAKEVEN = 1.096, 1.1, 1.1001
+ROUNDS_MOST = 8
+
+
+@dataclass(slots=True)
+class Script:
+    """Rounds of a desk, and everything that was acknowledged in them."""
+
+    desk: Crashing
+    answered: list[tuple[str, str, Trade, Action, ProposeResponse]] = field(default_factory=list)
+    tokens: dict[int, int] = field(default_factory=dict)
+    registered: list[int] = field(default_factory=list)
+    _round: int = 0
+
+    async def round(self) -> None:
+        self._round += 1
+        desk = self.desk
+        await desk.account.price(1.1)
+        held = await desk.account.buy()
+        body = Registration(
+            ticket=held.ticket,
+            symbol=SYMBOL,
+            side=SIDE_BUY,
+            entry_price=held.price_open,
+            volume=1.0,
+            sl=SL,
+            tp=TP,
+            opened_ns=held.time_msc * 1_000_000,
+        )
+        trade = (await desk.sure(lambda: desk.client("feed").register_trade(body))).trade
+        self.registered.append(trade.ticket)
+        await self._propose(EXIT_MANAGER, trade.ticket, stop_at(TIGHTENED, PURPOSE_TRAIL))
+        assert (await self._seen(trade.ticket)).confirmed.sl == TIGHTENED
+
+        await desk.account.price(1.1015)
+        await self._score(trade, "warn1", "warn2", TRADE_STATE_WARNING_L1, (1.0, BEHIND))
+        await self._score(trade, "warn2", "critical", TRADE_STATE_WARNING_L2, (0.5, BREAKEVEN))
+        hedged = await self._score(trade, "critical", None, TRADE_STATE_HEDGED, (0.5, BREAKEVEN))
+        assert await desk.account.held() == {trade.ticket: 0.5, hedged.hedge.ticket: 0.25}  # I13
+
+        await self._report(0.001)
+        await desk.account.price(round(hedged.hedge.sl + 0.0002, 5))
+        await self._in(trade.ticket, TRADE_STATE_RECOVERING, (0.5, BREAKEVEN))
+        await self._propose("operator", trade.ticket, Action(kind=ACTION_KIND_CLOSE, purpose=PURPOSE_FLATTEN))
+        await self._in(trade.ticket, TRADE_STATE_CLOSED, None)
+        assert await desk.account.held() == {}  # no orphan
+
+    async def _score(
+        self,
+        trade: Trade,
+        above: str,
+        below: str | None,
+        state: TradeState.ValueType,
+        left: tuple[float, float],
+    ) -> Trade:
+        """Somebody outside reports a score between two thresholds; the trade once it is there, confirmed."""
+        await self._report(0.001)
+        limits = (await self.desk.sure(lambda: self.desk.client("viewer").get_score(SYMBOL, SIDE_BUY))).score.thresholds
+        least = getattr(limits, below) if below is not None else getattr(limits, above) - 1
+        await self._report((getattr(limits, above) + least) / 2)
+        return await self._in(trade.ticket, state, left)
+
+    async def _report(self, total: float) -> None:
+        score = Score(total=total)
+        await self.desk.sure(lambda: self.desk.client("feed").report_score(SYMBOL, score, valid_ms=600_000))
+
+    async def _in(self, ticket: int, state: TradeState.ValueType, left: tuple[float, float] | None) -> Trade:
+        """The trade in a confirmed state, with what is left of it: volume and stop."""
+
+        def is_it(trade: Trade) -> bool:
+            return (trade.state, trade.phase) == (state, STATE_PHASE_CONFIRMED)
+
+        trade = await self.desk.trade_once(ticket, is_it)
+        assert left is None or (trade.volume, trade.confirmed.sl) == left, trade
+        return await self._note(trade)
+
+    async def _seen(self, ticket: int) -> Trade:
+        return await self._note(await self.desk.trade(ticket))
+
+    async def _note(self, trade: Trade) -> Trade:
+        """I2: a token that was shown is never followed by a lower one."""
+        assert trade.owner_epoch >= self.tokens.get(trade.ticket, 0)
+        self.tokens[trade.ticket] = trade.owner_epoch
+        return trade
+
+    async def _propose(self, manager: str, ticket: int, action: Action) -> None:
+        """Until it is confirmed: again under the same key while there is no answer, under a new one after a "no"."""
+        client = self.desk.client(manager)
+        for attempt in range(20):
+            trade = await self._seen(ticket)
+            key = f"{self._round} {action.kind} {attempt}"
+
+            async def ask(trade: Trade = trade, key: str = key) -> ProposeResponse:
+                return await client.propose(
+                    request_id=key, ticket=ticket, owner_epoch=trade.owner_epoch, action=action, timeout_s=20
+                )
+
+            try:
+                answer = await self.desk.sure(ask)
+            except StaleEpoch:
+                continue
+            self.answered.append((manager, key, trade, action, answer))
+            if answer.outcome.status == OUTCOME_STATUS_CONFIRMED:
+                return
+            # Not sent before the crash, as the broker shows; or denied, as it stands there already.
+        raise AssertionError(f"never confirmed: {self.answered[-20:]}")
+
+    async def check_answers(self) -> None:
+        """I10, I20: whatever was answered is answered so again."""
+        for manager, key, trade, action, answer in self.answered:
+            client = self.desk.client(manager)
+
+            async def ask(
+                client: Any = client, key: str = key, trade: Trade = trade, action: Action = action
+            ) -> ProposeResponse:
+                again: ProposeResponse = await client.propose(
+                    request_id=key, ticket=trade.ticket, owner_epoch=trade.owner_epoch, action=action
+                )
+                return again
+
+            again = await self.desk.sure(ask)
+            assert again.decision.decision_id == answer.decision.decision_id, key
+            assert again.outcome.status == answer.outcome.status, key
+        listed = [t.ticket async for t in self.desk.client("viewer").list_trades(include_closed=True)]
+        assert set(self.registered) <= set(listed)
+
+
+async def survive(desk: Crashing, deals: Callable[[], list[tuple[str, float, float]]]) -> None:
+    """Rounds until everybody has died of everything, and one more in peace."""
+    await desk.warm_up()
+    script = Script(desk)
+    rounds = 0
+    while desk.to_come and rounds < ROUNDS_MOST:
+        await script.round()
+        rounds += 1
+    assert desk.to_come == [], "never reached"
+    await script.round()
+    await script.check_answers()
+    await desk.end()
+    # The outcome of each round at the broker is that of an undisturbed one: one hedge, each order once, no orphan.
+    assert deals() == DEALS * (rounds + 1)
+    found = audit(desk.data_dir, configuration(None, paper=True, given={"data_dir": desk.data_dir}), no_progress)
+    assert (found.trades, found.open_trades) == (rounds + 1, 0)
+
+
+def chain(points: Sequence[Point], passage: int) -> list[Death]:
+    return [Death(point, 1 if point in ONCE else passage) for point in points]
+
+
+# Passed once in a process's life, or in a directory's: these come first.
+ONCE = (Point.CREDENTIAL_WRITE, Point.SERVER_TIME_WRITE, Point.REPLAYED, Point.COMPARED)
+SERVICE = (
+    Point.CREDENTIAL_WRITE,
+    Point.REPLAYED,
+    Point.COMPARED,
+    Point.BARS_WRITE,
+    Point.JOURNAL_BEGIN,
+    Point.JOURNAL_INSERTED,
+    Point.JOURNAL_WRITE,
+    Point.JOURNAL_SYNC,
+    Point.JOURNAL_SYNCED,
+    Point.JOURNAL_COMMITTED,
+    Point.PUBLISH,
+    Point.PUBLISHED,
+    Point.COMMAND,
+    Point.OUTCOME,
+    Point.OUTCOME_KEPT,
+    Point.ANSWER,
+    Point.SNAPSHOT_WRITE,
+    Point.SNAPSHOT_WRITTEN,
+    Point.COMPACT_WRITE,
+    Point.COMPACT_WRITTEN,
+    Point.JOURNAL_CHECKPOINT,
+    Point.JOURNAL_CHECKPOINTED,
+)
+BOOKS = (Point.BOOKS_SAVE, Point.BOOKS_WRITE, Point.BOOKS_SYNC, Point.BOOKS_SAVED)
+GATEWAY = (
+    Point.SERVER_TIME_WRITE,
+    Point.TICKS_SEND,
+    Point.QUERY_RECEIVED,
+    Point.COMMAND_RECEIVED,
+    Point.FENCE_RAISE,
+    Point.FENCE_WRITE,
+    Point.FENCE_SYNC,
+    Point.FENCE_RAISED,
+    Point.ORDER_SEND,
+    Point.ORDER_SENT,
+    Point.RESULT_SEND,
+    Point.RESULT_SENT,
+)
+
+
+async def test_a_service_and_a_gateway_that_die_where_it_hurts_most(tmp_path: Path) -> None:
+    """The fast choice: the service before its disk has a decision, before a client has its answer, and with an outcome
+    that nobody else knows; the gateway around the order itself, and with its result in hand."""
+    service = [Death(Point.JOURNAL_SYNC, 30), Death(Point.ANSWER, 2), Death(Point.OUTCOME)]
+    gateway = [Death(Point.FENCE_RAISED), Death(Point.ORDER_SEND), Death(Point.ORDER_SENT), Death(Point.RESULT_SEND)]
+    async with behind_a_gateway(tmp_path, service=service, gateway=gateway) as (desk, broker):
+        await survive(desk, lambda: deals_of(broker))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("passage", [1, 2, 5])
+async def test_a_service_that_dies_at_each_of_its_points(tmp_path: Path, passage: int) -> None:
+    """Every write, sync and send of the service, the terminal and its gateway live on."""
+    points = (*SERVICE, Point.MESSAGE_SENT)
+    async with behind_a_gateway(tmp_path, service=chain(points, passage), gateway=()) as (desk, broker):
+        await survive(desk, lambda: deals_of(broker))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("passage", [1, 2, 5])
+async def test_a_gateway_that_dies_at_each_of_its_points(tmp_path: Path, passage: int) -> None:
+    """Every write, sync and send of the gateway, the terminal and the service live on."""
+    async with behind_a_gateway(tmp_path, service=(), gateway=chain(GATEWAY, passage)) as (desk, broker):
+        await survive(desk, lambda: deals_of(broker))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("passage", [1, 3])
+async def test_a_service_that_dies_with_its_embedded_account(tmp_path: Path, passage: int) -> None:
+    """Every point of the service and of the books that it keeps for the paper account, which dies with it."""
+    async with embedded(tmp_path, chain((*SERVICE, *BOOKS), passage)) as desk:
+        await survive(desk, lambda: deals_of(books_of(desk.data_dir)))
