@@ -5,6 +5,7 @@
     Exception
     ├── DtmsError              a request that could not be decided: reason + metadata, becomes one gRPC status
     └── FatalError             the process must stop, or must not start
+        ├── BooksFailed            the disk refused a paper account's books, or a gateway's fence
         ├── ConfigInvalid          a key is unknown, missing or out of range
         ├── CredentialUnsafe       a secret that others can read, or that is no secret
         ├── DataDirectoryBusy      another service owns the data directory
@@ -117,6 +118,15 @@ def future_revision(asked: int, newest_revision: int) -> DtmsError:
 
 class FatalError(Exception):
     """The process must stop, or must not start. Nothing was changed that would need undoing."""
+
+
+class BooksFailed(FatalError):
+    """The books of a paper account or the fence of a gateway could not be written: what follows from them must not
+    happen."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: cannot be written: {why}")
+        self.path, self.why = path, why
 
 
 class ConfigInvalid(FatalError):

@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -19,7 +19,7 @@ from dtms.v1 import trade_pb2
 from dtms.v1.market_data_service_pb2 import Bar, StreamBarsRequest, StreamTicksRequest, Tick
 from dtms.v1.paper_service_pb2 import OpenPositionRequest
 from dtms_client import AsyncClient
-from dtms_client.errors import OUTAGE, Cancelled, FailedPrecondition
+from dtms_client.errors import OUTAGE, Cancelled, FailedPrecondition, NotFound
 from dtms_client.watch import Quotes
 from dtms_service.broker.mt5_enums import DealEntry
 from dtms_service.broker.paper import PaperBroker
@@ -40,8 +40,11 @@ T = TypeVar("T")
 
 KILLED = -9
 PATIENCE_S = 40.0
-"""For what a test waits for: a restart or two on a busy machine, and a gateway's pauses."""
+DEATH_S = 10.0
+"""For what a test waits, and how much longer for each death that may come in between: a restart on a busy machine,
+and a gateway's pauses."""
 AGAIN_S = 0.02
+FEED_S = 0.1
 SL, TP = 1.0951, 1.1101
 OFTEN = {"DTMS_JOURNAL__SNAPSHOT_EVERY_EVENTS": "25", "DTMS_JOURNAL__KEEP_EVENTS": "10"}
 """Snapshots and compaction within a test."""
@@ -89,6 +92,13 @@ class Kept:
         if self.failed:
             raise AssertionError(self.failed)
 
+    async def stop(self) -> None:
+        """In good order, which is a way to a checkpoint. Returns when it is gone, or has died on the way."""
+        process = self.process
+        assert process is not None
+        await process.until(lambda: any(line.startswith(SERVING) for line in process.said))
+        await process.terminate()
+
     async def kill(self) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -119,7 +129,7 @@ class Terminal:
 
     async def price(self, bid: float) -> None:
         self.tick(bid)
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.desk.patience_s):
             async for item in self.desk.client("viewer").watch_quotes(symbols=[SYMBOL]):
                 if isinstance(item, Quotes) and any(quote.bid == bid for quote in item.quotes):
                     return
@@ -145,13 +155,29 @@ class Embedded:
     """Implements :class:`Account` over the service's own paper account, which goes and comes back with it."""
 
     desk: Crashing
+    bid: float = 1.1
     now_msc: int = T0_MSC
+    _told: float = 0.0
+    _feeding: asyncio.Task[None] | None = None
 
     async def price(self, bid: float) -> None:
-        self.now_msc += 1000
-        feed, tick = self.desk.client("feed"), Tick(time_msc=self.now_msc, bid=bid, ask=round(bid + 0.0001, 5))
-        request = StreamTicksRequest(symbol=SYMBOL, ticks=[tick])
-        await self.desk.sure(lambda: wire.exchange(feed.channel, [request], metadata=feed.metadata))
+        self.bid = bid
+        if self._feeding is None:
+            self._feeding = asyncio.create_task(self._feed())
+            self.desk.exits.callback(self._feeding.cancel)
+        await self.desk.until(lambda: self._told == bid)
+
+    async def _feed(self) -> None:
+        """The price again and again: a service that comes back knows none."""
+        feed = self.desk.client("feed")
+        while True:
+            bid, self.now_msc = self.bid, self.now_msc + 100
+            tick = Tick(time_msc=self.now_msc, bid=bid, ask=round(bid + 0.0001, 5))
+            request = StreamTicksRequest(symbol=SYMBOL, ticks=[tick])
+            with suppress(*OUTAGE, Cancelled):
+                await wire.exchange(feed.channel, [request], metadata=feed.metadata)
+                self._told = bid
+            await asyncio.sleep(FEED_S)
 
     async def buy(self) -> Any:
         feed, before = self.desk.client("feed"), set(await self.held())
@@ -211,33 +237,46 @@ class Crashing:
     def to_come(self) -> list[Death]:
         return [death for kept in self.kept for death in kept.deaths]
 
+    @property
+    def fired(self) -> list[str]:
+        return [str(death) for kept in self.kept for death in kept.fired]
+
+    @property
+    def patience_s(self) -> float:
+        return PATIENCE_S + DEATH_S * len(self.to_come)
+
     async def sure(self, ask: Callable[[], Awaitable[T]]) -> T:
         """The answer, however often the question is lost."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             while True:
                 self._raise_if_failed()
                 try:
                     return await ask()
-                except (*OUTAGE, Cancelled, FailedPrecondition):
+                except (*OUTAGE, Cancelled, FailedPrecondition, NotFound):
                     await asyncio.sleep(AGAIN_S)
 
     async def until(self, found: Callable[[], Any]) -> None:
         """What happens in other processes tells nobody."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             while not found():
                 self._raise_if_failed()
                 await asyncio.sleep(AGAIN_S)
+
+    async def fired_next(self, kept: Kept) -> None:
+        """The death that is next has come."""
+        before = len(kept.fired)
+        await self.until(lambda: len(kept.fired) > before)
 
     async def trade(self, ticket: int) -> trade_pb2.Trade:
         return await self.sure(lambda: self.client("viewer").get_trade(ticket))
 
     async def trade_once(self, ticket: int, wanted: Callable[[trade_pb2.Trade], Any]) -> trade_pb2.Trade:
         """The trade, once it is so."""
-        for _ in range(round(PATIENCE_S / AGAIN_S)):
+        for _ in range(round(self.patience_s / AGAIN_S)):
             if wanted(trade := await self.trade(ticket)):
                 return trade
             await asyncio.sleep(AGAIN_S)
-        raise AssertionError(f"it never became so: {await self.trade(ticket)}")
+        raise AssertionError(f"never became so after {self.fired}: {await self.trade(ticket)}")
 
     async def warm_up(self) -> None:
         """ATR(slow) is 0.001, nothing is broken; then one price."""

@@ -14,15 +14,50 @@ import pytest
 
 from dtms.v1.trade_status_service_pb2 import WatchRequest
 from dtms_client import errors
+from dtms_service.fault_points import KILL_VARIABLE
 from tests import wire
 from tests.grpc.test_registry import registration
+from tests.process.market import Market
 from tests.process.service_process import serving
+from tests.stack import T0_MSC
 
 ROOM_BYTES = 200_000  # some dozen registrations: each commit writes whole pages
 
 
 def largest_file(folder: Path) -> int:
     return max(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("fault", "file"),
+    [
+        ("journal.sync:40:EIO", "journal.db"),
+        ("books.sync:12:EIO", "paper.db"),
+    ],
+)
+async def test_a_disk_that_fails_once_is_not_believed_again(tmp_path: Path, fault: str, file: str) -> None:
+    """After a failed sync or write the process ends, naming the file: it does not try again and pretend.
+
+    What it had acknowledged is there when it comes back, the paper account's positions among it.
+    """
+    bought: list[int] = []
+    async with serving(tmp_path, env={KILL_VARIABLE: fault}) as service, service.client("feed") as feed:
+        market = Market(feed, feed, T0_MSC)
+        await market.tick(1.1)
+
+        async def buy_on() -> None:
+            while True:
+                bought.append((await market.buy()).ticket)
+
+        with pytest.raises(errors.DtmsError):
+            await buy_on()
+        assert await service.ended() not in {0, None}
+        assert str(tmp_path / file) in service.text()
+    assert bought
+    async with serving(tmp_path) as service, service.client("feed") as feed:
+        there = {trade.ticket async for trade in feed.list_trades()}
+        assert set(bought) <= there
+        assert {position.ticket for position in await feed.list_positions()} == there
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")

@@ -395,6 +395,68 @@ def test_a_truncated_log_recovers_to_the_last_whole_commit(data_dir: Path, kept:
     assert verify_journal(data_dir, no_progress).newest_revision == newest + 1
 
 
+def torn_at(source: Path, folder: Path, size: int) -> tuple[int, bool]:
+    """(newest revision, whether it was said) of a journal whose log ends at a byte."""
+    shutil.copytree(source.parent, folder)
+    os.truncate(folder / source.name, size)
+    journal, report = opened(folder)
+    newest = journal.newest_revision
+    assert journal.read(1, 1000) == events(1, newest)
+    journal.close()
+    shutil.rmtree(folder)
+    return newest, report.recovered
+
+
+@pytest.mark.parametrize("step", [499, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_tail_torn_at_any_byte_costs_what_was_not_whole_and_no_more(tmp_path: Path, step: int) -> None:
+    """The last two commits cut off at every byte: each is there whole or not at all, and a cut is said."""
+    log = crashed(tmp_path / "source", commits=5)
+    size, frame = log.stat().st_size, 4096 + 24
+    ends = [size]
+    while len(ends) < 3:  # back to the frames that end a commit: their number of pages is not 0
+        at = ends[-1] - frame
+        while not int.from_bytes(log.read_bytes()[at - frame + 4 : at - frame + 8], "big"):
+            at -= frame
+        ends.append(at)
+    whole = {end: 50 - 10 * number for number, end in enumerate(ends)}
+    cuts = {*range(ends[-1], size, step), *ends, *(end + extra for end in ends[1:] for extra in range(-2, 26))}
+    for cut in sorted(cuts):
+        newest, said = torn_at(log, tmp_path / "torn", cut)
+        last = max(end for end in ends if end <= cut) if cut >= ends[-1] else None
+        assert newest == (whole[last] if last is not None else 20), f"byte {cut}"
+        assert said == (cut not in whole), f"byte {cut}"
+
+
+@pytest.mark.parametrize("seed", [20261125])
+def test_no_single_flipped_byte_in_the_file_is_passed_over(tmp_path: Path, seed: int) -> None:
+    """Flips anywhere in a closed journal: it is refused, or all of it is there and verifies.
+
+    A byte that nobody reads (free space, a snapshot that an older one stands in for) may flip; none loses an event.
+    """
+    chance = random.Random(seed)
+    journal, _report = opened(tmp_path / "source")
+    for first in range(1, 400, 10):
+        journal.append(first - 1, events(first, first + 9))
+    for revision in (100, 200):
+        journal.save_snapshot(Snapshot(revision, random.Random(revision).randbytes(3000)))
+    journal.close()
+    size, refused = journal.path.stat().st_size, 0
+    for at in [chance.randrange(size) for _ in range(60)]:
+        data_dir = tmp_path / "flipped"
+        shutil.copytree(journal.path.parent, data_dir)
+        flip(data_dir / journal.path.name, at)
+        try:
+            verify_journal(data_dir, no_progress)
+            again, _report = opened(data_dir)
+        except (JournalDamaged, JournalVersionUnknown):
+            refused += 1
+        else:
+            assert again.read(1, 1000) == events(1, 400), f"byte {at}"
+            again.close()
+        shutil.rmtree(data_dir)
+    assert refused > 30
+
+
 def test_a_flipped_byte_in_the_log_before_later_commits_is_refused(data_dir: Path) -> None:
     """SQLite would silently drop every commit behind the flipped byte; the journal refuses and names the revision."""
     log = crashed(data_dir, commits=20)
@@ -547,6 +609,94 @@ def test_a_failed_sync_makes_nothing_durable_and_refuses_all_that_follows(data_d
     again, _report = opened(data_dir)
     assert again.read(1, 10) == events(1, 10)
     again.close()
+
+
+class UnsafeFile(apsw.VFSFile):
+    """A file of which a power cut takes what was not synced: any of the writes since, and leaves others."""
+
+    def __init__(self, name: str | apsw.URIFilename | None, flags: list[int], disk: UnsafeDisk) -> None:
+        super().__init__("", name, flags)
+        self._disk = disk
+        self.path = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
+        self.unsynced: list[tuple[int, bytes]] = []
+        disk.files.append(self)
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802  named by SQLite
+        self._disk.count()
+        size = self.xFileSize()
+        before = self.xRead(min(len(data), max(size - offset, 0)), offset) if offset < size else b""
+        self.unsynced.append((offset, before.ljust(len(data), b"\0")))
+        super().xWrite(data, offset)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802  named by SQLite
+        self._disk.count()
+        super().xSync(flags)
+        self.unsynced.clear()
+
+
+class UnsafeDisk(apsw.VFS):
+    """The system's VFS until the n-th write or sync, when the power goes."""
+
+    def __init__(self, name: str, cut_at: int) -> None:
+        super().__init__(name, "")
+        self.files: list[UnsafeFile] = []
+        self.to_come = cut_at
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> UnsafeFile:  # noqa: N802  named by SQLite
+        return UnsafeFile(name, flags, self)
+
+    def count(self) -> None:
+        self.to_come -= 1
+        if self.to_come <= 0:
+            raise apsw.IOError("no power")
+
+    def take_unsynced(self, chance: random.Random) -> None:
+        """Each write since the last sync may be on the disk, or not: the disk wrote in an order of its own."""
+        for file in self.files:
+            with Path(file.path).open("r+b") as image:
+                for offset, before in reversed(file.unsynced):
+                    if chance.random() < 0.5:
+                        image.seek(offset)
+                        image.write(before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("cuts", [12, pytest.param(600, marks=pytest.mark.slow)])
+def test_a_power_cut_takes_nothing_that_was_acknowledged(tmp_path: Path, cuts: int) -> None:
+    """The power goes at any write or sync, and any of the writes that were not synced are lost, others not.
+
+    Commits, snapshots, checkpoints and compaction are under way: whatever was acknowledged is there afterwards.
+    """
+    for seed in range(1, cuts + 1):
+        chance, data_dir = random.Random(seed), tmp_path / str(seed)
+        journal, _report = opened(data_dir)  # what it is made with is synced with its first commit
+        journal.append(0, events(1, 10))
+        journal.close()
+        disk = UnsafeDisk(f"unsafe {seed}", chance.randrange(5, 400))
+        journal, _report = SqliteJournal.open(
+            data_dir, wal_limit_bytes=chance.choice((50_000, WAL_LIMIT)), progress=no_progress, vfs=f"unsafe {seed}"
+        )
+        acknowledged = 0
+        try:
+            while True:
+                newest = journal.newest_revision
+                journal.append(newest, events(newest + 1, newest + chance.randrange(1, 30)))
+                if chance.random() < 0.2:
+                    journal.save_snapshot(Snapshot(journal.newest_revision, b"state"))
+                    journal.compact(min(journal.newest_revision // 2, journal.oldest_revision))
+        except JournalFailed:
+            acknowledged = journal.newest_revision
+        journal.close()
+        disk.take_unsynced(chance)
+        disk.unregister()
+        again, report = opened(data_dir)
+        assert again.newest_revision >= acknowledged, f"seed {seed}"
+        last = again.newest_revision
+        assert again.read(report.oldest_revision, 10_000) == events(report.oldest_revision, last), f"seed {seed}"
+        again.append(last, events(last + 1, last + 1))
+        again.close()
+        verify_journal(data_dir, no_progress)
+        shutil.rmtree(data_dir)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file size limit there")

@@ -11,6 +11,7 @@ from typing import Final
 import apsw
 
 from dtms_service import fault_disk
+from dtms_service.errors import BooksFailed
 from dtms_service.fault_points import Point, reach
 
 _SCHEMA: Final = """
@@ -39,14 +40,17 @@ class Fence:
                 self._tokens[str(account_id), int(ticket)] = int(token)
 
     def admit(self, account_id: str, ticket: int, token: int) -> bool:
-        """False for a token lower than the highest seen; a higher one is durable when this returns."""
+        """False for a token lower than the highest seen; a higher one is durable when this returns. BooksFailed."""
         highest = self._tokens.get((account_id, ticket))
         if highest is not None and token < highest:
             return False
         if token != highest:
             if self._connection is not None:
                 reach(Point.FENCE_RAISE)
-                self._connection.execute(_RAISE, (account_id, ticket, token))
+                try:
+                    self._connection.execute(_RAISE, (account_id, ticket, token))
+                except apsw.Error as error:
+                    raise BooksFailed(Path(self._connection.filename), str(error)) from error
                 reach(Point.FENCE_RAISED)
             self._tokens[account_id, ticket] = token
         return True

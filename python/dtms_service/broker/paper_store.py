@@ -15,6 +15,7 @@ from dtms_service.broker.ledger import Deal
 from dtms_service.broker.market import PaperPosition
 from dtms_service.broker.mt5_enums import DealEntry, DealReason, DealType
 from dtms_service.broker.paper import PaperBroker
+from dtms_service.errors import BooksFailed
 from dtms_service.fault_points import Point, reach
 
 _SCHEMA: Final = """
@@ -39,18 +40,21 @@ class PaperStore:
         self._load()
 
     def save(self) -> None:
-        """Make the books durable if they changed since the last time."""
+        """Make the books durable if they changed since the last time. BooksFailed when the disk refuses."""
         book = self._broker.book
         if book.change_count == self._saved_change:
             return
         reach(Point.BOOKS_SAVE)
-        with self._connection:
-            self._connection.execute("INSERT OR REPLACE INTO account VALUES (1, ?)", (json.dumps(self._account()),))
-            self._save_positions(book.changed_since(self._saved_change))
-            self._connection.executemany(
-                "INSERT INTO deal VALUES (?, ?)",
-                [(d.ticket, json.dumps(dataclasses.asdict(d))) for d in book.ledger.deals[self._saved_deals :]],
-            )
+        try:
+            with self._connection:
+                self._connection.execute("INSERT OR REPLACE INTO account VALUES (1, ?)", (json.dumps(self._account()),))
+                self._save_positions(book.changed_since(self._saved_change))
+                self._connection.executemany(
+                    "INSERT INTO deal VALUES (?, ?)",
+                    [(d.ticket, json.dumps(dataclasses.asdict(d))) for d in book.ledger.deals[self._saved_deals :]],
+                )
+        except apsw.Error as error:
+            raise BooksFailed(Path(self._connection.filename), str(error)) from error
         reach(Point.BOOKS_SAVED)
         self._saved_change, self._saved_deals = book.change_count, len(book.ledger.deals)
 
