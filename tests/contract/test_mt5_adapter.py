@@ -498,3 +498,16 @@ async def test_the_change_count_rises_with_every_change_of_a_position(make: Make
         rig.world.tick(1.1, 1.1001)
         assert await count() == counts[-1]
     assert counts == list(range(counts[0], counts[0] + 5))
+
+
+async def test_a_position_that_opens_and_is_stopped_out_between_two_looks_is_a_change(make: Make) -> None:
+    """A hedge may live for less than a look: though everything is as it was before, the service is told to compare."""
+    rig = make()
+    before = (await rig.mt5.look(["EURUSD"])).change_count
+    outcome = await rig.mt5.execute(command(CommandKind.OPEN, 7, sl=1.0990))
+    assert outcome.status is OutcomeStatus.CONFIRMED
+    rig.world.tick(1.0980, 1.0981)
+    assert outcome.order not in {position.ticket for position in rig.world.broker.positions()}
+    after = (await rig.mt5.look(["EURUSD"])).change_count
+    assert after == before + 1
+    assert (await rig.mt5.look(["EURUSD"])).change_count == after

@@ -45,6 +45,7 @@ DEATH_S = 10.0
 and a gateway's pauses."""
 AGAIN_S = 0.02
 FEED_S = 0.1
+WARM_MSC = T0_MSC - WARM_BARS * SLOW_S * 1000
 SL, TP = 1.0951, 1.1101
 OFTEN = {"DTMS_JOURNAL__SNAPSHOT_EVERY_EVENTS": "25", "DTMS_JOURNAL__KEEP_EVENTS": "10"}
 """Snapshots and compaction within a test."""
@@ -110,6 +111,9 @@ class Kept:
 class Account(Protocol):
     """The broker's side."""
 
+    async def warm_up(self) -> None:
+        """ATR(slow) is 0.001, nothing is broken."""
+
     async def price(self, bid: float) -> None:
         """The price, which the service knows then."""
 
@@ -126,6 +130,15 @@ class Terminal:
 
     serving: Serving
     desk: Crashing
+
+    async def warm_up(self) -> None:
+        """Nothing to do: the gateway brings the bars of :meth:`past`."""
+
+    def past(self) -> None:
+        """What happened at the broker before anybody looked."""
+        for start_msc in range(WARM_MSC, T0_MSC, SLOW_S * 1000):
+            for number, bid in enumerate((1.1, 1.1005, 1.0995, 1.1)):
+                self.serving.broker.on_tick(SYMBOL, start_msc + number, bid, round(bid + 0.0001, 5))
 
     async def price(self, bid: float) -> None:
         self.tick(bid)
@@ -159,6 +172,15 @@ class Embedded:
     now_msc: int = T0_MSC
     _told: float = 0.0
     _feeding: asyncio.Task[None] | None = None
+
+    async def warm_up(self) -> None:
+        feed = self.desk.client("feed")
+        bars = [
+            Bar(time_s=start_msc // 1000, open=1.1, high=1.1005, low=1.0995, close=1.1, volume=100)
+            for start_msc in range(WARM_MSC, T0_MSC, SLOW_S * 1000)
+        ]
+        request = StreamBarsRequest(symbol=SYMBOL, timeframe_s=SLOW_S, bars=bars)
+        await self.desk.sure(lambda: wire.exchange(feed.channel, [request], metadata=feed.metadata))
 
     async def price(self, bid: float) -> None:
         self.bid = bid
@@ -276,17 +298,8 @@ class Crashing:
             if wanted(trade := await self.trade(ticket)):
                 return trade
             await asyncio.sleep(AGAIN_S)
-        raise AssertionError(f"never became so after {self.fired}: {await self.trade(ticket)}")
-
-    async def warm_up(self) -> None:
-        """ATR(slow) is 0.001, nothing is broken; then one price."""
-        feed, start = self.client("feed"), (T0_MSC // 1000 // SLOW_S - WARM_BARS) * SLOW_S
-        bars = [
-            Bar(time_s=start + index * SLOW_S, open=1.1, high=1.1005, low=1.0995, close=1.1, volume=100)
-            for index in range(WARM_BARS)
-        ]
-        request = StreamBarsRequest(symbol=SYMBOL, timeframe_s=SLOW_S, bars=bars)
-        await self.sure(lambda: wire.exchange(feed.channel, [request], metadata=feed.metadata))
+        words = "\n".join(kept.process.text()[-20000:] for kept in self.kept if kept.process is not None)
+        raise AssertionError(f"never became so after {self.fired}: {await self.trade(ticket)}\n{words}")
 
     async def end(self) -> None:
         """Nothing serves any more."""
@@ -320,6 +333,7 @@ async def behind_a_gateway(
         terminal = exits.enter_context(terminal_serving(broker))
         desk = Crashing(folder, exits)
         desk.account = account = Terminal(terminal, desk)
+        account.past()
         account.tick(1.1)
         desk.keep_service(deaths=service)
         await desk.connect("feed", "viewer", "operator", "intelligent_exit_manager")

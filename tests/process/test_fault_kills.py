@@ -174,7 +174,7 @@ class Script:
 
 async def survive(desk: Crashing, deals: Callable[[], list[tuple[str, float, float]]]) -> None:
     """Rounds until everybody has died of everything, and one more in peace."""
-    await desk.warm_up()
+    await desk.account.warm_up()
     script = Script(desk)
     rounds = 0
     while desk.to_come and rounds < ROUNDS_MOST:

@@ -99,6 +99,11 @@ class Prices:
     def change_count(self) -> int:
         return self._change_count
 
+    def expect_change(self) -> None:
+        """The next look counts as a change, whatever it shows: what a command opened may be stopped out by then, and
+        everything look as before."""
+        self._seen = None
+
     def count_changes(self, positions: Sequence[Position]) -> None:
         """A look at all positions."""
         seen: dict[int, tuple[object, ...]] = {

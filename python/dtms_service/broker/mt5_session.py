@@ -459,6 +459,7 @@ class Mt5Session:
         if not wanted():
             return Outcome(OutcomeStatus.REJECTED, 0, NOT_WANTED)
         reach(Point.ORDER_SEND)
+        self.prices.expect_change()
         result = self._mt5.order_send(request)
         reach(Point.ORDER_SENT)
         if result is None:
