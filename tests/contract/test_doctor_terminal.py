@@ -14,7 +14,7 @@ import pytest
 
 from dtms_service.broker.mt5_api import PaperMt5
 from dtms_service.broker.mt5_enums import MarginMode, TradeMode
-from dtms_service.broker.mt5_package import FUNCTIONS, Mt5Package
+from dtms_service.broker.mt5_package import FUNCTIONS, Mt5Package, loader
 from dtms_service.broker.retcodes import LastError
 from dtms_service.broker.server_time import ServerTime
 from dtms_service.doctor import gateway_folder, terminal
@@ -24,7 +24,7 @@ from dtms_service.doctor.sights import Job, Sights, read
 from dtms_service.doctor.symbol_names import close_names
 from dtms_service.doctor.terminal_look import look
 from dtms_service.doctor.terminal_process import sights_of
-from dtms_service.gateway.live import TIME_FILE, loader
+from dtms_service.gateway.live import TIME_FILE
 from dtms_service.journal.lock import DataDirectoryLock
 from tests.contract.mt5_rig import ACCOUNT, Pipe, load_package
 from tests.process.service_process import Process

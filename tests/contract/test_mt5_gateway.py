@@ -30,9 +30,9 @@ from dtms_service.bars import KEPT, TIMEFRAMES_S, Wanted
 from dtms_service.broker.door import CommandKind, OutcomeStatus
 from dtms_service.broker.fence import Fence
 from dtms_service.broker.foreign import ForeignActor
-from dtms_service.broker.mt5_package import FUNCTIONS
+from dtms_service.broker.mt5_package import FUNCTIONS, loader
 from dtms_service.broker.server_time import ServerTime
-from dtms_service.gateway.live import Live, loader
+from dtms_service.gateway.live import Live
 from dtms_service.gateway.process import Exit
 from dtms_service.server import Server
 from dtms_service.service import credentials_of

@@ -7,7 +7,8 @@ on another machine (mt5linux) has the same functions as methods.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from importlib import import_module
+from typing import Protocol, cast
 
 from dtms_service.broker.structs import (
     Mt5AccountInfo,
@@ -65,3 +66,18 @@ Load = Callable[[], Mt5Package]
 """Gives the package before each ``initialize``: a bridge that lost its own connection is made anew."""
 
 FUNCTIONS = tuple(sorted(name for name in vars(Mt5Package) if not name.startswith("_")))
+
+
+def loader(name: str) -> Load:
+    """How to get the package. Raises ImportError for a module that is not there, ValueError for a wrong one."""
+    module_name, _, maker = name.partition(":")
+    module = import_module(module_name)
+    known = getattr(module, maker, None) if maker else module
+    missing = [function for function in FUNCTIONS if not hasattr(known, function)]
+    if missing:
+        raise ValueError(f"{name}: no package of MetaTrader 5, it lacks {', '.join(missing)}")
+
+    def load() -> Mt5Package:
+        return cast("Mt5Package", known() if maker and callable(known) else known)
+
+    return load

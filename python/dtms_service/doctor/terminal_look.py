@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from dtms_service.broker.mt5_package import Load, Mt5Package
+from dtms_service.broker.mt5_package import Load, Mt5Package, loader
 from dtms_service.broker.retcodes import LastError
 from dtms_service.broker.structs import SymbolInfo
 from dtms_service.doctor.sights import (
@@ -27,7 +27,6 @@ from dtms_service.doctor.sights import (
     failed,
     seen,
 )
-from dtms_service.gateway.live import loader
 
 POLL_S = 0.05
 TICKS_WANTED = 3

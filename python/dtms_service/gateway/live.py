@@ -14,9 +14,8 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -28,7 +27,7 @@ from dtms_service import gateway_messages as messages
 from dtms_service.broker.door import AccountInfo, BrokerUnavailable, SymbolSpec
 from dtms_service.broker.fence import Fence
 from dtms_service.broker.mt5_door import Mt5Door
-from dtms_service.broker.mt5_package import FUNCTIONS, Load, Mt5Package
+from dtms_service.broker.mt5_package import loader
 from dtms_service.broker.mt5_prices import Look, Price
 from dtms_service.broker.mt5_session import Health, Login, OtherAccount
 from dtms_service.broker.retcodes import LastError
@@ -125,21 +124,6 @@ async def drive_live(options: LiveOptions) -> None:
             door.close()
     finally:
         lock.release()
-
-
-def loader(name: str) -> Load:
-    """How to get the package. Raises ImportError for a module that is not there, ValueError for a wrong one."""
-    module_name, _, maker = name.partition(":")
-    module = import_module(module_name)
-    known = getattr(module, maker, None) if maker else module
-    missing = [function for function in FUNCTIONS if not hasattr(known, function)]
-    if missing:
-        raise ValueError(f"{name}: no package of MetaTrader 5, it lacks {', '.join(missing)}")
-
-    def load() -> Mt5Package:
-        return cast("Mt5Package", known() if maker and callable(known) else known)
-
-    return load
 
 
 class Live:
