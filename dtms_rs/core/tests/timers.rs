@@ -386,3 +386,48 @@ fn a_start_gives_full_leases() {
         .unwrap();
     assert_eq!(ownership.lease_remaining_ms, Some(30_000));
 }
+
+/// RECOVERING could not be reached, for the structure that leads there was a constant: thousands of random scores stayed
+/// HEDGED. Every state is reached from HEALTHY over edges of the table, and a hedged trade gets there.
+#[test]
+fn d03_every_state_is_reached() {
+    use dtms_core::table::{self, Guard};
+    let mut reached = vec![TradeState::Healthy];
+    let mut next = 0;
+    while let Some(from) = reached.get(next).copied() {
+        for guard in Guard::ALL {
+            if let Some(edge) = table::next(from, guard)
+                && !reached.contains(&edge.to)
+            {
+                reached.push(edge.to);
+            }
+        }
+        next += 1;
+    }
+    assert_eq!(reached.len(), 6);
+    assert_eq!(
+        table::next(TradeState::Hedged, Guard::Bos).unwrap().to,
+        TradeState::Recovering
+    );
+    let rig = at(Setup::default(), TradeState::Recovering);
+    let last = bodies!(rig.log, StateChanged).pop().unwrap();
+    assert_eq!(
+        (last.from, last.to),
+        (TradeState::Hedged, TradeState::Recovering)
+    );
+}
+
+/// No timer was ever started, so a hedge was for ever. Entering a state starts its timer, and its end is acted upon.
+#[test]
+fn d04_timers_run_and_end() {
+    let mut rig = at(Setup::default(), TradeState::Hedged);
+    assert!(rig.trade().flat_timer_ends_ns.is_some());
+    rig.restart();
+    rig.pass(100_000);
+    assert_eq!(rig.state(), TradeState::Closed);
+    let mut rig = at(Setup::default(), TradeState::Recovering);
+    assert!(rig.trade().recovery_timer_ends_ns.is_some());
+    rig.restart();
+    rig.pass(100_000);
+    assert_eq!(rig.state(), TradeState::Closed);
+}
