@@ -11,13 +11,34 @@ import cyclopts
 from cyclopts import Parameter
 from rich.console import Console
 
-from benches import decision, evaluation, fan_out, gateway, get_trade, journal, managers, registrations, report, tick
+from benches import (
+    decision,
+    evaluation,
+    fan_out,
+    gateway,
+    get_trade,
+    journal,
+    managers,
+    recovery,
+    registrations,
+    report,
+    tick,
+)
 from benches.figures import Figure, machine
 from benches.world import SEED
 from dtms_service import logs
 
 Name = Literal[
-    "evaluation", "decision", "journal", "get-trade", "fan-out", "registrations", "tick", "managers", "gateway"
+    "evaluation",
+    "decision",
+    "journal",
+    "get-trade",
+    "fan-out",
+    "registrations",
+    "tick",
+    "managers",
+    "gateway",
+    "recovery",
 ]
 
 # Memory is measured in a process that has not grown yet: evaluation stands first.
@@ -31,6 +52,7 @@ BENCHES: dict[Name, Callable[[bool], Sequence[Figure]]] = {
     "tick": tick.measure,
     "managers": managers.measure,
     "gateway": gateway.measure,
+    "recovery": recovery.measure,
 }
 
 app = cyclopts.App(name="benches", help="Measure DTMS against bare baselines in one run.")

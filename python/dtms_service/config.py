@@ -153,8 +153,8 @@ class JournalConfig(_Section):
     """Events that may wait for the disk before commands are refused: about 1 s of work, 25 MB."""
     idle_checkpoint_ms: Count = 200
     """The log is cleared when nothing was written for this long."""
-    snapshot_every_events: Count = 100_000
-    """A snapshot is taken after this many events: replay of the rest takes about 1 s."""
+    snapshot_every_events: Count = 30_000
+    """A snapshot is taken after this many events: replay of the rest takes less than 1 s."""
     keep_events: Count | None = None
     """At least so many events stay; older ones are dropped once two snapshots stand after them. Default: all stay."""
 

@@ -49,7 +49,9 @@ _COMMENT_WORD = "dtms"
 
 Reader = Callable[[Any], object]
 
-_plans: dict[object, list[tuple[str, bool, Reader]]] = {}
+# Of a kind of message: values of what is not set, names of lists, and who reads which field number.
+_Plan = tuple[dict[str, object], list[str], dict[int, Reader]]
+_plans: dict[object, _Plan] = {}
 
 
 def encode_event(event: Mapping[str, Any]) -> bytes:
@@ -62,10 +64,14 @@ def decode_event(body: bytes) -> dict[str, Any]:
     return to_dict(event_pb2.Event.FromString(body))
 
 
-def decision_in(body: bytes) -> dict[str, Any] | None:
-    """The decision that an encoded event records; None for any other event."""
-    event = event_pb2.Event.FromString(body)
-    return to_dict(event.decision_made.decision) if event.HasField("decision_made") else None
+def is_decision(body: bytes) -> bool:
+    """Whether an encoded event records a decision."""
+    return event_pb2.Event.FromString(body).HasField("decision_made")
+
+
+def decision_of(revision: int, body: bytes) -> dict[str, Any]:
+    """The decision that an encoded event records, with its revision."""
+    return {**to_dict(event_pb2.Event.FromString(body).decision_made.decision), "revision": revision}
 
 
 def event_message(body: bytes) -> event_pb2.Event:
@@ -89,20 +95,21 @@ def entry_of_trade(view: trade_pb2.Trade) -> Entry:
 
 def to_dict(message: Message) -> dict[str, Any]:
     """Fields by name; enums as ints; absent optional fields and messages are left out, plain scalars never are."""
-    out: dict[str, Any] = {}
-    for name, has_presence, read in _plan(message):
-        if not has_presence or message.HasField(name):
-            out[name] = read(getattr(message, name))
+    defaults, lists, readers = _plans.get(message.DESCRIPTOR) or _plan(message)
+    out = defaults.copy()
+    for name in lists:
+        out[name] = []
+    for field, value in message.ListFields():
+        read = readers.get(field.number)
+        out[field.name] = value if read is None else read(value)
     return out
 
 
-def _plan(message: Message) -> list[tuple[str, bool, Reader]]:
-    plan = _plans.get(message.DESCRIPTOR)
-    if plan is None:
-        plan = _plans[message.DESCRIPTOR] = [
-            (f.name, f.has_presence, _READERS[f.is_repeated, f.message_type is not None])
-            for f in message.DESCRIPTOR.fields
-        ]
+def _plan(message: Message) -> _Plan:
+    fields = message.DESCRIPTOR.fields
+    defaults = {f.name: f.default_value for f in fields if not f.has_presence and not f.is_repeated}
+    readers = {f.number: read for f in fields if (read := _READERS[f.is_repeated, f.message_type is not None])}
+    plan = _plans[message.DESCRIPTOR] = (defaults, [f.name for f in fields if f.is_repeated], readers)
     return plan
 
 
@@ -114,13 +121,9 @@ def _scalars(items: Iterable[object]) -> list[object]:
     return list(items)
 
 
-def _scalar(value: object) -> object:
-    return value
-
-
-# By (repeated, message).
-_READERS: dict[tuple[bool, bool], Reader] = {
-    (False, False): _scalar,
+# By (repeated, message); a plain value is read as it is.
+_READERS: dict[tuple[bool, bool], Reader | None] = {
+    (False, False): None,
     (False, True): to_dict,
     (True, False): _scalars,
     (True, True): _messages,

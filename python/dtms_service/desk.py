@@ -80,7 +80,8 @@ class Desk:
     _unpublished: deque[_Unpublished] = field(default_factory=deque)
     _views: dict[TradeKey, tuple[int, bytes]] = field(default_factory=dict)
     _outcomes: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
-    _decisions: deque[dict[str, Any]] = field(default_factory=deque)
+    # Those of before the start are (revision, encoded event) until somebody asks for them.
+    _decisions: deque[dict[str, Any] | tuple[int, bytes]] = field(default_factory=deque)
 
     # ---- writes: one synchronous step each, then the disk ---------------------------------------------------------
 
@@ -291,7 +292,8 @@ class Desk:
 
     def decisions(self) -> Iterator[dict[str, Any]]:
         """The durable decisions kept in memory, newest first, each with its revision."""
-        yield from reversed(self._decisions)
+        for kept in reversed(self._decisions):
+            yield kept if isinstance(kept, dict) else convert.decision_of(*kept)
 
     def decision_on(self, manager: str, request_id: str) -> dict[str, Any] | None:
         """The decision on a proposal; None once it is forgotten."""
@@ -310,12 +312,13 @@ class Desk:
             self._run(self.engine.apply, event)
             self._remember(event)
 
-    def recall(self, events: Iterable[tuple[int, bytes]]) -> None:
-        """Takes the decisions of events that are folded already, so that they can be listed and explained."""
-        for revision, body in events:
-            decision = convert.decision_in(body)
-            if decision is not None:
-                self._keep_decision(decision, revision)
+    def recall(self, events: Iterable[tuple[int, bytes]]) -> bool:
+        """Takes the decisions of events that are folded already, so that they can be listed and explained; events
+        older than those before. False once no more are kept."""
+        older = [(revision, body) for revision, body in events if convert.is_decision(body)]
+        room = self.decisions_kept - len(self._decisions)
+        self._decisions.extendleft(reversed(older[-room:] if room > 0 else []))
+        return len(older) < room
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 

@@ -87,12 +87,13 @@ def _restored(engine: Engine, journal: Journal) -> Snapshot | None:
 
 
 def _recall(desk: Desk, journal: Journal, newest: int) -> None:
-    """Decisions up to ``newest``: the snapshot has their effects, not their list."""
-    revision = max(journal.oldest_revision, newest - RECALLED_EVENTS + 1)
-    while revision <= newest:
-        events = journal.read(revision, min(READ_CHUNK, newest - revision + 1))
-        desk.recall(events)
-        revision += len(events)
+    """Decisions up to ``newest``: the snapshot has their effects, not their list. From the newest backwards."""
+    oldest = max(journal.oldest_revision, newest - RECALLED_EVENTS + 1)
+    while newest >= oldest:
+        first = max(oldest, newest - READ_CHUNK + 1)
+        if not desk.recall(journal.read(first, newest - first + 1)):
+            return
+        newest = first - 1
 
 
 def recall_bars(desk: Desk, bars: ClosedBars, store: BarStore, account_id: str, symbols: Collection[str]) -> int:
