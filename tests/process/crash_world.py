@@ -240,7 +240,12 @@ class Crashing:
     def keep_service(self, *arguments: str, deaths: Sequence[Death]) -> Kept:
         port = self.address.rpartition(":")[2]
         where = ("serve", "--data-dir", self.data_dir, "--port", port)
-        return self.keep(*where, *arguments, deaths=deaths, env=OFTEN | {"DTMS_ENGINE__LEASE_TTL_MS": "600000"})
+        return self.keep(
+            *where,
+            *arguments,
+            deaths=deaths,
+            env=OFTEN | {"DTMS_ENGINE__LEASE_TTL_MS": "600000", "DTMS_RECONCILIATION__SETTLE_MS": "500"},
+        )
 
     def token(self, name: str) -> Path:
         return token_path(self.data_dir / CREDENTIALS_FOLDER, name)

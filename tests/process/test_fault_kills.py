@@ -7,6 +7,7 @@ the same ``request_id``. Each round must go exactly as one that nobody disturbs.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -291,3 +292,25 @@ async def test_a_service_that_dies_with_its_embedded_account(tmp_path: Path, pas
     """Every point of the service and of the books that it keeps for the paper account, which dies with it."""
     async with embedded(tmp_path, chain((*BOOKS, *SERVICE), passage)) as desk:
         await survive(desk, lambda: deals_of(books_of(desk.data_dir)))
+
+
+# Passed so often that a life of a process has a hundred moments to die in.
+ANY_MOMENT = {
+    "service": (Point.JOURNAL_WRITE, Point.JOURNAL_SYNC, Point.PUBLISHED, Point.ANSWER, Point.MESSAGE_SENT),
+    "gateway": (Point.TICKS_SEND, Point.QUERY_RECEIVED, Point.COMMAND_RECEIVED, Point.RESULT_SENT),
+}
+LATEST = {Point.JOURNAL_WRITE: 100, Point.JOURNAL_SYNC: 30, Point.PUBLISHED: 20, Point.ANSWER: 40}
+
+
+@pytest.mark.slow
+async def test_whoever_dies_at_any_moment_the_day_ends_as_if_nobody_had(tmp_path: Path, sim_seed: int) -> None:
+    """kill -9 of service and gateway at seeded moments, three times each: same states, confirmed stops, no orphan."""
+    chance = random.Random(sim_seed)
+
+    def moments(of: str) -> list[Death]:
+        points = chance.choices(ANY_MOMENT[of], k=3)
+        return [Death(point, chance.randint(1, LATEST.get(point, 4))) for point in points]
+
+    service, gateway = moments("service"), moments("gateway")
+    async with behind_a_gateway(tmp_path, service=service, gateway=gateway) as (desk, broker):
+        await survive(desk, lambda: deals_of(broker))
