@@ -90,7 +90,13 @@ class System:
     _without_past: set[str] = field(default_factory=set)
 
     @classmethod
-    async def open(cls, config: Config, managers_in_lockstep: frozenset[str] | None) -> System:
+    async def open(
+        cls,
+        config: Config,
+        managers_in_lockstep: frozenset[str] | None,
+        *,
+        queue: Callable[..., CommitQueue] = CommitQueue,
+    ) -> System:
         """Locks the data directory, verifies and replays the journal. ``managers_in_lockstep`` is None in real time.
 
         Raises ConfigInvalid, DataDirectoryBusy, JournalDamaged, JournalModeDiffers, JournalVersionUnknown or
@@ -126,7 +132,7 @@ class System:
         log.info("replayed", events=replayed.events, revision=replayed.revision)
         backup_made_ns = journal.backup_made_ns
         reach(Point.REPLAYED)
-        desk.commits = commits = CommitQueue(
+        desk.commits = commits = queue(
             journal,
             on_durable=desk.publish,
             max_pending_events=config.journal.max_pending_events,

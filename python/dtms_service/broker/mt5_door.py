@@ -55,10 +55,11 @@ class Mt5Door:
         now_msc: Callable[[], int],
         watch: Watch = nullcontext,
         deadline_s: float = DEADLINE_S,
+        thread: type[OwnerThread] = OwnerThread,
     ) -> None:
         self._account_id = login.account_id
         self._session = Mt5Session(load, login, time, fence, now_msc)
-        self._owner = OwnerThread(f"terminal {login.account_id}", watch)
+        self._owner = thread(f"terminal {login.account_id}", watch)
         self._deadline_s = deadline_s
 
     def close(self) -> None:

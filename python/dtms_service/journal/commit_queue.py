@@ -63,9 +63,8 @@ class CommitQueue:
         self._events: list[Event] = []
         self._jobs: list[_Job] = []
         self._closing = False
-        # A daemon: whoever leaves without `close` is a crash to the journal, and must not hang instead.
-        self._thread = threading.Thread(target=self._run, name="dtms-journal", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        self._start()
 
     @property
     def appended_revision(self) -> int:
@@ -99,7 +98,7 @@ class CommitQueue:
             if self._closing:
                 raise ValueError("the commit queue is closed")
             self._events.extend(events)
-            self._handed_over.notify()
+            self._wake()
         self._appended += len(events)
 
     async def durable(self, revision: int) -> None:
@@ -151,12 +150,22 @@ class CommitQueue:
         """Commit what was handed over, then close the journal. JournalFailed if that was not possible."""
         with self._handed_over:
             self._closing = True
-            self._handed_over.notify()
+            self._wake()
         await asyncio.shield(self._stopped)
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         self._require_sound()
 
     # -- on the loop ---------------------------------------------------------------------------------------------
+
+    # The simulation puts turns of its virtual loop in place of the thread: these two are all that knows of it.
+    def _start(self) -> None:
+        # A daemon: whoever leaves without `close` is a crash to the journal, and must not hang instead.
+        self._thread = threading.Thread(target=self._run, name="dtms-journal", daemon=True)
+        self._thread.start()
+
+    def _wake(self) -> None:
+        self._handed_over.notify()
 
     async def _do(self, run: Callable[[], _Answer]) -> _Answer:
         self._require_sound()
@@ -165,7 +174,7 @@ class CommitQueue:
             if self._closing:
                 raise ValueError("the commit queue is closed")
             self._jobs.append(job)
-            self._handed_over.notify()
+            self._wake()
         answer: _Answer = await job.result
         return answer
 
