@@ -94,7 +94,9 @@ class Desk:
     async def register(self, key: TradeKey, body: Mapping[str, Any], origin: int, by: str) -> bool:
         """True when the trade is new. Raises FIELD_INVALID, SYMBOL_UNKNOWN or TRADE_DIFFERS."""
         known = self.engine.trade(*key)
-        if known is None and self.engine.trade_count >= self.max_trades:
+        # What the broker holds is adopted in any case: without it recovery could not end.
+        is_asked = known is None and origin != convert.ORIGIN_EXTERNAL
+        if is_asked and self.engine.trade_count >= self.max_trades:
             raise DtmsError(
                 Reason.LIMIT_REACHED,
                 f"{self.engine.trade_count} trades are registered",

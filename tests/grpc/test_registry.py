@@ -296,3 +296,14 @@ async def test_the_registry_is_full_at_its_limit(tmp_path: Path) -> None:
         assert refused.value.reason == "LIMIT_REACHED"
         assert refused.value.metadata == {"limit": "limits.max_trades", "value": "2"}
         assert not (await register(stack, registration(2))).created
+
+
+async def test_a_full_registry_keeps_nothing_of_the_broker_out(tmp_path: Path) -> None:
+    """What the broker holds is adopted at the start whatever the limit says: recovery has to end."""
+    full = {"limits.max_trades": 1}
+    async with running(tmp_path, full) as stack:
+        known = await stack.trade()
+        stranger = await stack.open_position(trade_pb2.SIDE_BUY, 0.5)
+    async with running(tmp_path, full) as stack:
+        viewer = await stack.client("viewer")
+        assert {trade.ticket async for trade in viewer.list_trades()} == {known.ticket, stranger.ticket}
