@@ -26,9 +26,10 @@ STUBS := clients/python/dtms/v1
 BASE := proto/base.binpb
 TYPED := python/dtms_service clients/python/dtms_client $(wildcard clients/python/tests) tests $(wildcard benches/*.py)
 
-# Simulation: worlds to run, and the first seed; CI runs few, a night runs many.
-SEEDS ?= 20
+# Simulation: worlds to run, and the first seed; CI runs these, a night runs thousands.
+SEEDS ?= 200
 SEED ?= 1
+WORLDS := $(BIN)/pytest tests/sim/test_worlds.py -m slow --numprocesses auto --timeout 1800
 
 .PHONY: help
 help: ## List the verbs
@@ -69,8 +70,13 @@ test: $(BUILT) ## Run the fast suite: Rust core, then Python
 	$(BIN)/pytest --numprocesses auto
 
 .PHONY: sim
-sim: $(BUILT) ## Run the long suite: seeded worlds and whole histories (SEEDS=n SEED=first)
-	$(BIN)/pytest -m slow --timeout 1800 --sim-seeds $(SEEDS) --sim-first-seed $(SEED)
+sim: $(BUILT) ## Run the long suite: SEEDS=n worlds, planted bugs, whole histories; with SEED=first the worlds only
+ifeq ($(origin SEED),command line)
+	$(WORLDS) --sim-seeds $(SEEDS) --sim-first-seed $(SEED) -k every_seed
+else
+	$(WORLDS) --sim-seeds $(SEEDS) --sim-first-seed $(SEED)
+	$(BIN)/pytest -m slow --timeout 1800 --ignore tests/sim/test_worlds.py
+endif
 
 .PHONY: bench
 bench: $(BUILT) ## Measure against bare baselines in one run; table here, JSON in bench-report/

@@ -149,6 +149,8 @@ def stale_tokens_reach_nobody(evidence: Evidence) -> Found:
     acted_on = {event.intent_recorded.decision_id for event in evidence.intents().values()}
     for event in evidence.bodies("decision_made"):
         decision = event.decision_made.decision
+        if decision.action.kind == ACTION_KIND_ACQUIRE:
+            continue  # a claim shows no token
         stale = decision.asked_epoch != decision.owner_epoch and bool(decision.owner_epoch)
         if stale and (decision.granted or decision.denial > DENIAL_CODE_STALE_EPOCH):
             yield f"decision {decision.decision_id}: {decision.asked_epoch} was shown, {decision.owner_epoch} holds"
