@@ -46,12 +46,13 @@ log = structlog.get_logger(__name__)
 
 
 class Trace(Enum):
-    """What the broker shows of a command that has no outcome: one that may yet be executed, one that never will be, or
-    nothing."""
+    """What the broker shows of a command that has no outcome: one that may yet be executed, one that never will be,
+    nothing, or not even the position that it was about (a report that lacks one, a deal that comes late)."""
 
     WORKING = 1
     DROPPED = 2
     NONE = 3
+    UNSEEN = 4
 
 
 @dataclass(slots=True)
@@ -206,8 +207,8 @@ class Executor:
                     self._record(intent, command, found, settled=True)
                     return
                 # In virtual time no price comes while a command is under way: what is placed now cannot be awaited.
-                is_over = door.settles_at_once or self.serial
-                reads += found is Trace.NONE or self.serial
+                is_over = (door.settles_at_once and found is not Trace.UNSEEN) or self.serial
+                reads += found is not Trace.WORKING or self.serial
                 is_old = is_over or asked_ns - since_ns >= self.settle_s * 1e9
                 if found is Trace.DROPPED or (reads >= SETTLE_READS and is_old):
                     why = "dropped" if found is Trace.DROPPED else "not executed"
@@ -220,7 +221,7 @@ class Executor:
         """CONFIRMED with what the broker shows, or what trace of the command it shows else."""
         positions = {position.ticket: position for position in await door.positions(command.account_id)}
         if command.kind is CommandKind.MODIFY:
-            return _modified(positions, command) or Trace.NONE
+            return _modified(positions, command) or await self._without_trace(door, positions, command)
         done = (
             self._opened(positions, command)
             if command.kind is CommandKind.OPEN
@@ -235,7 +236,14 @@ class Executor:
             return Trace.WORKING
         if OrderFate.FILLED in fates:
             return _filled([order for order in orders if order.fate is OrderFate.FILLED], positions)
-        return Trace.DROPPED if fates else Trace.NONE
+        return Trace.DROPPED if fates else await self._without_trace(door, positions, command)
+
+    @staticmethod
+    async def _without_trace(door: BrokerDoor, positions: Mapping[int, Position], command: Command) -> Trace:
+        if not command.position or command.position in positions:
+            return Trace.NONE
+        deals = await door.closing_deals(command.account_id, command.position)
+        return Trace.NONE if deals and deals[-1].remaining == 0 else Trace.UNSEEN
 
     def _opened(self, positions: Mapping[int, Position], command: Command) -> Outcome | None:
         """A position with the command's mark that is nobody's yet."""

@@ -43,7 +43,7 @@ class Reads:
     def __init__(self) -> None:
         self.counts = Counter[str]()
         self._news = asyncio.Condition()
-        self._at: dict[tuple[str, int], Callable[[], None]] = {}
+        self._at: dict[tuple[str, int], Callable[[], object]] = {}
 
     async def __call__(self, operation: str, leg: Leg) -> None:
         if leg is not Leg.REQUEST:
@@ -55,7 +55,7 @@ class Reads:
         async with self._news:
             self._news.notify_all()
 
-    def at(self, operation: str, number: int, do: Callable[[], None]) -> None:
+    def at(self, operation: str, number: int, do: Callable[[], object]) -> None:
         self._at[operation, number] = do
 
     async def reached(self, operation: str, number: int) -> None:
@@ -145,6 +145,20 @@ async def test_after_the_window_a_command_without_a_trace_was_not_executed(tmp_p
         answer = await stack.propose(trade, part_of(0.4))
         assert (answer.outcome.status, answer.outcome.settled) == (REJECTED, True)
         assert (await stack.propose(trade, part_of(0.4))).outcome.status == CONFIRMED
+
+
+async def test_a_report_that_lacks_the_position_is_no_evidence(stack: Stack) -> None:
+    """I21: two reports in a row do not show the position whose stop was moved: it is not given up."""
+    trade = await stack.trade()
+    assert stack.system.paper is not None
+    positions = stack.system.paper.broker.book.positions
+    reads = stack.faults.latency = Reads()
+    hidden = positions[trade.ticket]
+    reads.at("positions", 1, lambda: positions.pop(trade.ticket, None))
+    reads.at("positions", 4, lambda: positions.update({trade.ticket: hidden}))
+    stack.faults.lose_replies()
+    answer = await stack.propose(trade, stop_at(1.0961))
+    assert (answer.outcome.status, answer.outcome.sl) == (CONFIRMED, 1.0961)
 
 
 async def test_a_hedge_that_comes_late_is_the_trades_hedge_within_one_poll(tmp_path: Path) -> None:
