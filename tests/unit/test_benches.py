@@ -21,10 +21,11 @@ RUNS = [
     (["fan-out", "registrations", "tick"], {"≥ 0.8 x", "≤ 1000"}),
     (["managers"], {"≤ 0", "≤ 5", "≤ 1.1 x"}),
     (["gateway"], {"≤ 5", "≤ 1.25 x"}),
+    (["recovery"], {"≤ 2"}),
 ]
 
 
-@pytest.mark.parametrize(("names", "targets"), RUNS, ids=["core", "service", "managers", "gateway"])
+@pytest.mark.parametrize(("names", "targets"), RUNS, ids=["core", "service", "managers", "gateway", "recovery"])
 def test_a_quick_run_measures_every_bench(tmp_path: Path, names: list[str], targets: set[str]) -> None:
     """The benches run at tiny sizes, and bench.json holds finite figures with the targets of the issues."""
     command = [sys.executable, "-m", "benches", *names, "--quick", "--out", str(tmp_path)]
