@@ -199,8 +199,12 @@ def chain(points: Sequence[Point], passage: int) -> list[Death]:
     return [Death(point, 1 if point in ONCE else passage) for point in points]
 
 
-# Passed once in a process's life, or in a directory's.
+# Passed once in a process's life, or in a directory's; bars, snapshots and what they free are rare.
 ONCE = (
+    Point.BARS_WRITE,
+    Point.BARS_WRITTEN,
+    Point.COMPACT_WRITE,
+    Point.COMPACT_WRITTEN,
     Point.CREDENTIAL_WRITE,
     Point.SERVER_TIME_WRITE,
     Point.REPLAYED,
