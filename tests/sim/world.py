@@ -418,7 +418,14 @@ class World:
             await asyncio.sleep(PRICE_S if seconds == POLL_S else seconds)
 
         target = SimTarget(self.network, self.link("gateway"), "gateway")
-        await Live(door, target, ACCOUNT, SYMBOLS, pause=pause).run()
+        while True:
+            try:
+                await Live(door, target, ACCOUNT, SYMBOLS, pause=pause).run()
+            except ClientError as refused:
+                # The service may hold the stream of the gateway before it still. The process ends, and its
+                # supervisor starts it again.
+                self.witness.mark("gateway refused", why=str(refused))
+                await asyncio.sleep(1.0)
 
     # ---- managers
 
