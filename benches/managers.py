@@ -14,28 +14,33 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import cyclopts
+import grpc
 import uvloop
 from cyclopts import Parameter
 
 from benches import paper_trades, processes, sampling
+from benches.bare_server import SERVICE, pack
 from benches.figures import Baseline, Figure, Target
 from benches.load import READY
 from benches.paced_feed import TICKS_PER_S, message
 from benches.processes import Served
 from benches.world import SEED, T0_NS
 from dtms.v1 import action_pb2, event_pb2, market_data_service_pb2_grpc, trade_pb2
+from dtms.v1.trade_status_service_pb2 import GetTradeResponse
 from dtms_client import AsyncClient, new_request_id
 from dtms_client.errors import StaleEpoch
 
 PROBE: Final = "bench_probe"
 MANAGED: Final = "default_standard"
+ECHO: Final = "an echo by bare grpc.aio, asked as often beside it"
+ECHOED: Final = bytes(100)  # about a proposal
 START_S: Final = 0.2  # until the feed has heard of it
 PROBES_PER_S: Final = 50
 BATCH: Final = 100  # ticks a message when prices are taken as fast as they are
@@ -74,6 +79,7 @@ class Paced:
     late_ms: list[float]
     decided_ms: list[float]
     dry_ms: list[float]
+    echo_ms: list[float]
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -93,7 +99,11 @@ def run(size: Size) -> list[Figure]:
             feed = exits.enter_context(
                 _process("benches.paced_feed", served.address, str(processes.token(folder, "feed")))
             )
-            pace = _Pace(served, processes.token(folder, PROBE), feed, trades, size.seconds)
+            (folder / "answers").write_bytes(pack([GetTradeResponse(trade=trades[0]).SerializeToString()]))
+            echoing = exits.enter_context(
+                processes.server("benches.bare_server", str(folder / "answers"), log=folder / "bare.log")
+            )
+            pace = _Pace(served, echoing, processes.token(folder, PROBE), feed, trades, size.seconds)
             bare = runner.run(pace.take(_FIRST_MSC))
             names = {"exit": "intelligent_exit_manager", "universal": "universal_sl_tp_manager"}
             managers = {
@@ -103,7 +113,7 @@ def run(size: Size) -> list[Figure]:
                 for kind, name in names.items()
             }
             # A first start leaves a memo on every trade, at leisure; what is measured is the day that follows.
-            runner.run(_noted(served, folder, len(trades)))
+            runner.run(_noted(served, folder, names["exit"]))
             paced = runner.run(pace.take(_FIRST_MSC + 600_000))
             cycles = {kind: _end(manager) for kind, manager in managers.items()}
             ticks = round(size.minutes * 60 * TICKS_PER_S)
@@ -117,11 +127,22 @@ def run(size: Size) -> list[Figure]:
             f"decision p99 over loopback, on disk, {len(paced.decided_ms)} of them",
             "ms",
             sampling.quantile(paced.decided_ms, 0.99),
-            Baseline("the same without the two managers", sampling.quantile(bare.decided_ms, 0.99)),
+            Baseline(ECHO, sampling.quantile(paced.echo_ms, 0.99)),
             Target("value", "at most", 5),
         ),
+        Figure(
+            "decision p99 without the two managers",
+            "ms",
+            sampling.quantile(bare.decided_ms, 0.99),
+            Baseline(ECHO, sampling.quantile(bare.echo_ms, 0.99)),
+        ),
         Figure("decision p99 over loopback, decided only (dry run)", "ms", sampling.quantile(paced.dry_ms, 0.99)),
-        Figure("decision p50 over loopback, on disk", "ms", sampling.quantile(paced.decided_ms, 0.50)),
+        Figure(
+            "decision p50 over loopback, on disk",
+            "ms",
+            sampling.quantile(paced.decided_ms, 0.50),
+            Baseline(ECHO, sampling.quantile(paced.echo_ms, 0.50)),
+        ),
         *(
             Figure(f"cycle of the {kind} manager {q}, {facts['cycles']} cycles", "ms", facts[f"cycle_ms_{q}"] or 0.0)
             for kind, facts in cycles.items()
@@ -169,14 +190,18 @@ def _end(process: subprocess.Popen[str]) -> dict[str, Any]:
     return facts
 
 
-async def _noted(served: Served, folder: Path, trades: int) -> None:
-    """Returns when the exit manager has left its memo on all of them."""
-    noted: set[int] = set()
+async def _noted(served: Served, folder: Path, manager: str) -> None:
+    """Returns when the manager has left its memo on every open trade."""
+    without: set[int] = set()
     async with AsyncClient(served.address, token_file=processes.token(folder, "viewer")) as viewer:
         async for event in viewer.watch(start_revision=1):
-            if isinstance(event, event_pb2.Event) and event.HasField("memo_set"):
-                noted.add(event.ticket)
-                if len(noted) == trades:
+            if not isinstance(event, event_pb2.Event):
+                continue
+            if event.HasField("trade_registered"):
+                without.add(event.ticket)
+            elif event.state == trade_pb2.TRADE_STATE_CLOSED or event.memo_set.manager == manager:
+                without.discard(event.ticket)
+                if not without:
                     return
 
 
@@ -185,6 +210,7 @@ class _Pace:
     """Ticks from the feed's process at their moments, and proposals of this one beside them, for so many seconds."""
 
     served: Served
+    echoing: Served
     token_file: Path
     feed: subprocess.Popen[str]
     trades: Sequence[trade_pb2.Trade]
@@ -195,26 +221,37 @@ class _Pace:
         ticks = round(self.seconds * TICKS_PER_S)
         assert self.feed.stdin is not None
         assert self.feed.stdout is not None
-        async with AsyncClient(self.served.address, token_file=self.token_file) as probe:
-            await _ask(probe, self.trades[0], dry_run=True)
+        async with (
+            AsyncClient(self.served.address, token_file=self.token_file) as probe,
+            grpc.aio.insecure_channel(self.echoing.address) as channel,
+        ):
+            echo: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/EchoBytes")
+            kinds: list[Callable[[trade_pb2.Trade], Awaitable[object]]] = [
+                lambda trade: _ask(probe, trade, dry_run=False),
+                lambda trade: _ask(probe, trade, dry_run=True),
+                lambda _trade: echo(ECHOED),
+            ]
+            await asyncio.gather(*(kind(self.trades[0]) for kind in kinds[1:]))
             began_s = time.perf_counter() + START_S
             print(began_s, first_msc, ticks, file=self.feed.stdin, flush=True)
             with sampling.quiet_heap():
-                decided, dry = await asyncio.gather(
-                    self._asks(probe, began_s, dry_run=False), self._asks(probe, began_s, dry_run=True)
+                decided, dry, echoed = await asyncio.gather(
+                    *(self._asks(kind, began_s, SEED + seed) for seed, kind in enumerate(kinds))
                 )
         late: list[float] = json.loads(await asyncio.to_thread(self.feed.stdout.readline))
-        return Paced(ticks, len(late), late, decided, dry)
+        return Paced(ticks, len(late), late, decided, dry, echoed)
 
-    async def _asks(self, probe: AsyncClient, began_s: float, *, dry_run: bool) -> list[float]:
+    async def _asks(
+        self, ask: Callable[[trade_pb2.Trade], Awaitable[object]], began_s: float, seed: int
+    ) -> list[float]:
         """Independent of each other and of the ticks, as managers ask: some come together, some alone."""
         took: list[float] = []
-        at_s, chance = began_s, random.Random(SEED + dry_run)
+        at_s, chance = began_s, random.Random(seed)
         for index in range(round(self.seconds * PROBES_PER_S / 2)):
             at_s += chance.expovariate(PROBES_PER_S / 2)
             await asyncio.sleep(max(0.0, at_s - time.perf_counter()))
             started_s = time.perf_counter()
-            await _ask(probe, self.trades[index % len(self.trades)], dry_run=dry_run)
+            await ask(self.trades[index % len(self.trades)])
             took.append(1000 * (time.perf_counter() - started_s))
         return took
 
