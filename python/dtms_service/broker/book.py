@@ -178,8 +178,7 @@ class Book:
 
     def touch(self, position: PaperPosition) -> None:
         position.time_update_msc = self.now_msc
-        market = position.market
-        market.rewatch()
+        position.market.outdate()
         self._note_change(position)
 
     def set_levels(self, position: PaperPosition, sl_points: int, tp_points: int) -> None:
@@ -295,6 +294,7 @@ class Book:
 
     def margin_with(self, market: Market, side: Side, steps: int) -> int:
         """The account's margin if such an order were executed now."""
+        market.refresh()
         long, short = copy(market.long), copy(market.short)
         price = market.open_price(side)
         unit = self.valuation.unit_margin(market, side, price)
@@ -365,6 +365,7 @@ class Book:
         """Renew the sums of the markets whose positions changed."""
         while self.changed:
             market = self.changed.pop()
+            market.refresh()
             margin = self.ledger.minor(self.valuation.margin(market, market.long, market.short))
             self._margin_minor += margin - market.margin_minor
             market.margin_minor = margin

@@ -94,6 +94,7 @@ class Market:
     margin_minor: int = 0  # as the book last counted it
     floating_micro: int = 0  # likewise
     ready: bool = False  # the quote and the rates that value its positions are known
+    outdated: bool = False  # positions have changed since the sums and levels here were computed
     exiting: bool = False  # some position waits for the next tick to leave
     sl_long: int = 0
     tp_long: int = _NEVER
@@ -149,8 +150,23 @@ class Market:
             or self.ask_points <= self.tp_short
         )
 
+    def outdate(self) -> None:
+        """A position has changed. One tick may close hundreds: what depends on all of them is computed when it is
+        needed next, see :meth:`refresh`."""
+        if not self.outdated:
+            self.outdated = True
+            self.changed.append(self)
+
+    def refresh(self) -> None:
+        """Before a look at anything that depends on the set of positions."""
+        if self.outdated:
+            self.rewatch()
+
     def rewatch(self) -> None:
-        """Recompute what depends on the set of positions; called after each change of it."""
+        """Recompute what depends on the set of positions."""
+        if not self.outdated:
+            self.changed.append(self)
+        self.outdated = False
         self.sl_long, self.tp_long, self.sl_short, self.tp_short = 0, _NEVER, _NEVER, 0
         self.exiting, self.swap_minor = False, 0
         self.long, self.short = Leg(), Leg()
@@ -162,7 +178,6 @@ class Market:
                 self.watch(position)
             else:
                 self.exiting = True
-        self.changed.append(self)
 
     def watch(self, position: PaperPosition) -> None:
         """Watch the position's levels too. Levels it had before may still be watched: a false alarm, cleared by the

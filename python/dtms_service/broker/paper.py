@@ -108,6 +108,7 @@ class PaperBroker:
         if time_msc < self.book.now_msc:
             raise ValueError(f"{symbol}: tick at {time_msc} is older than the last one at {self.book.now_msc}")
         market.check_quote(bid, ask)
+        market.refresh()
         if time_msc >= self._next_midnight_msc:
             self._roll_over(time_msc)
         before_bid, before_ask = market.bid_points, market.ask_points
@@ -130,7 +131,9 @@ class PaperBroker:
 
     def on_bar(self, symbol: str, bar: Bar) -> list[ClosingDeal]:
         """Walk a bar as four ticks, the extreme that hurts the larger side first; see :func:`bars.bar_ticks`."""
-        long, short = self.market(symbol).long.steps, self.market(symbol).short.steps
+        market = self.market(symbol)
+        market.refresh()
+        long, short = market.long.steps, market.short.steps
         first = None
         if long != short:
             first = FirstExtreme.LOW if long > short else FirstExtreme.HIGH

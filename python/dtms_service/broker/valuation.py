@@ -100,6 +100,7 @@ class Valuation:
         """All positions of the symbol at once: :meth:`floating` summed, but for the rounding and the rate's spread."""
         if not self.ready(market):
             return 0.0
+        market.refresh()
         long, short = market.long, market.short
         moved = market.bid * long.steps - long.value + short.value - market.ask * short.steps
         return self._converted(market, moved * market.spec.contract_size * market.spec.volume_step)
