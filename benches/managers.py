@@ -41,6 +41,7 @@ PROBE: Final = "bench_probe"
 MANAGED: Final = "default_standard"
 ECHO: Final = "an echo by bare grpc.aio, asked as often beside it"
 ECHOED: Final = bytes(100)  # about a proposal
+QUIET_S: Final = 2.0
 START_S: Final = 0.2  # until the feed has heard of it
 PROBES_PER_S: Final = 50
 BATCH: Final = 100  # ticks a message when prices are taken as fast as they are
@@ -113,7 +114,7 @@ def run(size: Size) -> list[Figure]:
                 for kind, name in names.items()
             }
             # A first start leaves a memo on every trade, at leisure; what is measured is the day that follows.
-            runner.run(_noted(served, folder, names["exit"]))
+            runner.run(_settled(served, folder))
             paced = runner.run(pace.take(_FIRST_MSC + 600_000))
             cycles = {kind: _end(manager) for kind, manager in managers.items()}
             ticks = round(size.minutes * 60 * TICKS_PER_S)
@@ -190,19 +191,15 @@ def _end(process: subprocess.Popen[str]) -> dict[str, Any]:
     return facts
 
 
-async def _noted(served: Served, folder: Path, manager: str) -> None:
-    """Returns when the manager has left its memo on every open trade."""
-    without: set[int] = set()
+async def _settled(served: Served, folder: Path) -> None:
+    """Returns when nothing has happened for a while: memos are left, leases are taken."""
+    loop = asyncio.get_running_loop()
     async with AsyncClient(served.address, token_file=processes.token(folder, "viewer")) as viewer:
-        async for event in viewer.watch(start_revision=1):
-            if not isinstance(event, event_pb2.Event):
-                continue
-            if event.HasField("trade_registered"):
-                without.add(event.ticket)
-            elif event.state == trade_pb2.TRADE_STATE_CLOSED or event.memo_set.manager == manager:
-                without.discard(event.ticket)
-                if not without:
-                    return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_S) as quiet:
+                async for item in viewer.watch():
+                    if isinstance(item, event_pb2.Event):
+                        quiet.reschedule(loop.time() + QUIET_S)
 
 
 @dataclass(frozen=True, slots=True)
