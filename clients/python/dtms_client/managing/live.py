@@ -30,7 +30,7 @@ QUOTES_EVERY_MS: Final = 50
 PIECE: Final = 32
 """Trades that are looked at in one go, about a millisecond: whoever needs the core next waits no longer than that."""
 REST: Final = 19.0
-"""A manager rests so many times as long as it looked: looking takes a twentieth of a core, however many trades there are.
+"""A manager rests so many times as long as it looked: that takes a twentieth of a core, however many trades there are.
 
 With a few trades it looks at each whenever prices come, with a thousand about twice a second.
 """
