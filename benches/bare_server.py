@@ -1,4 +1,4 @@
-"""A server of nothing but grpc.aio: one method that answers, one that streams. ``python -m benches.bare_server``.
+"""A server of nothing but grpc.aio: methods that answer, one that streams. ``python -m benches.bare_server``.
 
 Prints its address and serves until SIGTERM, on the same event loop as `dtms serve`.
 """
@@ -6,8 +6,10 @@ Prints its address and serves until SIGTERM, on the same event loop as `dtms ser
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +22,7 @@ from dtms_service.service import SERVING
 
 SERVICE: Final = "bench.Bare"
 _LENGTH_BYTES: Final = 4
+_PAGE: Final = bytes(4096)  # what the smallest commit of SQLite writes
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -42,18 +45,32 @@ def unpack(packed: bytes) -> list[bytes]:
 
 @app.default
 def main(messages: Path) -> None:
-    """``messages``: the answers, packed. Echo and EchoBytes answer the first, Stream sends all."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(unpack(messages.read_bytes())))
+    """``messages``: the answers, packed. Echo and EchoBytes answer the first, EchoSynced when a page more is on disk
+    beside the file; Stream sends all."""
+    with (
+        messages.with_suffix(".synced").open("wb", buffering=0) as synced,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(_serve(unpack(messages.read_bytes()), synced.fileno()))
 
 
-async def _serve(messages: list[bytes]) -> None:
+async def _serve(messages: list[bytes], file: int) -> None:
     answer = pb.GetTradeResponse.FromString(messages[0])
 
     async def echo(_request: pb.GetTradeRequest, _context: Context) -> pb.GetTradeResponse:
         return answer
 
     async def echo_bytes(_request: bytes, _context: Context) -> bytes:
+        return messages[0]
+
+    def sync() -> None:
+        os.write(file, _PAGE)
+        os.fdatasync(file)
+
+    one_at_a_time = ThreadPoolExecutor(1)
+
+    async def echo_synced(_request: bytes, _context: Context) -> bytes:
+        await asyncio.get_running_loop().run_in_executor(one_at_a_time, sync)
         return messages[0]
 
     async def stream(_request: bytes, _context: Context) -> AsyncIterator[bytes]:
@@ -67,6 +84,7 @@ async def _serve(messages: list[bytes]) -> None:
             response_serializer=pb.GetTradeResponse.SerializeToString,
         ),
         "EchoBytes": grpc.unary_unary_rpc_method_handler(echo_bytes),
+        "EchoSynced": grpc.unary_unary_rpc_method_handler(echo_synced),
         "Stream": grpc.unary_stream_rpc_method_handler(stream),
     }
     server = grpc.aio.server()

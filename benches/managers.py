@@ -39,7 +39,7 @@ from dtms_client.errors import StaleEpoch
 
 PROBE: Final = "bench_probe"
 MANAGED: Final = "default_standard"
-ECHO: Final = "an echo by bare grpc.aio, asked as often beside it"
+ECHO: Final = "an echo by bare grpc.aio that syncs a page, asked as often beside it"
 ECHOED: Final = bytes(100)  # about a proposal
 QUIET_S: Final = 2.0
 START_S: Final = 0.2  # until the feed has heard of it
@@ -222,7 +222,7 @@ class _Pace:
             AsyncClient(self.served.address, token_file=self.token_file) as probe,
             grpc.aio.insecure_channel(self.echoing.address) as channel,
         ):
-            echo: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/EchoBytes")
+            echo: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/EchoSynced")
             kinds: list[Callable[[trade_pb2.Trade], Awaitable[object]]] = [
                 lambda trade: _ask(probe, trade, dry_run=False),
                 lambda trade: _ask(probe, trade, dry_run=True),

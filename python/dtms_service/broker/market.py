@@ -150,6 +150,25 @@ class Market:
             or self.ask_points <= self.tp_short
         )
 
+    def reached(self) -> list[tuple[PaperPosition, DealReason, int]]:
+        """Positions whose stop or target the last quote reaches, with that level, in points; those that leave already
+        left out. A stop comes before a target."""
+        found: list[tuple[PaperPosition, DealReason, int]] = []
+        bid, ask = self.bid_points, self.ask_points
+        for position in self.positions.values():
+            sl, tp = position.sl_points, position.tp_points
+            if position.side is Side.BUY:
+                is_stopped, is_reached = bid <= sl, bid >= tp
+            else:
+                is_stopped, is_reached = ask >= sl, ask <= tp
+            if position.exit is not None:
+                continue
+            if sl and is_stopped:
+                found.append((position, DealReason.SL, sl))
+            elif tp and is_reached:
+                found.append((position, DealReason.TP, tp))
+        return found
+
     def outdate(self) -> None:
         """A position has changed. One tick may close hundreds: what depends on all of them is computed when it is
         needed next, see :meth:`refresh`."""
@@ -167,17 +186,27 @@ class Market:
         if not self.outdated:
             self.changed.append(self)
         self.outdated = False
-        self.sl_long, self.tp_long, self.sl_short, self.tp_short = 0, _NEVER, _NEVER, 0
-        self.exiting, self.swap_minor = False, 0
-        self.long, self.short = Leg(), Leg()
+        # Thousands of positions on every tick that closes one: local names, one turn.
+        sl_long, tp_long, sl_short, tp_short = 0, _NEVER, _NEVER, 0
+        long, short, swap_minor, exiting = Leg(), Leg(), 0, False
         for position in self.positions.values():
-            leg = self.long if position.side is Side.BUY else self.short
-            leg.add(position.steps, position.price_open, position.unit_margin)
-            self.swap_minor += position.swap_minor
-            if position.exit is None:
-                self.watch(position)
+            steps, swap_minor = position.steps, swap_minor + position.swap_minor
+            leg = long if position.side is Side.BUY else short
+            leg.steps += steps
+            leg.value += steps * position.price_open
+            leg.worth += steps * position.unit_margin
+            if position.exit is not None:
+                exiting = True
+                continue
+            sl, tp = position.sl_points, position.tp_points
+            if leg is long:
+                sl_long = max(sl_long, sl)
+                tp_long = tp if 0 < tp < tp_long else tp_long
             else:
-                self.exiting = True
+                sl_short = sl if 0 < sl < sl_short else sl_short
+                tp_short = max(tp_short, tp)
+        self.sl_long, self.tp_long, self.sl_short, self.tp_short = sl_long, tp_long, sl_short, tp_short
+        self.long, self.short, self.swap_minor, self.exiting = long, short, swap_minor, exiting
 
     def watch(self, position: PaperPosition) -> None:
         """Watch the position's levels too. Levels it had before may still be watched: a false alarm, cleared by the

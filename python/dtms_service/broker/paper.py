@@ -162,19 +162,11 @@ class PaperBroker:
     def _trigger(self, market: Market, before_bid: int, before_ask: int, *, continuous: bool) -> None:
         """Execute every level that the quote reached, in the order the price met them (a jump meets all at once)."""
         hits: list[tuple[int, PaperPosition, DealReason, int, bool]] = []
-        for position in market.positions.values():
-            if position.exit is not None:
-                continue
+        for position, reason, level in market.reached():
             now = market.close_points(position.side)
             before = before_bid if position.side is Side.BUY else before_ask
-            for level, reason, reached in (
-                (position.sl_points, DealReason.SL, (position.sl_points - now) * position.sign >= 0),
-                (position.tp_points, DealReason.TP, (now - position.tp_points) * position.sign >= 0),
-            ):
-                if level and reached:
-                    walked = continuous and before > 0 and min(before, now) <= level <= max(before, now)
-                    hits.append((abs(level - before) if walked else 0, position, reason, level, walked))
-                    break
+            walked = continuous and before > 0 and min(before, now) <= level <= max(before, now)
+            hits.append((abs(level - before) if walked else 0, position, reason, level, walked))
         if not hits:
             market.rewatch()
         for _, position, reason, level, walked in sorted(hits, key=lambda hit: (hit[0], hit[1].ticket)):
