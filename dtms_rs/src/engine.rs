@@ -11,6 +11,7 @@ use dtms_core::message::{Number, Text};
 use dtms_core::rails::Blackout;
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyMapping};
 
 use crate::columns::slice;
@@ -679,6 +680,16 @@ impl Engine {
     fn apply(&self, event: &Bound<'_, PyMapping>) -> PyResult<()> {
         let event = event_from_dict(event).map_err(described)?;
         self.ask(|core| core.apply(&event))
+    }
+
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "what is read out of Python is owned"
+    )]
+    fn fold(&self, py: Python<'_>, events: Vec<(u64, PyBackedBytes)>) -> PyResult<Vec<usize>> {
+        let bodies = || events.iter().map(|(_revision, body)| &**body);
+        py.detach(|| guarded(&self.state, |core| core.fold(bodies())))
+            .map_err(Fault::into)
     }
 
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {

@@ -8,6 +8,7 @@ mod errors;
 mod indicators;
 mod schema;
 mod step;
+mod stored;
 
 #[pymodule]
 mod _core {
@@ -21,4 +22,6 @@ mod _core {
     use crate::schema::{enums, schema};
     #[pymodule_export]
     use crate::step::Step;
+    #[pymodule_export]
+    use crate::stored::{decisions, decode_event, wal_checksum};
 }

@@ -20,12 +20,15 @@ __all__ = [
     "Step",
     "atr",
     "bollinger",
+    "decisions",
+    "decode_event",
     "ema",
     "enums",
     "macd",
     "rsi",
     "schema",
     "score_bars",
+    "wal_checksum",
 ]
 
 @type_check_only
@@ -259,10 +262,24 @@ class Engine:
         """The ticket of the trade that a broker's position belongs to, main position or leg."""
     def apply(self, event: Mapping[str, Any]) -> None:
         """Folds a recorded event in. FUTURE_REVISION when events before it are missing."""
+    def fold(self, events: Sequence[tuple[int, bytes]]) -> list[int]:
+        """Folds (revision, encoded ``Event``) in, in order; the places of those that record a decision. Other threads
+        run meanwhile. As ``apply``; FIELD_INVALID for what is no event of this version. Those before it are folded in
+        then.
+        """
     def snapshot(self) -> bytes:
         """The folded state, with version and checksum."""
     def restore(self, snapshot: bytes) -> None:
         """FIELD_INVALID (``snapshot``) when it is damaged or of another version; the engine is as before."""
+
+def decisions(events: Sequence[tuple[int, bytes]]) -> list[int]:
+    """The places of those (revision, encoded ``Event``) that record a decision. FIELD_INVALID for what is no event."""
+
+def decode_event(body: bytes) -> dict[str, Any]:
+    """An encoded ``Event`` as a dict, for ``apply``. FIELD_INVALID for what is no event of this version."""
+
+def wal_checksum(seed: tuple[int, int], data: bytes, big_endian: bool) -> tuple[int, int]:
+    """The running checksum of SQLite's write-ahead log behind ``data``, whose words are big- or little-endian."""
 
 def schema() -> dict[str, dict[str, str]]:
     """Messages as ``{name: {field: type}}``, types in the words of proto."""

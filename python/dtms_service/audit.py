@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
 from dtms_service import convert
 from dtms_service._core import CoreError, CorePanic, Engine
 from dtms_service.config import Config
@@ -76,7 +74,7 @@ def _restore(journal: JournalReader, engine: Engine) -> int:
 def _fold(path: Path, engine: Engine, revision: int, body: bytes, *, is_old: bool) -> None:
     try:
         event = convert.decode_event(body)
-    except (DecodeError, ValueError) as error:
+    except CoreError as error:
         raise JournalDamaged(path, revision, f"is no event: {error}") from error
     if event["revision"] != revision:
         raise JournalDamaged(path, revision, f"says that it is {event['revision']}")

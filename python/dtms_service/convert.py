@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from dtms.v1 import action_pb2, event_pb2, market_data_service_pb2, ownership_pb2, trade_pb2
+from dtms_service import _core
 from dtms_service.bars import Closed
 from dtms_service.broker.door import (
     CloseReason,
@@ -60,13 +61,8 @@ def encode_event(event: Mapping[str, Any]) -> bytes:
 
 
 def decode_event(body: bytes) -> dict[str, Any]:
-    """The inverse of :func:`encode_event`, for ``Engine.apply``."""
-    return to_dict(event_pb2.Event.FromString(body))
-
-
-def is_decision(body: bytes) -> bool:
-    """Whether an encoded event records a decision."""
-    return event_pb2.Event.FromString(body).HasField("decision_made")
+    """The inverse of :func:`encode_event`, for ``Engine.apply``. CoreError for what is no event of this version."""
+    return _core.decode_event(body)
 
 
 def decision_of(revision: int, body: bytes) -> dict[str, Any]:

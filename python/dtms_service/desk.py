@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import structlog
 
 from dtms_service import convert
-from dtms_service._core import CoreError, Engine, Step
+from dtms_service._core import CoreError, Engine, Step, decisions
 from dtms_service.clock import Clock
 from dtms_service.errors import DtmsError, FieldViolation, Reason
 from dtms_service.event_log import Entry, EventLog
 from dtms_service.fault_points import Point, reach
-from dtms_service.journal import CommitQueue
+from dtms_service.journal import CommitQueue, Event
 
 TradeKey = tuple[str, int]
 Bar = tuple[int, float, float, float, float, float]  # open time s UTC, open, high, low, close, volume
@@ -81,7 +81,7 @@ class Desk:
     _views: dict[TradeKey, tuple[int, bytes]] = field(default_factory=dict)
     _outcomes: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
     # Those of before the start are (revision, encoded event) until somebody asks for them.
-    _decisions: deque[dict[str, Any] | tuple[int, bytes]] = field(default_factory=deque)
+    _decisions: deque[dict[str, Any] | Event] = field(default_factory=deque)
 
     # ---- writes: one synchronous step each, then the disk ---------------------------------------------------------
 
@@ -307,17 +307,15 @@ class Desk:
 
     # ---- recovery ---------------------------------------------------------------------------------------------------
 
-    def replay(self, events: Iterable[tuple[int, bytes]]) -> None:
+    def replay(self, events: Sequence[Event]) -> None:
         """Folds journal events, in order."""
-        for _revision, body in events:
-            event = convert.decode_event(body)
-            self._run(self.engine.apply, event)
-            self._remember(event)
+        for place in self._run(self.engine.fold, events):
+            self._keep_decision(events[place])
 
-    def recall(self, events: Iterable[tuple[int, bytes]]) -> bool:
+    def recall(self, events: Sequence[Event]) -> bool:
         """Takes the decisions of events that are folded already, so that they can be listed and explained; events
         older than those before. False once no more are kept."""
-        older = [(revision, body) for revision, body in events if convert.is_decision(body)]
+        older = [events[place] for place in self._run(decisions, events)]
         room = self.decisions_kept - len(self._decisions)
         self._decisions.extendleft(reversed(older[-room:] if room > 0 else []))
         return len(older) < room
@@ -395,10 +393,10 @@ class Desk:
 
     def _remember(self, event: dict[str, Any]) -> None:
         if made := event.get("decision_made"):
-            self._keep_decision(made["decision"], event["revision"])
+            self._keep_decision({**made["decision"], "revision": event["revision"]})
 
-    def _keep_decision(self, decision: dict[str, Any], revision: int) -> None:
-        self._decisions.append({**decision, "revision": revision})
+    def _keep_decision(self, decision: dict[str, Any] | Event) -> None:
+        self._decisions.append(decision)
         if len(self._decisions) > self.decisions_kept:
             self._decisions.popleft()
 

@@ -124,29 +124,3 @@ impl Reader for Cursor<'_> {
         Ok(())
     }
 }
-
-/// CRC-64/XZ, bit by bit over a table: enough to tell damage, not tampering (the journal's chain
-/// does that).
-#[must_use]
-pub fn crc64(bytes: &[u8]) -> u64 {
-    const POLYNOMIAL: u64 = 0xC96C_5795_D787_0F42;
-    let mut table = [0_u64; 256];
-    for (value, entry) in (0_u64..).zip(table.iter_mut()) {
-        *entry = (0..8).fold(value, |crc, _| {
-            if crc & 1 == 1 {
-                (crc >> 1) ^ POLYNOMIAL
-            } else {
-                crc >> 1
-            }
-        });
-    }
-    !bytes.iter().fold(!0_u64, |crc, byte| {
-        let index = (crc ^ u64::from(*byte)) & 0xFF;
-        let entry = usize::try_from(index)
-            .ok()
-            .and_then(|index| table.get(index))
-            .copied()
-            .unwrap_or(0);
-        entry ^ (crc >> 8)
-    })
-}

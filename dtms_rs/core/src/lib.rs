@@ -4,6 +4,7 @@
 //! its state is the fold of its events ([`book::Book::evolve`]). No clock, no I/O, no randomness.
 pub mod arbiter;
 pub mod book;
+pub mod checksum;
 pub mod codec;
 pub mod config;
 mod effects;
@@ -26,3 +27,4 @@ mod snapshot;
 pub mod symbol;
 pub mod table;
 pub mod trade;
+pub mod wire;

@@ -2,7 +2,8 @@
 //!
 //! Markets, quotes and leases are not in it: they are fed again.
 use crate::book::{Account, At, Book, Instrument, OpenIntent, key_part};
-use crate::codec::{Bytes, Cursor, crc64};
+use crate::checksum::crc64;
+use crate::codec::{Bytes, Cursor};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::enums::{KillScope, TradeState, TradingState};

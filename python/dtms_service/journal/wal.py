@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
+from dtms_service._core import wal_checksum
 from dtms_service.journal.protocol import Progress
 
 TORN_KEPT_BYTES: Final = 1 << 20
@@ -62,20 +63,20 @@ def _measure(file: BinaryIO, size: int, progress: Progress) -> tuple[int, int, s
     if len(header) < _HEADER_BYTES:
         return 0, size, ""
     magic, _format, page_bytes = struct.unpack_from(">III", header)
-    order = ">" if magic & 1 else "<"
+    big_endian = bool(magic & 1)
     start: Checksum = struct.unpack_from(">II", header, 24)
-    if magic & ~1 != _MAGIC or _checksum((0, 0), header[:24], order) != start:
+    if magic & ~1 != _MAGIC or wal_checksum((0, 0), header[:24], big_endian) != start:
         # The header is synced before the first frame is written, so a torn one has nothing behind it.
         damaged = size > _HEADER_BYTES + _FRAME_HEADER_BYTES
         return 0, size, "the log's header does not verify, but frames follow it" if damaged else ""
     salt = header[16:24]
     frame_bytes = _FRAME_HEADER_BYTES + page_bytes
-    sound, first_bad = _sound_frames(_frames(file, page_bytes, 0), start, salt, order, progress)
+    sound, first_bad = _sound_frames(_frames(file, page_bytes, 0), start, salt, big_endian, progress)
     sound_bytes = _HEADER_BYTES + sound * frame_bytes
     if first_bad is None:
         return sound_bytes, size, ""
     # Frames of an older generation of the log lie behind the tail: they are neither torn nor lost.
-    tail_end, damaged = _tail(_frames(file, page_bytes, first_bad), salt, order)
+    tail_end, damaged = _tail(_frames(file, page_bytes, first_bad), salt, big_endian)
     end = _HEADER_BYTES + max(tail_end, first_bad) * frame_bytes
     return sound_bytes, end, f"log frame {first_bad} does not verify, but a later commit does" if damaged else ""
 
@@ -91,14 +92,14 @@ def _frames(file: BinaryIO, page_bytes: int, first: int) -> Iterator[_Frame]:
 
 
 def _sound_frames(
-    frames: Iterator[_Frame], running: Checksum, salt: bytes, order: str, progress: Progress
+    frames: Iterator[_Frame], running: Checksum, salt: bytes, big_endian: bool, progress: Progress
 ) -> tuple[int, int | None]:
     """(number of frames in whole commits, index of the first frame that does not verify or None)."""
     sound = 0
     for frame in frames:
         if frame.salt != salt:
             return sound, frame.position
-        running = _checksum(running, frame.summed, order)
+        running = wal_checksum(running, frame.summed, big_endian)
         if running != frame.stored:
             return sound, frame.position
         if frame.commit:
@@ -108,7 +109,7 @@ def _sound_frames(
     return sound, None
 
 
-def _tail(frames: Iterator[_Frame], salt: bytes, order: str) -> tuple[int, bool]:
+def _tail(frames: Iterator[_Frame], salt: bytes, big_endian: bool) -> tuple[int, bool]:
     """(end of this generation's frames, whether a transaction after the bad one is intact).
 
     A frame is intact on its own if it continues the checksum that the frame before it stored.
@@ -119,18 +120,9 @@ def _tail(frames: Iterator[_Frame], salt: bytes, order: str) -> tuple[int, bool]
     for frame in frames:
         if frame.salt[:4] == salt[:4] or frame.salt[4:] == salt[4:]:  # one half may be what was damaged
             end = frame.position + 1
-            intact = previous is not None and _checksum(previous, frame.summed, order) == frame.stored
+            intact = previous is not None and wal_checksum(previous, frame.summed, big_endian) == frame.stored
             if bad_transaction_ended and intact:
                 return end, True
             bad_transaction_ended = bad_transaction_ended or frame.commit
         previous = frame.stored
     return end, False
-
-
-def _checksum(seed: Checksum, data: bytes, order: str) -> Checksum:
-    s0, s1 = seed
-    words = iter(struct.unpack(f"{order}{len(data) // 4}I", data))
-    for even in words:
-        s0 = (s0 + even + s1) & _MASK
-        s1 = (s1 + next(words) + s0) & _MASK
-    return s0, s1

@@ -33,6 +33,7 @@ use crate::message::{Maybe, Number, Text};
 use crate::ownership::Leases;
 use crate::plan::Scene;
 use crate::symbol::Points;
+use crate::wire;
 
 /// What one call brought about.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,6 +160,23 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Folds encoded events in, in order; the places of those that record a decision.
+    ///
+    /// # Errors
+    /// As [`Self::apply`]; `FIELD_INVALID` for what is no event of this version. Those before it are
+    /// folded in then.
+    pub fn fold<'a>(&mut self, bodies: impl Iterator<Item = &'a [u8]>) -> Result<Vec<usize>> {
+        let mut decisions = Vec::new();
+        for (place, body) in bodies.enumerate() {
+            let event = wire::event(body)?;
+            self.apply(&event)?;
+            if let Body::DecisionMade(_) = event.body {
+                decisions.push(place);
+            }
+        }
+        Ok(decisions)
     }
 
     pub(crate) const fn book(&self) -> &Book {
