@@ -148,13 +148,14 @@ class JournalConfig(_Section):
     """How the journal uses the disk."""
 
     wal_limit_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
-    """The log is checkpointed inside a commit at this size; 64 MiB take about 1.5 s to check after a crash."""
+    """The log is checkpointed inside a commit at this size; 64 MiB take about 0.4 s to check after a crash."""
     max_pending_events: Count = 100_000
     """Events that may wait for the disk before commands are refused: about 1 s of work, 25 MB."""
     idle_checkpoint_ms: Count = 200
     """The log is cleared when nothing was written for this long."""
     snapshot_every_events: Count = 30_000
-    """A snapshot is taken after this many events: replay of the rest takes less than 1 s."""
+    """A snapshot is taken after this many events: proof and replay of the rest take about 0.3 s. With 10,000 trades
+    everything waits about 30 ms for it."""
     keep_events: Count | None = None
     """At least so many events stay; older ones are dropped once two snapshots stand after them. Default: all stay."""
 

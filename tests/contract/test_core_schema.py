@@ -104,7 +104,13 @@ def test_bytes_that_are_no_event_of_this_version_are_refused() -> None:
     """Cut off anywhere, with an unknown body or field, a field of another kind, or two bodies: FIELD_INVALID."""
     whole = event_with("state_changed", full=True).SerializeToString(deterministic=True)
     bad = [whole[:end] for end in range(len(whole))]
-    bad += [whole + b"\x9a\x06\x00", whole + whole[-9:], b"\x08\x01" + b"\x9a\x06\x00", b"\x0a\x00" + whole, whole + b"\x0b"]
+    bad += [
+        whole + b"\x9a\x06\x00",
+        whole + whole[-9:],
+        b"\x08\x01" + b"\x9a\x06\x00",
+        b"\x0a\x00" + whole,
+        whole + b"\x0b",
+    ]
     bad += [b"\x38\x01" + event_with("memo_set", full=False).SerializeToString(), b"\xff" * 11]
     bad.append(whole + event_with("memo_set", full=False).SerializeToString())
     for body in bad:

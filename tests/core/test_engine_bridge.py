@@ -206,7 +206,7 @@ def test_a_batch_lets_other_threads_run() -> None:
 
 
 def test_a_snapshot_restores_the_state_and_nothing_else() -> None:
-    """Equal bytes after restore; a second engine that folded the event dicts has them too, or their bytes (I18, I20)."""
+    """Equal bytes after restore; one that folded the events, as dicts or bytes, has them too (I18, I20)."""
     made = ready()
     register(made)
     score(made, -9.0)
