@@ -12,6 +12,8 @@ BIN := $(VENV)/bin
 # The interpreter that the extension is built for, also when another environment is active.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+# What Python has compiled is kept, or each process of the demo compiles everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 UV := $(BIN)/uv
 CARGO := cargo
 MANIFEST := dtms_rs/Cargo.toml

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 # Before the first import of grpc: C-core's notes about connections going away would drown the report.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+# A service starts in a third of the time where what Python has compiled is kept; some machines say that it is not.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 import pytest
 from hypothesis import settings
