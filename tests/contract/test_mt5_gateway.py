@@ -22,6 +22,7 @@ from dtms.v1.event_pb2 import (
     AlarmCode,
     Event,
 )
+from dtms.v1.market_data_service_pb2 import WatchQuotesRequest
 from dtms.v1.trade_pb2 import TRADE_STATE_HEALTHY
 from dtms.v1.trade_status_service_pb2 import WatchRequest
 from dtms_client._channel import target
@@ -42,7 +43,7 @@ from dtms_service.system import System
 from tests.conftest import REPO
 from tests.contract.mt5_rig import ACCOUNT, Rig, terminal_rig
 from tests.grpc.gateway_peer import Peer, serving, token_files
-from tests.grpc.watching import all_until, events_until
+from tests.grpc.watching import all_until, events_until, response
 from tests.process.service_process import Process
 from tests.stack import Stack, stop_at
 from tests.unit.paper_world import World
@@ -357,12 +358,10 @@ async def test_the_process_lends_its_terminal(tmp_path: Path) -> None:
         adopted = await event(stack, "trade_registered")
         assert adopted.account_id == ACCOUNT
         assert ServerTime(tmp_path / "gateway" / "server_time.json").offset_s == 7200
+        await response(await stack.stream("viewer", WatchQuotesRequest(account_id=ACCOUNT)))
         trade = await stack.get_trade(adopted.ticket)
-        moved: float = 0.0
-        while not moved:  # refused until the first price has come
-            answer = await stack.propose(trade, stop_at(1.095), manager="operator", timeout_s=10)
-            moved = answer.outcome.sl
-        assert moved == 1.095
+        answer = await stack.propose(trade, stop_at(1.095), manager="operator", timeout_s=10)
+        assert answer.outcome.sl == 1.095, answer
         await gateway.kill()
     fence = Fence(tmp_path / "gateway" / "fence.db")
     assert not fence.admit(ACCOUNT, adopted.ticket, trade.owner_epoch - 1)

@@ -143,16 +143,23 @@ async def serve(
     env: dict[str, str] | None = None,
     arguments: tuple[str, ...] = ("--paper",),
 ) -> Service:
-    """Starts a service, with the play-money account unless said otherwise, and waits until it can be called."""
+    """Starts a service, with the play-money account unless said otherwise, and waits until it can be called.
+
+    With a ``port`` it is one that is back: channels of one process share what they know, and one that was refused
+    refuses calls for up to five seconds, which is longer than a call's retries last.
+    """
     command = ("serve", "--data-dir", str(data_dir), "--port", str(port), *arguments)
     service = await Service.start(*command, env=env)
     service.data_dir = data_dir
     try:
         line = await service.until(lambda: next((line for line in service.said if line.startswith(SERVING)), ""))
+        service.address = line.removeprefix(SERVING)
+        if port:
+            async with service.client("viewer") as viewer, asyncio.timeout(PATIENCE_S):
+                await viewer.channel.channel_ready()
     except BaseException:
         await service.kill()
         raise
-    service.address = line.removeprefix(SERVING)
     return service
 
 
