@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -235,13 +236,17 @@ def status_rows(status: GetSystemStatusResponse) -> list[tuple[str, str]]:
         ("rails", "; ".join(map(_engaged, status.rails)) or "none"),
         ("trades", ", ".join(f"{count.state} {count.trades}" for count in status.states) or "none"),
         ("revisions", f"{status.oldest_revision} to {status.revision}"),
-        ("journal", status.journal_sha256),
+        ("journal", status.journal_sha256 + _damage(status.damaged_revisions)),
         ("watchers", str(status.watchers)),
         *((f"gateway {gateway.account_id}", _gateway(gateway)) for gateway in status.gateways),
         ("tick to decision", _latency(status.tick_to_decision)),
         ("tick to durable", _latency(status.tick_to_durable)),
         ("broker call", _latency(status.broker_call)),
     ]
+
+
+def _damage(revisions: Sequence[int]) -> str:
+    return f" DAMAGED at revision {', '.join(map(str, revisions))}" if revisions else ""
 
 
 def clock(time_ns: int) -> str:

@@ -17,7 +17,7 @@ import structlog
 from dtms_service import convert
 from dtms_service._core import CoreError, Engine, Step, decisions
 from dtms_service.clock import Clock
-from dtms_service.errors import DtmsError, FieldViolation, Reason
+from dtms_service.errors import DtmsError, FieldViolation, Reason, damage_of
 from dtms_service.event_log import Entry, EventLog
 from dtms_service.fault_points import Point, reach
 from dtms_service.journal import CommitQueue, Event
@@ -27,6 +27,7 @@ Bar = tuple[int, float, float, float, float, float]  # open time s UTC, open, hi
 P = ParamSpec("P")
 R = TypeVar("R")
 MANAGER_OF_SERVICE = "dtms_manager"
+MAX_DAMAGED = 100  # damaged events that are told of: by then everybody knows that the disk is bad
 ALARM_CHARS = 1_000  # of an alarm's words: they may come from elsewhere
 
 log = structlog.get_logger(__name__)
@@ -77,6 +78,8 @@ class Desk:
     on_index: Callable[[str], None] = field(default=lambda _name: None)
     # Every event; must not block.
     on_fact: Callable[[dict[str, Any]], None] | None = None
+    # Found since the start, in order of discovery.
+    damaged_revisions: list[int] = field(default_factory=list)
     _unpublished: deque[_Unpublished] = field(default_factory=deque)
     _views: dict[TradeKey, tuple[int, bytes]] = field(default_factory=dict)
     _outcomes: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
@@ -304,6 +307,22 @@ class Desk:
     async def settled(self) -> None:
         """Everything that was handed over so far is durable and published."""
         await self.commits.durable(self.engine.revision)
+
+    async def read(self, from_revision: int, limit: int) -> list[Event]:
+        """Recorded events from a revision on, as Journal.read gives them. One that is damaged is alarmed, once."""
+        try:
+            return await self.commits.read(from_revision, limit)
+        except DtmsError as error:
+            if (damage := damage_of(error)) is not None:
+                self.damaged(damage[0], str(error))
+            raise
+
+    def damaged(self, revision: int, why: str) -> None:
+        """A recorded event does not verify: nobody gets it. Alarmed once in a run."""
+        if revision not in self.damaged_revisions and len(self.damaged_revisions) < MAX_DAMAGED:
+            self.damaged_revisions.append(revision)
+            log.error("journal_damaged", damaged_revision=revision, why=why)
+            self.alarm("", convert.ALARM_JOURNAL_DAMAGED, why)
 
     # ---- recovery ---------------------------------------------------------------------------------------------------
 

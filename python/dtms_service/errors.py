@@ -107,6 +107,21 @@ def compacted(asked: int, oldest_revision: int) -> DtmsError:
     )
 
 
+def unreadable(revision: int, readable_from: int, why: str) -> DtmsError:
+    """COMPACTED: a recorded event does not verify; what lies before ``readable_from`` cannot be read past it."""
+    return DtmsError(
+        Reason.COMPACTED,
+        f"revision {revision} is damaged on the disk ({why}); the journal can be read from {readable_from} on",
+        metadata={"oldest_revision": str(readable_from), "damaged_revision": str(revision)},
+    )
+
+
+def damage_of(error: DtmsError) -> tuple[int, int] | None:
+    """(the damaged revision, where the journal can be read again) of an ``unreadable``; None for any other error."""
+    damaged = error.metadata.get("damaged_revision")
+    return None if damaged is None else (int(damaged), int(error.metadata["oldest_revision"]))
+
+
 def future_revision(asked: int, newest_revision: int) -> DtmsError:
     """FUTURE_REVISION: nobody can have seen ``asked``; the reader holds a cursor of another history."""
     return DtmsError(

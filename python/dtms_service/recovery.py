@@ -18,9 +18,9 @@ from dtms_service.bars import KEPT, TIMEFRAMES_S, Closed, ClosedBars
 from dtms_service.broker.door import BrokerDoor, BrokerUnavailable
 from dtms_service.clock import Clock
 from dtms_service.desk import Desk, from_core
-from dtms_service.errors import JournalDamaged
+from dtms_service.errors import DtmsError, JournalDamaged, damage_of
 from dtms_service.executor import Executor
-from dtms_service.journal import Journal, Snapshot
+from dtms_service.journal import Event, Journal, Snapshot
 from dtms_service.journal.protocol import Progress as Reading
 from dtms_service.monitor import Monitor
 
@@ -37,11 +37,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What the journal gave: events folded, the snapshot's revision (0: none), the newest revision."""
+    """What the journal gave: events folded, the snapshot's revision (0: none), the newest revision.
+
+    ``damage`` is the first event before the snapshot that was wanted and does not verify: its revision and words.
+    """
 
     events: int
     snapshot_revision: int
     revision: int
+    damage: tuple[int, str] | None = None
 
 
 def replay(desk: Desk, journal: Journal, progress: Reading) -> Replayed:
@@ -50,12 +54,12 @@ def replay(desk: Desk, journal: Journal, progress: Reading) -> Replayed:
     Raises JournalDamaged where an event does not follow from those before it.
     """
     engine: Engine = desk.engine
-    snapshot = _restored(engine, journal)
+    snapshot, damage = _restored(engine, journal), None
     if snapshot is not None:
-        _recall(desk, journal, snapshot.revision)
+        damage = _recall(desk, journal, snapshot.revision)
     first = (snapshot.revision if snapshot else 0) + 1
     revision = first
-    while events := journal.read(revision, READ_CHUNK):
+    while events := _proven(journal, revision):
         desk.replay(events)
         revision = events[-1][0] + 1
         progress("replaying", revision - first, journal.newest_revision - first + 1)
@@ -65,7 +69,16 @@ def replay(desk: Desk, journal: Journal, progress: Reading) -> Replayed:
             engine.revision + 1,
             f"the fold ends there, the journal at {journal.newest_revision}",
         )
-    return Replayed(revision - first, first - 1, journal.newest_revision)
+    return Replayed(revision - first, first - 1, journal.newest_revision, damage)
+
+
+def _proven(journal: Journal, revision: int) -> list[Event]:
+    try:
+        return journal.read(revision, READ_CHUNK)
+    except DtmsError as error:
+        if (damage := damage_of(error)) is None:
+            raise
+        raise JournalDamaged(journal.path, damage[0], error.message) from error
 
 
 def _restored(engine: Engine, journal: Journal) -> Snapshot | None:
@@ -86,14 +99,36 @@ def _restored(engine: Engine, journal: Journal) -> Snapshot | None:
     return snapshot
 
 
-def _recall(desk: Desk, journal: Journal, newest: int) -> None:
-    """Decisions up to ``newest``: the snapshot has their effects, not their list. From the newest backwards."""
+def _recall(desk: Desk, journal: Journal, newest: int) -> tuple[int, str] | None:
+    """Decisions up to ``newest``: the snapshot has their effects, not their list. From the newest backwards.
+
+    They end behind an event that does not verify, which is returned: a list must not have a gap.
+    """
     oldest = max(journal.oldest_revision, newest - RECALLED_EVENTS + 1)
     while newest >= oldest:
         first = max(oldest, newest - READ_CHUNK + 1)
-        if not desk.recall(journal.read(first, newest - first + 1)):
-            return
+        events, damage = _behind_damage(journal, first, newest)
+        if not desk.recall(events) or damage is not None:
+            return damage
         newest = first - 1
+    return None
+
+
+def _behind_damage(journal: Journal, first: int, newest: int) -> tuple[list[Event], tuple[int, str] | None]:
+    """The events of a range behind the last one that does not verify, and that one with words."""
+    events: list[Event] = []
+    damage = None
+    while first <= newest:
+        try:
+            events += journal.read(first, newest - first + 1)
+            first = events[-1][0] + 1
+        except DtmsError as error:
+            found = damage_of(error)
+            if found is None:
+                raise
+            (revision, first), events = found, []
+            damage = revision, str(error)
+    return events, damage
 
 
 def recall_bars(desk: Desk, bars: ClosedBars, store: BarStore, account_id: str, symbols: Collection[str]) -> int:

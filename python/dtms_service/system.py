@@ -140,7 +140,7 @@ class System:
         )
 
         async def read_back(from_revision: int, limit: int) -> list[Entry]:
-            return [convert.entry(revision, body) for revision, body in await commits.read(from_revision, limit)]
+            return [convert.entry(revision, body) for revision, body in await desk.read(from_revision, limit)]
 
         desk.events = events = EventLog(config.event_log.capacity, journal.newest_revision, read_back)
         engine.start(clock.mono_ns())
@@ -205,6 +205,8 @@ class System:
         if backup_made_ns is not None:
             log.warning("backup_restored", made_ns=backup_made_ns, revision=replayed.revision)
             await desk.go_on_from_backup(backup_made_ns)
+        if replayed.damage is not None:
+            desk.damaged(*replayed.damage)
         system._watcher = loop.create_task(_until_failure(commits, fail))
         system._reminder = loop.create_task(system._remind())
         return system

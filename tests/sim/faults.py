@@ -23,10 +23,10 @@ from dtms_client.errors import DtmsError
 from dtms_service.broker.foreign import ForeignActor
 from dtms_service.broker.mt5_enums import Action as OrderAction
 from dtms_service.broker.retcodes import Retcode
-from dtms_service.errors import DataDirectoryBusy, JournalDamaged
+from dtms_service.errors import DataDirectoryBusy, JournalDamaged, damage_of
+from dtms_service.errors import DtmsError as Refusal
 from dtms_service.fault_points import Point
 from dtms_service.journal import SqliteJournal
-from dtms_service.journal.chain import walk
 from dtms_service.journal.protocol import no_progress
 from dtms_service.system import System
 from tests.sim.disk import VirtualCommitQueue
@@ -193,24 +193,27 @@ def _flip(world: World, chance: Random) -> None:
         if not isinstance(error, JournalDamaged):
             world.witness.mark("flipped byte refused otherwise", why=f"{type(error).__name__}: {error}")
         return
-    stored = journal.read(journal.oldest_revision, 1_000_000)
-    # At the start the chain is walked from the snapshot on; `dtms journal verify` walks all of it.
-    base: Any = journal._connection.execute("SELECT revision, chain FROM base").fetchall()[0]
-    try:
-        walked = walk(journal._connection, path, base[0], base[1], no_progress)
-        verified = not walked.torn
-    except JournalDamaged:
-        verified = False
-    journal._connection.close()
-    journal._lock.release()
-    for revision, body in stored:
-        if world.witness.bodies[revision - 1] != body:
-            if verified or revision > report.snapshot_revision:
+    # The start walks the chain from its snapshot on; before that it is proven as it is read.
+    revision = journal.oldest_revision
+    while revision <= journal.newest_revision:
+        try:
+            events = journal.read(revision, 1_000)
+        except Refusal as error:
+            damage = damage_of(error)
+            if damage is None or damage[1] <= revision:
+                world.witness.breach("I20", f"byte {at} of {path.name} flipped, and reading {revision} says {error}")
+                break
+            revision = damage[1]
+            continue
+        for revision, body in events:
+            if world.witness.bodies[revision - 1] != body:
                 what = f"byte {at} of {path.name} flipped, and revision {revision} reads otherwise"
                 world.witness.breach("I20", what)
-            return
-    if stored and stored[-1][0] < world.witness.durable_revision and not report.recovered:
+        revision += 1
+    if journal.newest_revision < world.witness.durable_revision and not report.recovered:
         world.witness.breach("I20", f"byte {at} of {path.name} flipped, and events are gone without a word")
+    journal._connection.close()
+    journal._lock.release()
 
 
 class ReplyLost(Fault):

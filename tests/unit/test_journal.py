@@ -339,6 +339,59 @@ def test_a_flipped_chain_value_is_named_as_well(data_dir: Path) -> None:
     assert caught.value.revision == 99
 
 
+def damaged_before_its_snapshot(data_dir: Path, *edits: str) -> SqliteJournal:
+    """A journal of 100 events with a snapshot of revision 90: what lies before it is not looked at by the start."""
+    path = written(data_dir, 90)
+    journal, _report = opened(data_dir)
+    journal.save_snapshot(Snapshot(90, b"state"))
+    journal.append(90, events(91, 100))
+    journal.close()
+    if not edits:
+        flip(path, path.read_bytes().index(body(40)) + 41)
+    for sql in edits:
+        edit(data_dir, sql)
+    journal, report = opened(data_dir)
+    assert (report.snapshot_revision, report.verified_events) == (90, 10)
+    return journal
+
+
+def unreadable_at(journal: SqliteJournal, revision: int, limit: int = 100) -> int:
+    """Where the journal says that it can be read again."""
+    with pytest.raises(DtmsError) as caught:
+        journal.read(revision, limit)
+    assert caught.value.reason is Reason.COMPACTED
+    assert caught.value.metadata["damaged_revision"] == str(revision)
+    return int(caught.value.metadata["oldest_revision"])
+
+
+def test_a_damaged_event_is_never_read(data_dir: Path) -> None:
+    """Reading ends before it, is refused at it with the place behind it, and goes on from there; I16, I20."""
+    journal = damaged_before_its_snapshot(data_dir)
+    assert journal.read(1, 100) == events(1, 39)
+    assert unreadable_at(journal, 40) == unreadable_at(journal, 40, 1) == 41
+    assert journal.read(41, 100) == events(41, 100)
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    ("edit_sql", "bad", "good"),
+    [
+        ("UPDATE event SET chain = zeroblob(32) WHERE revision = 40", 40, 42),
+        ("DELETE FROM event WHERE revision = 40", 40, 42),
+        ("DELETE FROM event WHERE revision BETWEEN 20 AND 40", 20, 42),
+        ("UPDATE event SET body = zeroblob(9) WHERE revision BETWEEN 1 AND 60", 1, 61),
+        ("UPDATE base SET chain = randomblob(32)", 1, 2),
+    ],
+)
+def test_an_event_that_cannot_be_proven_is_never_read(data_dir: Path, edit_sql: str, bad: int, good: int) -> None:
+    """Not the one whose chain value is damaged or which is gone, nor the one behind it, which follows from that."""
+    journal = damaged_before_its_snapshot(data_dir, edit_sql)
+    assert bad == 1 or journal.read(1, 100) == events(1, bad - 1)
+    assert unreadable_at(journal, bad) == good
+    assert journal.read(good, 100) == events(good, 100)
+    journal.close()
+
+
 def test_a_missing_event_is_named(data_dir: Path) -> None:
     """A gap is damage wherever it is."""
     written(data_dir, 100)

@@ -77,7 +77,8 @@ numbers! {
     /// What an alarm is about.
     AlarmCode {
         ActionFailed = 1, TradingDisabled = 2, HedgeFailed = 3, DataStale = 4, Quarantined = 5, NewsCalendar = 6,
-        GatewayFailed = 7, BrokerLinkLost = 8, AccountSwitched = 9, LateExecution = 10
+        GatewayFailed = 7, BrokerLinkLost = 8, AccountSwitched = 9, LateExecution = 10,
+        JournalDamaged = 11
     }
 
     /// Whether new risk may be taken.

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import apsw
 
-from dtms_service.errors import JournalDamaged
-from dtms_service.journal.protocol import Progress, link
+from dtms_service.errors import JournalDamaged, unreadable
+from dtms_service.journal.protocol import Event, Progress, link
 
 MAX_GROUP_EVENTS: Final = 4096
 """Events per commit at most (1 MiB of usual bodies, about 20 ms): so no torn tail can be longer."""
 
 _PROGRESS_EVENTS: Final = 50_000
+_MISMATCH: Final = "the event does not match its chain value"
 
 
 @dataclass(slots=True)
@@ -46,12 +47,38 @@ def walk(connection: apsw.Connection, path: Path, after: int, chain: bytes, prog
             if report.events % _PROGRESS_EVENTS == 0:
                 progress("verify events", report.events, total)
         elif report.torn and (row_chain in (expected, link(stored, body)) or len(report.torn) == MAX_GROUP_EVENTS):
-            raise JournalDamaged(path, report.torn[0], "the event does not match its chain value")
+            raise JournalDamaged(path, report.torn[0], _MISMATCH)
         else:
             report.torn.append(revision)
         stored, computed = row_chain, expected
     progress("verify events", report.events, total)
     return report
+
+
+def proven(rows: Sequence[tuple[int, bytes, bytes]], first: int, chain: bytes | None, count: int) -> list[Event]:
+    """The events of (revision, body, chain value) from ``first`` on up to the first one that does not verify.
+
+    ``chain`` is the value stored before them, None where there is none; ``count`` events ought to be there. Where the
+    very first does not verify: ``unreadable``, with the first behind it that does, as far as ``rows`` go.
+    """
+    events: list[Event] = []
+    damaged_at = None
+    before: tuple[int, bytes | None] = (first - 1, chain)
+    for revision, body, value in rows:
+        follows = before[1] is not None and revision == before[0] + 1 and link(before[1], body) == value
+        before = revision, value
+        if damaged_at is not None:
+            if follows:
+                raise unreadable(damaged_at, revision, _MISMATCH)
+        elif follows:
+            events.append((revision, body))
+        elif events:
+            return events
+        else:
+            damaged_at = first
+    if damaged_at is None and (events or count <= 0):
+        return events
+    raise unreadable(first, first + max(count, 1), _MISMATCH)
 
 
 def _count(connection: apsw.Connection, after: int) -> int:

@@ -67,7 +67,8 @@ class Journal(Protocol):
     def read(self, from_revision: int, limit: int) -> list[Event]:
         """Up to ``limit`` events from ``from_revision`` on, in order; empty at newest + 1.
 
-        DtmsError COMPACTED below the oldest kept revision, FUTURE_REVISION beyond newest + 1.
+        Each is proven by its chain value: they end before one that does not verify, and begin with none
+        (``errors.unreadable``). DtmsError COMPACTED below the oldest kept revision, FUTURE_REVISION beyond newest + 1.
         """
 
     def save_snapshot(self, snapshot: Snapshot) -> None:

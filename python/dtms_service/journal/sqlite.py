@@ -25,7 +25,7 @@ from dtms_service.errors import (
 )
 from dtms_service.fault_points import Point, reach
 from dtms_service.journal.backup import copy_pages, made_ns_of, unmark
-from dtms_service.journal.chain import MAX_GROUP_EVENTS, ChainReport, walk
+from dtms_service.journal.chain import MAX_GROUP_EVENTS, ChainReport, proven, walk
 from dtms_service.journal.lock import DataDirectoryLock
 from dtms_service.journal.protocol import GENESIS, Event, Progress, Snapshot, link
 from dtms_service.journal.wal import WalReport, scan_wal
@@ -57,6 +57,9 @@ CREATE TABLE snapshot (
 CREATE TABLE torn (id INTEGER PRIMARY KEY, revision INTEGER, why TEXT NOT NULL, body BLOB, chain BLOB);
 INSERT INTO base VALUES (1, 0, zeroblob(32));
 """
+_ROWS: Final = (
+    "SELECT revision, CAST(body AS BLOB), CAST(chain AS BLOB) FROM event WHERE revision >= ? ORDER BY revision LIMIT ?"
+)
 _BASE: Final = "SELECT revision, chain FROM base"
 _SNAPSHOTS: Final = "SELECT revision, chain, digest, body FROM snapshot ORDER BY revision DESC"
 
@@ -203,13 +206,11 @@ class SqliteJournal:
         if from_revision > self._newest + 1:
             raise future_revision(from_revision, self._newest)
         try:
-            return query(
-                self._connection,
-                "SELECT revision, body FROM event WHERE revision >= ? ORDER BY revision LIMIT ?",
-                (from_revision, limit),
-            )
+            chain = self._chain_before(from_revision)
+            rows = query(self._connection, _ROWS, (from_revision, limit))
         except apsw.Error as error:
             raise self._fail(f"read from {from_revision}: {error}") from error
+        return proven(rows, from_revision, chain, min(limit, self._newest - from_revision + 1))
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
         self._require_open()
@@ -396,6 +397,15 @@ class SqliteJournal:
                 )
 
     # -- while open ----------------------------------------------------------------------------------------------
+
+    def _chain_before(self, revision: int) -> bytes | None:
+        """None where it is not there."""
+        if revision - 1 == self._base_revision:
+            return bytes(self._connection.execute("SELECT chain FROM base").get)
+        found = self._connection.execute(
+            "SELECT CAST(chain AS BLOB) FROM event WHERE revision = ?", (revision - 1,)
+        ).get
+        return found if isinstance(found, bytes) else None
 
     def _chain_at(self, revision: int) -> bytes:
         if revision == self._base_revision:

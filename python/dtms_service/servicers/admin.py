@@ -58,6 +58,7 @@ class AdminServicer:
             caller=call.principal.name,
             caller_role=call.principal.role.value,
             time_ns=system.clock.now_ns(),
+            damaged_revisions=desk.damaged_revisions,
         )
 
     async def SetTradingState(self, request: pb.SetTradingStateRequest, call: Call) -> pb.SetTradingStateResponse:

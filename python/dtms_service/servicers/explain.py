@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dtms.v1 import action_pb2, arbitration_service_pb2, event_pb2, ownership_pb2
 from dtms_service.describe import RULES, describe, enum_name
 from dtms_service.desk import Desk
-from dtms_service.errors import DtmsError, Reason
+from dtms_service.errors import DtmsError, Reason, damage_of
 
 RELATED_EVENTS = 200  # how far after a decision its intent, outcomes and losers are looked for
 MAX_RELATED = 20  # events in one answer
@@ -25,12 +25,12 @@ class Explainer:
     async def explain(self, key: str, value: int | str, manager: str) -> arbitration_service_pb2.ExplainResponse:
         """``key`` is decision_id, request_id or revision. Raises COMPACTED, FUTURE_REVISION or FIELD_INVALID."""
         revision = int(value) if key == "revision" else await self._revision_of(key, value, manager)
-        event, *later = await self._from(revision)
+        event, *later = events = await self._from(revision)
         decision = event.decision_made.decision if event.HasField("decision_made") else None
         if decision is not None:
             decision.revision = revision
         return arbitration_service_pb2.ExplainResponse(
-            summary=describe(event),
+            summary=describe(event) + await self._gap(events, revision),
             rule=RULES[decision.denial] if decision is not None else "",
             decision=decision,
             events=_related(event, later),
@@ -56,9 +56,10 @@ class Explainer:
         """Where a decision stands: decisions rise with revisions, so the journal is halved until it is found."""
         await self.desk.settled()
         low, high = self.oldest_revision(), self.desk.commits.durable_revision
+        damage: list[DtmsError] = []
         while low <= high:
             middle = (low + high) // 2
-            found = await self._next_decision(middle, high)
+            found = await self._next_decision(middle, high, damage)
             if found is None:
                 high = middle - 1
                 continue
@@ -69,12 +70,24 @@ class Explainer:
                 low = revision + 1
             else:
                 high = middle - 1
+        if damage:
+            raise damage[0]
         return None
 
-    async def _next_decision(self, revision: int, last: int) -> tuple[int, int] | None:
-        """(revision, decision_id) of the first decision from ``revision`` to ``last``."""
+    async def _next_decision(self, revision: int, last: int, damage: list[DtmsError]) -> tuple[int, int] | None:
+        """(revision, decision_id) of the first decision from ``revision`` to ``last`` that can be read.
+
+        What cannot, which may be the one that is looked for, goes into ``damage``.
+        """
         while revision <= last:
-            bodies = await self.desk.commits.read(revision, _CHUNK)
+            try:
+                bodies = await self.desk.read(revision, _CHUNK)
+            except DtmsError as error:
+                if (found := damage_of(error)) is None:
+                    raise
+                damage.append(error)
+                revision = found[1]
+                continue
             for at, body in bodies:
                 event = event_pb2.Event.FromString(body)
                 if at <= last and event.HasField("decision_made"):
@@ -86,10 +99,23 @@ class Explainer:
 
     async def _from(self, revision: int) -> list[event_pb2.Event]:
         await self.desk.settled()
-        bodies = await self.desk.commits.read(revision, RELATED_EVENTS)
+        bodies = await self.desk.read(revision, RELATED_EVENTS)
         if not bodies:
             raise DtmsError(Reason.FUTURE_REVISION, f"revision {revision} was not reached yet")
         return [event_pb2.Event.FromString(body) for _revision, body in bodies]
+
+    async def _gap(self, events: list[event_pb2.Event], first: int) -> str:
+        """Words about a damaged event among those that may belong to the first; empty without one."""
+        behind = first + len(events)
+        if len(events) == RELATED_EVENTS or behind > self.desk.commits.durable_revision:
+            return ""
+        try:
+            await self.desk.read(behind, 1)
+        except DtmsError as error:
+            if damage_of(error) is None:
+                raise
+            return f" (what followed may be incomplete: {error.message})"
+        return ""
 
 
 def _related(first: event_pb2.Event, later: list[event_pb2.Event]) -> list[event_pb2.Event]:

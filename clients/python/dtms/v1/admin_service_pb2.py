@@ -26,17 +26,17 @@ from dtms.v1 import event_pb2 as dtms_dot_v1_dot_event__pb2
 from dtms.v1 import gateway_service_pb2 as dtms_dot_v1_dot_gateway__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64tms/v1/admin_service.proto\x12\x07\x64tms.v1\x1a\x13\x64tms/v1/event.proto\x1a\x1d\x64tms/v1/gateway_service.proto\">\n\nKillSwitch\x12!\n\x05scope\x18\x01 \x01(\x0e\x32\x12.dtms.v1.KillScope\x12\r\n\x05value\x18\x02 \x01(\t\"^\n\x0b\x45ngagedRail\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x1b\n\x04rail\x18\x03 \x01(\x0e\x32\r.dtms.v1.Rail\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"H\n\x07Latency\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0e\n\x06p50_us\x18\x02 \x01(\x01\x12\x0e\n\x06p99_us\x18\x03 \x01(\x01\x12\x0e\n\x06max_us\x18\x04 \x01(\x01\"+\n\nStateCount\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0e\n\x06trades\x18\x02 \x01(\x04\"\xd5\x01\n\rGatewayStatus\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x12\n\nsupervised\x18\x02 \x01(\x08\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.dtms.v1.GatewayState\x12\x10\n\x08restarts\x18\x04 \x01(\r\x12\x12\n\nlast_error\x18\x05 \x01(\t\x12(\n\x08terminal\x18\x06 \x01(\x0b\x32\x16.dtms.v1.TerminalState\x12\x10\n\x08heard_ns\x18\x07 \x01(\x03\x12\x14\n\x0cticks_merged\x18\x08 \x01(\x04\"\x18\n\x16GetSystemStatusRequest\"\x8b\x05\n\x17GetSystemStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12$\n\x05stage\x18\x02 \x01(\x0e\x32\x15.dtms.v1.ServiceStage\x12\x17\n\x0frecovery_detail\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x17\n\x0foldest_revision\x18\x05 \x01(\x04\x12\x12\n\nstarted_ns\x18\x06 \x01(\x03\x12,\n\rtrading_state\x18\x07 \x01(\x0e\x32\x15.dtms.v1.TradingState\x12*\n\rkill_switches\x18\x08 \x03(\x0b\x32\x13.dtms.v1.KillSwitch\x12#\n\x06states\x18\t \x03(\x0b\x32\x13.dtms.v1.StateCount\x12\x13\n\x0b\x61\x63\x63ount_ids\x18\n \x03(\t\x12\x10\n\x08watchers\x18\x0b \x01(\r\x12*\n\x10tick_to_decision\x18\x0c \x01(\x0b\x32\x10.dtms.v1.Latency\x12)\n\x0ftick_to_durable\x18\r \x01(\x0b\x32\x10.dtms.v1.Latency\x12%\n\x0b\x62roker_call\x18\x0e \x01(\x0b\x32\x10.dtms.v1.Latency\x12\x10\n\x08lockstep\x18\x0f \x01(\x08\x12\x16\n\x0ejournal_sha256\x18\x10 \x01(\t\x12#\n\x05rails\x18\x11 \x03(\x0b\x32\x14.dtms.v1.EngagedRail\x12\x0e\n\x06shadow\x18\x12 \x01(\x08\x12\x0e\n\x06\x63\x61ller\x18\x13 \x01(\t\x12\x13\n\x0b\x63\x61ller_role\x18\x14 \x01(\t\x12\x0f\n\x07time_ns\x18\x15 \x01(\x03\x12(\n\x08gateways\x18\x16 \x03(\x0b\x32\x16.dtms.v1.GatewayStatus\"V\n\x16SetTradingStateRequest\x12,\n\rtrading_state\x18\x01 \x01(\x0e\x32\x15.dtms.v1.TradingState\x12\x0e\n\x06reason\x18\x02 \x01(\t\"+\n\x17SetTradingStateResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"z\n\x14SetKillSwitchRequest\x12!\n\x05scope\x18\x01 \x01(\x0e\x32\x12.dtms.v1.KillScope\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0f\n\x07\x65ngaged\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07\x66latten\x18\x05 \x01(\x08\")\n\x15SetKillSwitchResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\\\n\x14SetRiskBudgetRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\x10\n\x08\x62udget_r\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\")\n\x15SetRiskBudgetResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\x0f\n\rBackupRequest\"V\n\x0e\x42\x61\x63kupResponse\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x16\n\x0ejournal_sha256\x18\x04 \x01(\t\"\x1e\n\x0c\x44rainRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"!\n\rDrainResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04*\x82\x01\n\x0cServiceStage\x12\x1d\n\x19SERVICE_STAGE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SERVICE_STAGE_RECOVERING\x10\x01\x12\x19\n\x15SERVICE_STAGE_SERVING\x10\x02\x12\x1a\n\x16SERVICE_STAGE_DRAINING\x10\x03*\xb2\x01\n\x0cGatewayState\x12\x1d\n\x19GATEWAY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16GATEWAY_STATE_STARTING\x10\x01\x12\x1a\n\x16GATEWAY_STATE_ATTACHED\x10\x02\x12\x18\n\x14GATEWAY_STATE_SILENT\x10\x03\x12\x16\n\x12GATEWAY_STATE_AWAY\x10\x04\x12\x19\n\x15GATEWAY_STATE_PAUSING\x10\x05\x32\xcf\x03\n\x0c\x41\x64minService\x12T\n\x0fGetSystemStatus\x12\x1f.dtms.v1.GetSystemStatusRequest\x1a .dtms.v1.GetSystemStatusResponse\x12T\n\x0fSetTradingState\x12\x1f.dtms.v1.SetTradingStateRequest\x1a .dtms.v1.SetTradingStateResponse\x12N\n\rSetKillSwitch\x12\x1d.dtms.v1.SetKillSwitchRequest\x1a\x1e.dtms.v1.SetKillSwitchResponse\x12N\n\rSetRiskBudget\x12\x1d.dtms.v1.SetRiskBudgetRequest\x1a\x1e.dtms.v1.SetRiskBudgetResponse\x12;\n\x06\x42\x61\x63kup\x12\x16.dtms.v1.BackupRequest\x1a\x17.dtms.v1.BackupResponse0\x01\x12\x36\n\x05\x44rain\x12\x15.dtms.v1.DrainRequest\x1a\x16.dtms.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64tms/v1/admin_service.proto\x12\x07\x64tms.v1\x1a\x13\x64tms/v1/event.proto\x1a\x1d\x64tms/v1/gateway_service.proto\">\n\nKillSwitch\x12!\n\x05scope\x18\x01 \x01(\x0e\x32\x12.dtms.v1.KillScope\x12\r\n\x05value\x18\x02 \x01(\t\"^\n\x0b\x45ngagedRail\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x1b\n\x04rail\x18\x03 \x01(\x0e\x32\r.dtms.v1.Rail\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"H\n\x07Latency\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0e\n\x06p50_us\x18\x02 \x01(\x01\x12\x0e\n\x06p99_us\x18\x03 \x01(\x01\x12\x0e\n\x06max_us\x18\x04 \x01(\x01\"+\n\nStateCount\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0e\n\x06trades\x18\x02 \x01(\x04\"\xd5\x01\n\rGatewayStatus\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x12\n\nsupervised\x18\x02 \x01(\x08\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.dtms.v1.GatewayState\x12\x10\n\x08restarts\x18\x04 \x01(\r\x12\x12\n\nlast_error\x18\x05 \x01(\t\x12(\n\x08terminal\x18\x06 \x01(\x0b\x32\x16.dtms.v1.TerminalState\x12\x10\n\x08heard_ns\x18\x07 \x01(\x03\x12\x14\n\x0cticks_merged\x18\x08 \x01(\x04\"\x18\n\x16GetSystemStatusRequest\"\xa6\x05\n\x17GetSystemStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12$\n\x05stage\x18\x02 \x01(\x0e\x32\x15.dtms.v1.ServiceStage\x12\x17\n\x0frecovery_detail\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x17\n\x0foldest_revision\x18\x05 \x01(\x04\x12\x12\n\nstarted_ns\x18\x06 \x01(\x03\x12,\n\rtrading_state\x18\x07 \x01(\x0e\x32\x15.dtms.v1.TradingState\x12*\n\rkill_switches\x18\x08 \x03(\x0b\x32\x13.dtms.v1.KillSwitch\x12#\n\x06states\x18\t \x03(\x0b\x32\x13.dtms.v1.StateCount\x12\x13\n\x0b\x61\x63\x63ount_ids\x18\n \x03(\t\x12\x10\n\x08watchers\x18\x0b \x01(\r\x12*\n\x10tick_to_decision\x18\x0c \x01(\x0b\x32\x10.dtms.v1.Latency\x12)\n\x0ftick_to_durable\x18\r \x01(\x0b\x32\x10.dtms.v1.Latency\x12%\n\x0b\x62roker_call\x18\x0e \x01(\x0b\x32\x10.dtms.v1.Latency\x12\x10\n\x08lockstep\x18\x0f \x01(\x08\x12\x16\n\x0ejournal_sha256\x18\x10 \x01(\t\x12#\n\x05rails\x18\x11 \x03(\x0b\x32\x14.dtms.v1.EngagedRail\x12\x0e\n\x06shadow\x18\x12 \x01(\x08\x12\x0e\n\x06\x63\x61ller\x18\x13 \x01(\t\x12\x13\n\x0b\x63\x61ller_role\x18\x14 \x01(\t\x12\x0f\n\x07time_ns\x18\x15 \x01(\x03\x12(\n\x08gateways\x18\x16 \x03(\x0b\x32\x16.dtms.v1.GatewayStatus\x12\x19\n\x11\x64\x61maged_revisions\x18\x17 \x03(\x04\"V\n\x16SetTradingStateRequest\x12,\n\rtrading_state\x18\x01 \x01(\x0e\x32\x15.dtms.v1.TradingState\x12\x0e\n\x06reason\x18\x02 \x01(\t\"+\n\x17SetTradingStateResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"z\n\x14SetKillSwitchRequest\x12!\n\x05scope\x18\x01 \x01(\x0e\x32\x12.dtms.v1.KillScope\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0f\n\x07\x65ngaged\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07\x66latten\x18\x05 \x01(\x08\")\n\x15SetKillSwitchResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\\\n\x14SetRiskBudgetRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\x10\n\x08\x62udget_r\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\")\n\x15SetRiskBudgetResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\x0f\n\rBackupRequest\"V\n\x0e\x42\x61\x63kupResponse\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x16\n\x0ejournal_sha256\x18\x04 \x01(\t\"\x1e\n\x0c\x44rainRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"!\n\rDrainResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04*\x82\x01\n\x0cServiceStage\x12\x1d\n\x19SERVICE_STAGE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SERVICE_STAGE_RECOVERING\x10\x01\x12\x19\n\x15SERVICE_STAGE_SERVING\x10\x02\x12\x1a\n\x16SERVICE_STAGE_DRAINING\x10\x03*\xb2\x01\n\x0cGatewayState\x12\x1d\n\x19GATEWAY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16GATEWAY_STATE_STARTING\x10\x01\x12\x1a\n\x16GATEWAY_STATE_ATTACHED\x10\x02\x12\x18\n\x14GATEWAY_STATE_SILENT\x10\x03\x12\x16\n\x12GATEWAY_STATE_AWAY\x10\x04\x12\x19\n\x15GATEWAY_STATE_PAUSING\x10\x05\x32\xcf\x03\n\x0c\x41\x64minService\x12T\n\x0fGetSystemStatus\x12\x1f.dtms.v1.GetSystemStatusRequest\x1a .dtms.v1.GetSystemStatusResponse\x12T\n\x0fSetTradingState\x12\x1f.dtms.v1.SetTradingStateRequest\x1a .dtms.v1.SetTradingStateResponse\x12N\n\rSetKillSwitch\x12\x1d.dtms.v1.SetKillSwitchRequest\x1a\x1e.dtms.v1.SetKillSwitchResponse\x12N\n\rSetRiskBudget\x12\x1d.dtms.v1.SetRiskBudgetRequest\x1a\x1e.dtms.v1.SetRiskBudgetResponse\x12;\n\x06\x42\x61\x63kup\x12\x16.dtms.v1.BackupRequest\x1a\x17.dtms.v1.BackupResponse0\x01\x12\x36\n\x05\x44rain\x12\x15.dtms.v1.DrainRequest\x1a\x16.dtms.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dtms.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SERVICESTAGE']._serialized_start=1877
-  _globals['_SERVICESTAGE']._serialized_end=2007
-  _globals['_GATEWAYSTATE']._serialized_start=2010
-  _globals['_GATEWAYSTATE']._serialized_end=2188
+  _globals['_SERVICESTAGE']._serialized_start=1904
+  _globals['_SERVICESTAGE']._serialized_end=2034
+  _globals['_GATEWAYSTATE']._serialized_start=2037
+  _globals['_GATEWAYSTATE']._serialized_end=2215
   _globals['_KILLSWITCH']._serialized_start=92
   _globals['_KILLSWITCH']._serialized_end=154
   _globals['_ENGAGEDRAIL']._serialized_start=156
@@ -50,27 +50,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSYSTEMSTATUSREQUEST']._serialized_start=587
   _globals['_GETSYSTEMSTATUSREQUEST']._serialized_end=611
   _globals['_GETSYSTEMSTATUSRESPONSE']._serialized_start=614
-  _globals['_GETSYSTEMSTATUSRESPONSE']._serialized_end=1265
-  _globals['_SETTRADINGSTATEREQUEST']._serialized_start=1267
-  _globals['_SETTRADINGSTATEREQUEST']._serialized_end=1353
-  _globals['_SETTRADINGSTATERESPONSE']._serialized_start=1355
-  _globals['_SETTRADINGSTATERESPONSE']._serialized_end=1398
-  _globals['_SETKILLSWITCHREQUEST']._serialized_start=1400
-  _globals['_SETKILLSWITCHREQUEST']._serialized_end=1522
-  _globals['_SETKILLSWITCHRESPONSE']._serialized_start=1524
-  _globals['_SETKILLSWITCHRESPONSE']._serialized_end=1565
-  _globals['_SETRISKBUDGETREQUEST']._serialized_start=1567
-  _globals['_SETRISKBUDGETREQUEST']._serialized_end=1659
-  _globals['_SETRISKBUDGETRESPONSE']._serialized_start=1661
-  _globals['_SETRISKBUDGETRESPONSE']._serialized_end=1702
-  _globals['_BACKUPREQUEST']._serialized_start=1704
-  _globals['_BACKUPREQUEST']._serialized_end=1719
-  _globals['_BACKUPRESPONSE']._serialized_start=1721
-  _globals['_BACKUPRESPONSE']._serialized_end=1807
-  _globals['_DRAINREQUEST']._serialized_start=1809
-  _globals['_DRAINREQUEST']._serialized_end=1839
-  _globals['_DRAINRESPONSE']._serialized_start=1841
-  _globals['_DRAINRESPONSE']._serialized_end=1874
-  _globals['_ADMINSERVICE']._serialized_start=2191
-  _globals['_ADMINSERVICE']._serialized_end=2654
+  _globals['_GETSYSTEMSTATUSRESPONSE']._serialized_end=1292
+  _globals['_SETTRADINGSTATEREQUEST']._serialized_start=1294
+  _globals['_SETTRADINGSTATEREQUEST']._serialized_end=1380
+  _globals['_SETTRADINGSTATERESPONSE']._serialized_start=1382
+  _globals['_SETTRADINGSTATERESPONSE']._serialized_end=1425
+  _globals['_SETKILLSWITCHREQUEST']._serialized_start=1427
+  _globals['_SETKILLSWITCHREQUEST']._serialized_end=1549
+  _globals['_SETKILLSWITCHRESPONSE']._serialized_start=1551
+  _globals['_SETKILLSWITCHRESPONSE']._serialized_end=1592
+  _globals['_SETRISKBUDGETREQUEST']._serialized_start=1594
+  _globals['_SETRISKBUDGETREQUEST']._serialized_end=1686
+  _globals['_SETRISKBUDGETRESPONSE']._serialized_start=1688
+  _globals['_SETRISKBUDGETRESPONSE']._serialized_end=1729
+  _globals['_BACKUPREQUEST']._serialized_start=1731
+  _globals['_BACKUPREQUEST']._serialized_end=1746
+  _globals['_BACKUPRESPONSE']._serialized_start=1748
+  _globals['_BACKUPRESPONSE']._serialized_end=1834
+  _globals['_DRAINREQUEST']._serialized_start=1836
+  _globals['_DRAINREQUEST']._serialized_end=1866
+  _globals['_DRAINRESPONSE']._serialized_start=1868
+  _globals['_DRAINRESPONSE']._serialized_end=1901
+  _globals['_ADMINSERVICE']._serialized_start=2218
+  _globals['_ADMINSERVICE']._serialized_end=2681
 # @@protoc_insertion_point(module_scope)

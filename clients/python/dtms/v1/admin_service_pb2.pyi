@@ -302,6 +302,7 @@ class GetSystemStatusResponse(_message.Message):
     CALLER_ROLE_FIELD_NUMBER: _builtins.int
     TIME_NS_FIELD_NUMBER: _builtins.int
     GATEWAYS_FIELD_NUMBER: _builtins.int
+    DAMAGED_REVISIONS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the service."""
     stage: Global___ServiceStage.ValueType
@@ -362,6 +363,12 @@ class GetSystemStatusResponse(_message.Message):
     def gateways(self) -> _containers.RepeatedCompositeFieldContainer[Global___GatewayStatus]:
         """Gateways: those that the service supervises, and those that have attached since it began."""
 
+    @_builtins.property
+    def damaged_revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Recorded events that were found not to verify since the start, and are handed out to nobody. `dtms journal verify`
+        looks at all.
+        """
+
     def __init__(
         self,
         *,
@@ -387,10 +394,11 @@ class GetSystemStatusResponse(_message.Message):
         caller_role: _builtins.str = ...,
         time_ns: _builtins.int = ...,
         gateways: _abc.Iterable[Global___GatewayStatus] | None = ...,
+        damaged_revisions: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["broker_call", b"broker_call", "tick_to_decision", b"tick_to_decision", "tick_to_durable", b"tick_to_durable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_ids", b"account_ids", "broker_call", b"broker_call", "caller", b"caller", "caller_role", b"caller_role", "gateways", b"gateways", "journal_sha256", b"journal_sha256", "kill_switches", b"kill_switches", "lockstep", b"lockstep", "oldest_revision", b"oldest_revision", "rails", b"rails", "recovery_detail", b"recovery_detail", "revision", b"revision", "shadow", b"shadow", "stage", b"stage", "started_ns", b"started_ns", "states", b"states", "tick_to_decision", b"tick_to_decision", "tick_to_durable", b"tick_to_durable", "time_ns", b"time_ns", "trading_state", b"trading_state", "version", b"version", "watchers", b"watchers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_ids", b"account_ids", "broker_call", b"broker_call", "caller", b"caller", "caller_role", b"caller_role", "damaged_revisions", b"damaged_revisions", "gateways", b"gateways", "journal_sha256", b"journal_sha256", "kill_switches", b"kill_switches", "lockstep", b"lockstep", "oldest_revision", b"oldest_revision", "rails", b"rails", "recovery_detail", b"recovery_detail", "revision", b"revision", "shadow", b"shadow", "stage", b"stage", "started_ns", b"started_ns", "states", b"states", "tick_to_decision", b"tick_to_decision", "tick_to_durable", b"tick_to_durable", "time_ns", b"time_ns", "trading_state", b"trading_state", "version", b"version", "watchers", b"watchers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -243,6 +243,8 @@ class _AlarmCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlarmCode.V
     """A terminal is logged in to another account; its gateway has let go of it."""
     ALARM_CODE_LATE_EXECUTION: _AlarmCode.ValueType  # 10
     """A command that had left no trace, and was settled as not executed, was executed after all."""
+    ALARM_CODE_JOURNAL_DAMAGED: _AlarmCode.ValueType  # 11
+    """A recorded event does not verify; it is handed out to nobody."""
 
 class AlarmCode(_AlarmCode, metaclass=_AlarmCodeEnumTypeWrapper):
     """What an alarm is about."""
@@ -269,6 +271,8 @@ ALARM_CODE_ACCOUNT_SWITCHED: AlarmCode.ValueType  # 9
 """A terminal is logged in to another account; its gateway has let go of it."""
 ALARM_CODE_LATE_EXECUTION: AlarmCode.ValueType  # 10
 """A command that had left no trace, and was settled as not executed, was executed after all."""
+ALARM_CODE_JOURNAL_DAMAGED: AlarmCode.ValueType  # 11
+"""A recorded event does not verify; it is handed out to nobody."""
 Global___AlarmCode: _TypeAlias = AlarmCode  # noqa: Y015
 
 class _TradingState:

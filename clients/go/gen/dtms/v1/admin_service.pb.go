@@ -593,9 +593,12 @@ type GetSystemStatusResponse struct {
 	// Clock of the service, ns UTC; virtual in lockstep.
 	TimeNs int64 `protobuf:"varint,21,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
 	// Gateways: those that the service supervises, and those that have attached since it began.
-	Gateways      []*GatewayStatus `protobuf:"bytes,22,rep,name=gateways,proto3" json:"gateways,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Gateways []*GatewayStatus `protobuf:"bytes,22,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	// Recorded events that were found not to verify since the start, and are handed out to nobody. `dtms journal verify`
+	// looks at all.
+	DamagedRevisions []uint64 `protobuf:"varint,23,rep,packed,name=damaged_revisions,json=damagedRevisions,proto3" json:"damaged_revisions,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *GetSystemStatusResponse) Reset() {
@@ -778,6 +781,13 @@ func (x *GetSystemStatusResponse) GetTimeNs() int64 {
 func (x *GetSystemStatusResponse) GetGateways() []*GatewayStatus {
 	if x != nil {
 		return x.Gateways
+	}
+	return nil
+}
+
+func (x *GetSystemStatusResponse) GetDamagedRevisions() []uint64 {
+	if x != nil {
+		return x.DamagedRevisions
 	}
 	return nil
 }
@@ -1369,7 +1379,7 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"\bterminal\x18\x06 \x01(\v2\x16.dtms.v1.TerminalStateR\bterminal\x12\x19\n" +
 	"\bheard_ns\x18\a \x01(\x03R\aheardNs\x12!\n" +
 	"\fticks_merged\x18\b \x01(\x04R\vticksMerged\"\x18\n" +
-	"\x16GetSystemStatusRequest\"\x83\a\n" +
+	"\x16GetSystemStatusRequest\"\xb0\a\n" +
 	"\x17GetSystemStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12+\n" +
 	"\x05stage\x18\x02 \x01(\x0e2\x15.dtms.v1.ServiceStageR\x05stage\x12'\n" +
@@ -1397,7 +1407,8 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"\vcaller_role\x18\x14 \x01(\tR\n" +
 	"callerRole\x12\x17\n" +
 	"\atime_ns\x18\x15 \x01(\x03R\x06timeNs\x122\n" +
-	"\bgateways\x18\x16 \x03(\v2\x16.dtms.v1.GatewayStatusR\bgateways\"l\n" +
+	"\bgateways\x18\x16 \x03(\v2\x16.dtms.v1.GatewayStatusR\bgateways\x12+\n" +
+	"\x11damaged_revisions\x18\x17 \x03(\x04R\x10damagedRevisions\"l\n" +
 	"\x16SetTradingStateRequest\x12:\n" +
 	"\rtrading_state\x18\x01 \x01(\x0e2\x15.dtms.v1.TradingStateR\ftradingState\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"5\n" +

@@ -386,6 +386,8 @@ const (
 	AlarmCode_ALARM_CODE_ACCOUNT_SWITCHED AlarmCode = 9
 	// A command that had left no trace, and was settled as not executed, was executed after all.
 	AlarmCode_ALARM_CODE_LATE_EXECUTION AlarmCode = 10
+	// A recorded event does not verify; it is handed out to nobody.
+	AlarmCode_ALARM_CODE_JOURNAL_DAMAGED AlarmCode = 11
 )
 
 // Enum value maps for AlarmCode.
@@ -402,6 +404,7 @@ var (
 		8:  "ALARM_CODE_BROKER_LINK_LOST",
 		9:  "ALARM_CODE_ACCOUNT_SWITCHED",
 		10: "ALARM_CODE_LATE_EXECUTION",
+		11: "ALARM_CODE_JOURNAL_DAMAGED",
 	}
 	AlarmCode_value = map[string]int32{
 		"ALARM_CODE_UNSPECIFIED":      0,
@@ -415,6 +418,7 @@ var (
 		"ALARM_CODE_BROKER_LINK_LOST": 8,
 		"ALARM_CODE_ACCOUNT_SWITCHED": 9,
 		"ALARM_CODE_LATE_EXECUTION":   10,
+		"ALARM_CODE_JOURNAL_DAMAGED":  11,
 	}
 )
 
@@ -3795,7 +3799,7 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\rLEG_KIND_MAIN\x10\x01\x12\x12\n" +
 	"\x0eLEG_KIND_HEDGE\x10\x02\x12\x13\n" +
 	"\x0fLEG_KIND_RE_ADD\x10\x03\x12\x12\n" +
-	"\x0eLEG_KIND_STRAY\x10\x04*\xd8\x02\n" +
+	"\x0eLEG_KIND_STRAY\x10\x04*\xf8\x02\n" +
 	"\tAlarmCode\x12\x1a\n" +
 	"\x16ALARM_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ALARM_CODE_ACTION_FAILED\x10\x01\x12\x1f\n" +
@@ -3808,7 +3812,8 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x1bALARM_CODE_BROKER_LINK_LOST\x10\b\x12\x1f\n" +
 	"\x1bALARM_CODE_ACCOUNT_SWITCHED\x10\t\x12\x1d\n" +
 	"\x19ALARM_CODE_LATE_EXECUTION\x10\n" +
-	"*}\n" +
+	"\x12\x1e\n" +
+	"\x1aALARM_CODE_JOURNAL_DAMAGED\x10\v*}\n" +
 	"\fTradingState\x12\x1d\n" +
 	"\x19TRADING_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14TRADING_STATE_ACTIVE\x10\x01\x12\x1a\n" +
