@@ -3,9 +3,9 @@ use std::sync::Mutex;
 
 use dtms_core::book::OpenIntent;
 use dtms_core::engine::{self, Proposal, Registration, TickBatch};
-use dtms_core::enums::{AlarmCode, CloseReason, KillScope, Origin, Side, TradingState};
+use dtms_core::enums::{AlarmCode, CloseReason, KillScope, LegKind, Origin, Side, TradingState};
 use dtms_core::error::CoreError;
-use dtms_core::event::{Action, Outcome, SymbolSpec};
+use dtms_core::event::{Action, LegFound, Outcome, SymbolSpec};
 use dtms_core::market::Bar;
 use dtms_core::message::{Number, Text};
 use dtms_core::rails::Blackout;
@@ -430,6 +430,37 @@ impl Engine {
         Ok(Step::if_any(self.ask(|core| {
             core.on_closed(account_id, position, reason, price, profit, now_ns)
         })?))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of a position")]
+    fn on_lost_leg(
+        &self,
+        account_id: &str,
+        ticket: u64,
+        intent_id: u64,
+        position: u64,
+        side: i64,
+        volume: f64,
+        entry_price: f64,
+        sl: Option<f64>,
+        now_ns: i64,
+    ) -> PyResult<Option<Step>> {
+        let found = LegFound {
+            leg: LegKind::Stray,
+            position,
+            side: number::<Side>("side", side)?,
+            volume,
+            entry_price,
+            sl,
+            intent_id,
+        };
+        Ok(Step::if_any(self.ask(|core| {
+            core.on_lost_leg(account_id, ticket, &found, now_ns)
+        })?))
+    }
+
+    fn is_lost(&self, intent_id: u64) -> PyResult<bool> {
+        self.ask(|core| Ok(core.is_lost(intent_id)))
     }
 
     fn on_missing(&self, account_id: &str, ticket: u64, now_ns: i64) -> PyResult<Option<Step>> {

@@ -190,6 +190,21 @@ class Engine:
         self, account_id: str, position: int, reason: int, price: float, profit: float, now_ns: int
     ) -> Step | None:
         """A proof that the broker closed the position (``CloseReason``)."""
+    def on_lost_leg(
+        self,
+        account_id: str,
+        ticket: int,
+        intent_id: int,
+        position: int,
+        side: int,
+        volume: float,
+        entry_price: float,
+        sl: float | None,
+        now_ns: int,
+    ) -> Step | None:
+        """A position with the mark of an intent that was lost becomes a leg of the trade, or a stray. TRADE_UNKNOWN."""
+    def is_lost(self, intent_id: int) -> bool:
+        """Whether the intent may have been recorded between a backup and its return, and is known no more."""
     def on_missing(self, account_id: str, ticket: int, now_ns: int) -> Step | None:
         """Not at the broker and not proven closed: quarantine, until on_position or on_closed ends it."""
     def on_account(self, account_id: str, equity: float, now_ns: int) -> Step | None:

@@ -36,6 +36,7 @@ ALARM_TRADING_DISABLED = event_pb2.ALARM_CODE_TRADING_DISABLED
 ALARM_GATEWAY_FAILED = event_pb2.ALARM_CODE_GATEWAY_FAILED
 ALARM_BROKER_LINK_LOST = event_pb2.ALARM_CODE_BROKER_LINK_LOST
 ALARM_JOURNAL_DAMAGED = event_pb2.ALARM_CODE_JOURNAL_DAMAGED
+ALARM_LOST_LEG = event_pb2.ALARM_CODE_LOST_LEG
 ALARM_ACCOUNT_SWITCHED = event_pb2.ALARM_CODE_ACCOUNT_SWITCHED
 ORIGIN_CLIENT, ORIGIN_EXTERNAL = trade_pb2.ORIGIN_CLIENT, trade_pb2.ORIGIN_EXTERNAL
 CLOSE_REASONS: dict[CloseReason, int] = {
@@ -229,6 +230,8 @@ def command(intent: Mapping[str, Any], *, deviation_points: int, magic: int) -> 
         deviation_points=deviation_points,
         magic=magic,
         comment=intent_comment(intent["intent_id"]),
+        keeps_sl=intent["kind"] == action_pb2.ACTION_KIND_TARGET,
+        keeps_tp=intent["kind"] == action_pb2.ACTION_KIND_STOP,
     )
 
 

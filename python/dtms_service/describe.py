@@ -156,6 +156,12 @@ def _restored(event: event_pb2.Event) -> str:
     return f"goes on from the backup of {clock(restored.made_ns)}; tokens begin after {restored.last_epoch}"
 
 
+def _leg_found(event: event_pb2.Event) -> str:
+    found = event.leg_found
+    kind = enum_name(event_pb2.LegKind, found.leg)
+    return f"position {found.position} of intent {found.intent_id}, of a lost time, is its {kind}"
+
+
 KINDS: Final = frozenset(field.name for field in event_pb2.Event.DESCRIPTOR.oneofs_by_name["body"].fields)
 """Names of the facts that an event may be."""
 
@@ -175,6 +181,7 @@ _DESCRIBE = {
     "rail_changed": _rail,
     "account_marked": _mark,
     "backup_restored": _restored,
+    "leg_found": _leg_found,
 }
 
 

@@ -16,6 +16,7 @@ import structlog
 
 from dtms_service import convert
 from dtms_service._core import CoreError, Engine, Step, decisions
+from dtms_service.broker.door import Position
 from dtms_service.clock import Clock
 from dtms_service.errors import DtmsError, FieldViolation, Reason, damage_of
 from dtms_service.event_log import Entry, EventLog
@@ -247,6 +248,22 @@ class Desk:
     def alarm(self, account_id: str, code: int, detail: str) -> None:
         """An alarm about an account's broker, or with an empty account about the service itself."""
         self.keep(self._run(self.engine.raise_alarm, account_id, code, detail[:ALARM_CHARS], self.clock.now_ns()))
+
+    def lost_leg(self, key: TradeKey, intent: int, position: Position) -> None:
+        """A position that ``intent``, of a time that the journal has lost, has opened for the trade."""
+        held, now_ns = position, self.clock.now_ns()
+        step = self._run(
+            self.engine.on_lost_leg,
+            *key,
+            intent,
+            held.ticket,
+            held.side.value,
+            held.volume,
+            held.price_open,
+            held.sl,
+            now_ns,
+        )
+        self.keep(step)
 
     def missing(self, key: TradeKey) -> None:
         self.keep(self._run(self.engine.on_missing, *key, self.clock.now_ns()))

@@ -276,7 +276,11 @@ class Executor:
                 continue
             command = self._command(intent)
             outcome: Outcome | Trace | None
-            if ticket or self._shows_change(held, command):
+            if command.kind is CommandKind.MODIFY:
+                # Levels alone do not say who has set them: while another change is on its way it may be that one.
+                is_plain = not self._modifies(command) and self._shows_change(held, command)
+                outcome = _modified(held, command) if is_plain else None
+            elif ticket or self._shows_change(held, command):
                 outcome = await self._read_fate(door, intent, command)
             else:
                 outcome = self._opened(held, command) if command.kind is CommandKind.OPEN else None
@@ -285,6 +289,15 @@ class Executor:
                 self._record(intent, command, outcome, settled=True)
                 found = True
         return found
+
+    def _modifies(self, command: Command) -> bool:
+        """Whether levels of the command's position are being changed just now."""
+        others = (self._command(intent) for intent in self.desk.engine.open_intents())
+        return any(
+            other.kind is CommandKind.MODIFY
+            and (other.account_id, other.position) == (command.account_id, command.position)
+            for other in others
+        )
 
     def _shows_change(self, held: Mapping[int, Position], command: Command) -> bool:
         """Whether the position that the command was about is not as the trade has it."""
@@ -302,7 +315,7 @@ class Executor:
 
 def _modified(positions: Mapping[int, Position], command: Command) -> Outcome | None:
     position = positions.get(command.position)
-    is_so = position is not None and (position.sl, position.tp) == (command.sl, command.tp)
+    is_so = position is not None and command.shows_in(position.sl, position.tp)
     return _read_back(position) if is_so else None
 
 

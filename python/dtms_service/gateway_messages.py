@@ -81,6 +81,8 @@ def command_to_wire(call_id: int, command: Command) -> gateway_service_pb2.Gatew
         deviation_points=command.deviation_points,
         magic=command.magic,
         comment=command.comment,
+        keeps_sl=command.keeps_sl,
+        keeps_tp=command.keeps_tp,
     )
 
 
@@ -100,6 +102,8 @@ def command_from_wire(message: gateway_service_pb2.GatewayCommand) -> Command:
         deviation_points=message.deviation_points,
         magic=message.magic,
         comment=message.comment,
+        keeps_sl=message.keeps_sl,
+        keeps_tp=message.keeps_tp,
     )
 
 

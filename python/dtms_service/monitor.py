@@ -207,6 +207,9 @@ class Monitor:
                 strangers.append(shown)
             else:
                 self.desk.position(account_id, position, shown.volume, shown.sl, shown.tp)
+        # Before the closings: a leg of a lost time may have outlived its trade.
+        is_lost_time = any(self._lost_intent(stranger) is not None for stranger in strangers)
+        families = self._families(account_id) if is_lost_time else []
         missing: dict[int, tuple[int, int]] = {}
         for ticket, position, deals in absent:
             if not self._close(account_id, position, deals):
@@ -216,8 +219,13 @@ class Monitor:
                 if reports + 1 >= MISSING_REPORTS and is_old:
                     self.desk.missing((account_id, ticket))
         account.missing = missing
-        for stranger in strangers:
-            is_final &= await self._adopt(account_id, door, stranger)
+        # Legs of a lost time last: whose they are is known when every trade is.
+        for stranger in sorted(strangers, key=lambda shown: (self._lost_intent(shown) is not None, shown.ticket)):
+            if (intent := self._lost_intent(stranger)) is None:
+                is_final &= await self._adopt(account_id, door, stranger)
+                families.append((stranger.ticket, stranger.symbol, stranger.time_msc))
+            else:
+                is_final &= await self._take_lost_leg(account_id, door, stranger, intent, families)
         # Something may still be on its way to a proof: look again soon, at everything.
         is_final &= not missing
         account.seen_count = change_count
@@ -261,6 +269,38 @@ class Monitor:
             return True
         log.info("trade_adopted", account=account_id, ticket=position.ticket, symbol=position.symbol)
         return True
+
+    def _lost_intent(self, position: Position) -> int | None:
+        """The intent that opened it, if that was recorded between a backup and its return and is known no more."""
+        intent = convert.intent_of(position.comment) if position.magic == self.executor.magic else None
+        return intent if intent is not None and self.desk.engine.is_lost(intent) else None
+
+    def _families(self, account_id: str) -> list[tuple[int, str, int]]:
+        """(trade, symbol, opened ms UTC) of the trades that may have opened legs in a time that is lost."""
+        engine = self.desk.engine
+        trades = (engine.trade(account_id, ticket) for ticket in {t for t, _ in engine.open_positions(account_id)})
+        return [(trade["ticket"], trade["symbol"], trade["opened_ns"] // 1_000_000) for trade in trades if trade]
+
+    async def _take_lost_leg(
+        self, account_id: str, door: BrokerDoor, position: Position, intent: int, families: list[tuple[int, str, int]]
+    ) -> bool:
+        """A leg of the only trade of its symbol that was there before it; else adopted, and told by an alarm."""
+        parents = [
+            ticket
+            for ticket, symbol, opened_msc in families
+            if symbol == position.symbol and opened_msc <= position.time_msc
+        ]
+        if len(parents) == 1 and self.desk.engine.trade(account_id, parents[0]) is not None:
+            log.warning("lost_leg", account=account_id, position=position.ticket, intent=intent, ticket=parents[0])
+            self.desk.lost_leg((account_id, parents[0]), intent, position)
+            return True
+        is_taken = await self._adopt(account_id, door, position)
+        if is_taken and self.desk.engine.position_owner(account_id, position.ticket) is not None:
+            why = f"it may be of {sorted(parents)}" if parents else "no trade of its symbol was there before it"
+            log.warning("lost_leg", account=account_id, position=position.ticket, intent=intent, ticket=0)
+            what = f"position {position.ticket} bears the mark of intent {intent}, of a time that the journal lost"
+            self.desk.alarm(account_id, convert.ALARM_LOST_LEG, f"{what}; {why}: adopted as a trade of its own")
+        return is_taken
 
     # ---- figures of the accounts -----------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ Found: TypeAlias = Iterator[str]
 
 UNIVERSAL: Final = "universal_sl_tp_manager"
 MODIFY, DEAL = "SLTP", "DEAL"
+UNNAMED: Final = ", which it does not name"
 ALREADY_SO: Final = frozenset({10025, 10036})
 """Retcodes of an order that had nothing left to do: NO_CHANGES, POSITION_CLOSED."""
 PRICE_DUST: Final = 1e-9  # doubles of one price, computed twice
@@ -384,9 +385,13 @@ def _carries_out(order: Mapping[str, Any], event: Event) -> bool:
     if (order["ticket"], order["comment"]) != (event.ticket, f"dtms {intent.intent_id}"):
         return False
     if intent.kind in {ACTION_KIND_STOP, ACTION_KIND_TARGET}:
-        levels = (intent.sl if intent.HasField("sl") else 0.0, intent.tp if intent.HasField("tp") else 0.0)
-        return (order["action"], order["position"]) == (MODIFY, intent.position) and _same(
-            (order["sl"], order["tp"]), levels
+        # MetaTrader 5 takes both levels: the one that is not named is as it was known, or as it stands there.
+        named, other = ("sl", "tp") if intent.kind == ACTION_KIND_STOP else ("tp", "sl")
+        stands = (order["before"] or {}).get(other) or 0.0
+        return (
+            (order["action"], order["position"]) == (MODIFY, intent.position)
+            and _same((order[named],), (getattr(intent, named),))
+            and any(_same((order[other],), (level,)) for level in (getattr(intent, other), stands))
         )
     return order["action"] == DEAL and _same((order["volume"],), (intent.volume,))
 
@@ -486,7 +491,7 @@ def _touches_more(line: Mapping[str, Any], intent: IntentRecorded) -> Found:
     }.get(intent.kind, ())
     for name in keeps:
         if before[name] != after[name]:
-            yield f"it changes {name} from {before[name]} to {after[name]}, which it does not name"
+            yield f"it changes {name} from {before[name]} to {after[name]}{UNNAMED}"
 
 
 def _loosens(

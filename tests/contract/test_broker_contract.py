@@ -90,6 +90,19 @@ async def test_none_removes_a_level_and_both_are_always_sent(make: Make) -> None
     assert (outcome.sl, outcome.tp) == (1.09, None)
 
 
+async def test_a_level_that_is_kept_is_the_one_at_the_broker(make: Make) -> None:
+    """A stop change keeps the target that a hand has moved since it was known, a target change the stop; both told."""
+    rig = make()
+    ticket = rig.world.buy(sl=1.09, tp=1.12).order
+    hand = ForeignActor(rig.world.broker)
+    hand.modify(ticket, 1.09, 1.13)
+    stop = await rig.door.execute(command(CommandKind.MODIFY, ticket, sl=1.095, tp=1.12, keeps_tp=True))
+    assert (stop.status, stop.sl, stop.tp) == (OutcomeStatus.CONFIRMED, 1.095, 1.13)
+    hand.modify(ticket, 0.0, 1.13)
+    target = await rig.door.execute(command(CommandKind.MODIFY, ticket, sl=1.095, tp=1.14, keeps_sl=True))
+    assert (target.status, target.sl, target.tp) == (OutcomeStatus.CONFIRMED, None, 1.14)
+
+
 @pytest.mark.parametrize("side", [Side.BUY, Side.SELL])
 @pytest.mark.parametrize(
     ("execution", "mask"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,13 +12,17 @@ from pathlib import Path
 import pytest
 
 from dtms.v1 import action_pb2, event_pb2, trade_pb2
-from dtms_service.broker.faults import Leg
+from dtms.v1.trade_status_service_pb2 import WatchRequest
+from dtms_service import backup
+from dtms_service.broker.faults import Gate, Leg
 from dtms_service.broker.foreign import ForeignActor
 from dtms_service.broker.mt5_enums import Action, DealReason, OrderType
 from dtms_service.broker.paper_rules import default_filling
 from dtms_service.broker.retcodes import LastError, Retcode
+from dtms_service.journal import JOURNAL_NAME
 from dtms_service.paper_account import PaperAccount
 from tests.grpc.test_outcomes import events_of, outcomes
+from tests.grpc.watching import all_until, events_until
 from tests.stack import SYMBOL, Stack, part_of, running, stop_at
 
 CONFIRMED, REJECTED, UNKNOWN = (
@@ -27,6 +32,7 @@ CONFIRMED, REJECTED, UNKNOWN = (
 )
 HEDGED = trade_pb2.TRADE_STATE_HEDGED
 LOST = LastError.INTERNAL_FAIL_RECEIVE
+EVERYTHING = WatchRequest(start_revision=1, progress_interval_ms=100)
 
 
 class FarAccount(PaperAccount):
@@ -231,6 +237,44 @@ async def test_a_part_that_a_manager_closed_late_is_told_as_its_own(tmp_path: Pa
         assert statuses == [UNKNOWN, REJECTED, CONFIRMED]
 
 
+async def test_a_stop_that_was_given_up_and_set_by_another_command_is_not_late(tmp_path: Path) -> None:
+    """The first never reached the broker, the second set the level that it had wanted: nothing was executed late,
+    neither while the second is on its way nor when everything of the trade is looked at again."""
+    async with far_away(tmp_path, settle_ms=0) as (stack, _):
+        trade = await stack.trade()
+        stack.faults.fail_calls(LOST)
+        assert (await stack.propose(trade, stop_at(1.0961))).outcome.status == REJECTED
+        assert stack.system.paper is not None
+        gate = stack.faults.latency = Gate("execute", Leg.REPLY)
+        asked = asyncio.create_task(stack.propose(trade, stop_at(1.0961)))
+        await gate.arrived.wait()
+        await stack.system.monitor.sync(trade.account_id, -1)
+        assert await alarms(stack, trade) == []
+        gate.open()
+        assert (await asked).outcome.status == CONFIRMED
+        ForeignActor(stack.system.paper.broker).modify(trade.ticket, 1.0961, 1.13)
+        await stack.tick(1.1)
+        stack.faults.fail_calls(LOST)
+        assert (await stack.propose(trade, part_of(0.4))).outcome.status == REJECTED
+        assert (await stack.propose(trade, part_of(0.4))).outcome.status == CONFIRMED
+        await stack.tick(1.1)
+        assert await alarms(stack, trade) == []
+
+
+async def test_a_target_that_a_hand_has_just_moved_is_kept_and_told_as_external(stack: Stack) -> None:
+    """I11, I8: a stop change that is decided before the hand is seen keeps the hand's target; the service learns of it
+    as a change by somebody else."""
+    trade = await stack.trade()
+    assert stack.system.paper is not None
+    ForeignActor(stack.system.paper.broker).modify(trade.ticket, trade.confirmed.sl, 1.1311)
+    answer = await stack.propose(trade, stop_at(1.0961))
+    assert (answer.outcome.status, answer.outcome.sl, answer.outcome.tp) == (CONFIRMED, 1.0961, 1.1311)
+    now = await stack.get_trade(trade.ticket)
+    assert (now.confirmed.sl, now.confirmed.tp) == (1.0961, 1.1311)
+    (moved,) = [e.position_changed for e in await events_of(stack, trade) if e.HasField("position_changed")]
+    assert (moved.external, moved.sl, moved.tp) == (True, trade.confirmed.sl, 1.1311)
+
+
 async def test_a_late_hedge_is_found_after_a_restart(tmp_path: Path) -> None:
     """What was believed lost is remembered in the journal: the next start knows whose the position is."""
     async with running(tmp_path / "data", {"engine.flat_timer_slow_bars": 1000}) as stack:
@@ -245,6 +289,47 @@ async def test_a_late_hedge_is_found_after_a_restart(tmp_path: Path) -> None:
         now = await stack.get_trade(trade.ticket)
         assert (now.state, now.hedge.ticket) == (HEDGED, hedge)
         assert set(stack.held()) == {trade.ticket, hedge}
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_hedge_of_a_time_that_was_lost_with_the_journal_is_no_orphan(tmp_path: Path, others: int) -> None:
+    """I13, I23: the journal goes back to a backup from before the hedge. Of the only trade that can have it, it is a
+    leg, here one that the restored state does not want: closed. Where it may be another's, it is adopted. Aloud."""
+    data_dir, settings = tmp_path / "data", {"engine.flat_timer_slow_bars": 1000}
+    async with running(data_dir, settings) as stack:
+        await stack.warm_up()
+        trade = await stack.trade()
+        for _ in range(others):
+            await stack.trade()
+        await stack.tick(1.1021)
+        await stack.report_score(-5.5)
+        system = stack.system
+        async with backup.made(system.desk.commits, data_dir, system.desk.clock) as (folder, _):
+            shutil.copy(folder / JOURNAL_NAME, tmp_path / JOURNAL_NAME)
+        await stack.report_score(-10.5)
+        hedge = (await stack.get_trade(trade.ticket)).hedge.ticket
+        before = set(stack.held())
+        assert hedge in before
+    for lost in data_dir.glob(f"{JOURNAL_NAME}*"):
+        lost.unlink()
+    shutil.copy(tmp_path / JOURNAL_NAME, data_dir)
+    async with running(data_dir, settings) as stack:
+        alarms = [
+            event.alarm_raised.code
+            for event in await all_until(await stack.stream("viewer", EVERYTHING), stack.system.desk.engine.revision)
+            if event.HasField("alarm_raised")
+        ]
+        assert alarms == [event_pb2.ALARM_CODE_LOST_LEG] * (1 + others)
+        listed = {ticket for _, ticket in stack.system.desk.keys(include_closed=False)}
+        if others:
+            assert set(stack.held()) == before == listed
+            return
+        await stack.tick(1.1021, after_ms=60_000)
+        told = await events_until(await stack.stream("viewer", EVERYTHING), lambda event: event.HasField("leg_closed"))
+        assert [(e.ticket, e.leg_found.leg, e.leg_found.position) for e in told if e.HasField("leg_found")] == [
+            (trade.ticket, event_pb2.LEG_KIND_STRAY, hedge)
+        ]
+        assert set(stack.held()) == listed == {trade.ticket}
 
 
 @pytest.mark.parametrize("by", ["hand", "stop"])

@@ -14,8 +14,6 @@ from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 from dtms.v1.action_pb2 import (
-    ACTION_KIND_STOP,
-    ACTION_KIND_TARGET,
     OUTCOME_STATUS_CONFIRMED,
     OUTCOME_STATUS_REJECTED,
     OUTCOME_STATUS_UNKNOWN,
@@ -195,7 +193,7 @@ def i09_the_intent_comes_first(world: World) -> Found:
     }
     for fact in outside.outcomes_are_the_brokers(witness.evidence()):
         intent_id = int(fact.split()[1])
-        if intent_id not in without_order and not _misled(world, intent_id) and not _stands_so(world, intent_id):
+        if intent_id not in without_order and not _misled(world, intent_id):
             yield fact
     ended = set()
     for event in _bodies(world, "outcome_recorded"):
@@ -244,9 +242,8 @@ def i11_stops_do_not_loosen(world: World) -> Found:
     orders = {line["seq"]: line["at_s"] for line in world.witness.broker}
     for fact in outside.stops_do_not_loosen(world.witness.evidence()):
         at_s = orders[int(fact.split()[1])]
-        # Who was shown an old stop does not know that he loosens; and MetaTrader 5 takes both levels at once, so the
-        # level that a hand has moved since the last poll is written back.
-        if _after_a_hand(world, int(fact.split()[1])):
+        # Who was shown an old stop does not know that he loosens.
+        if not fact.endswith(outside.UNNAMED) and _after_a_hand(world, int(fact.split()[1])):
             continue
         if not world.was_troubled(at_s - REPORTED_S, at_s, *LIES):
             yield fact
@@ -579,31 +576,6 @@ def _misled(world: World, intent_id: int) -> bool:
         for line in world.witness.broker
     )
     return erased or world.was_troubled(order["at_s"] - REPORTED_S, told_s, *LIES)
-
-
-def _stands_so(world: World, intent_id: int) -> bool:
-    """The levels that were read back are the broker's indeed, whoever has set them."""
-    outcome = [
-        event.outcome_recorded.outcome
-        for event in _bodies(world, "outcome_recorded")
-        if event.outcome_recorded.outcome.intent_id == intent_id
-    ][-1]
-    intent = next(
-        event.intent_recorded
-        for event in _bodies(world, "intent_recorded")
-        if event.intent_recorded.intent_id == intent_id
-    )
-    is_confirmed = outcome.settled and outcome.status == OUTCOME_STATUS_CONFIRMED
-    if not is_confirmed or intent.kind not in {ACTION_KIND_STOP, ACTION_KIND_TARGET}:
-        return False
-    return any(
-        line["event"] == "request"
-        and line["retcode"] in DONE
-        and intent.position in {line["position"], line["order"]}
-        and line["after"] is not None
-        and (line["after"]["sl"] or 0.0, line["after"]["tp"] or 0.0) == (outcome.sl, outcome.tp)
-        for line in world.witness.broker
-    )
 
 
 def _mains(world: World) -> dict[int, tuple[float, float]]:

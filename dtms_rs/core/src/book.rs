@@ -52,11 +52,15 @@ pub struct At {
 }
 
 messages! {
-    /// An intent without a final outcome, with the request that it answers.
+    /// An intent without a final outcome, with the request that it answers. `is_explained`: what would prove
+    /// that it was executed after all is known to be the work of somebody else.
     OpenIntent {
         account_id: Text, ticket: u64, symbol: Text, request_id: Text, is_unknown: bool,
-        recorded_ns: i64, intent: IntentRecorded,
+        recorded_ns: i64, intent: IntentRecorded, is_explained: bool,
     }
+
+    /// Numbers of intents that may have been given between a backup and its return, both included.
+    LostIntents { first: u64, last: u64 }
 }
 
 #[derive(Clone, Debug)]
@@ -197,6 +201,7 @@ pub struct Book {
     pub last_epoch: u64,
     pub last_decision: u64,
     pub last_intent: u64,
+    pub lost_intents: Vec<LostIntents>,
     pub last_action: u64,
     pub trading: TradingState,
     pub kills: BTreeSet<(KillScope, Text)>,
@@ -224,6 +229,7 @@ impl Book {
             last_epoch: 0,
             last_decision: 0,
             last_intent: 0,
+            lost_intents: Vec::new(),
             last_action: 0,
             trading: TradingState::Active,
             kills: BTreeSet::new(),

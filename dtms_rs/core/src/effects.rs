@@ -3,7 +3,7 @@
 use crate::book::{ABANDONED_MAX, At, Book, OpenIntent};
 use crate::enums::{ActionKind, LegKind, OutcomeStatus, Purpose, TradeState};
 use crate::error::{CoreError, Result};
-use crate::event::{Event, IntentRecorded, LegClosed, OutcomeRecorded, PositionChanged};
+use crate::event::{Event, IntentRecorded, LegClosed, LegFound, OutcomeRecorded, PositionChanged};
 use crate::message::Maybe;
 use crate::symbol::{Points, Steps};
 use crate::trade::{LegRecord, Queued, TradeRecord};
@@ -20,6 +20,7 @@ impl Book {
             is_unknown: false,
             recorded_ns: event.time_ns,
             intent: intent.clone(),
+            is_explained: false,
         };
         self.intents.insert(intent.intent_id, open);
         let trade = self.trade_mut(at)?;
@@ -146,6 +147,7 @@ impl Book {
                         trade.set_by_rank = Maybe(Some(intent.rank));
                     }
                     (trade.sl, trade.tp, trade.confirmed_at_ns) = (sl, tp, event.time_ns);
+                    self.explain_levels(at)?;
                 }
             }
             (ActionKind::OpenHedge, _) => {
@@ -231,11 +233,86 @@ impl Book {
                 }
                 (trade.volume, trade.sl, trade.tp, trade.confirmed_at_ns) =
                     (volume, sl, tp, time_ns);
+                self.explain_levels(at)?;
             }
             LegKind::Hedge => correct_leg(trade.hedge.as_mut(), volume, sl),
             LegKind::ReAdd => correct_leg(trade.readd.as_mut(), volume, sl),
             // Which of them is not said; what a command closes is told by its outcome.
             LegKind::Stray => {}
+        }
+        Ok(())
+    }
+
+    /// A position that an order of a lost time has opened becomes the leg that was found fit.
+    pub(crate) fn find_leg(&mut self, at: At, found: &LegFound) -> Result<()> {
+        let key = self.key(at)?;
+        let instrument = self.instrument_mut(at.instrument)?;
+        let symbol = &instrument.symbol;
+        let volume = symbol.exact_volume("volume", found.volume)?;
+        let entry = symbol.nearest_price("entry_price", found.entry_price)?;
+        let sl = found
+            .sl
+            .map(|price| symbol.nearest_price("sl", price))
+            .transpose()?;
+        let trade = instrument
+            .trades
+            .get_mut(at.slot)
+            .ok_or_else(|| CoreError::bug("no such trade"))?;
+        let leg = LegRecord {
+            ticket: found.position,
+            volume,
+            entry,
+            sl,
+        };
+        match found.leg {
+            LegKind::Hedge => {
+                trade.hedges += 1;
+                trade.hedge = Some(leg);
+            }
+            LegKind::ReAdd => {
+                trade.readd = Some(leg);
+                trade.closed_volume = Steps(0);
+            }
+            LegKind::Main | LegKind::Stray => {
+                trade.stray(found.position, found.side, volume, entry);
+            }
+        }
+        self.positions.insert((key.0, found.position), key.1);
+        Ok(())
+    }
+
+    /// A level that stands where an abandoned change had wanted it is no trace of that change any more:
+    /// who has set it is known.
+    fn explain_levels(&mut self, at: At) -> Result<()> {
+        if self.abandoned.is_empty() {
+            return Ok(());
+        }
+        let instrument = self.instrument(at.instrument)?;
+        let symbol = instrument.symbol.clone();
+        let trade = self.trade(at)?;
+        let (ticket, sl, tp) = (trade.ticket, trade.sl, trade.tp);
+        let account_id = self
+            .accounts
+            .get(instrument.account)
+            .map(|account| account.id.clone());
+        for open in self.abandoned.values_mut() {
+            let (is_stop, is_target) = (
+                open.intent.kind == ActionKind::Stop,
+                open.intent.kind == ActionKind::Target,
+            );
+            let is_about_it =
+                open.ticket == ticket && Some(&open.account_id) == account_id.as_ref();
+            if is_about_it && (is_stop || is_target) {
+                let (wanted, stands) = if is_stop {
+                    (open.intent.sl, sl)
+                } else {
+                    (open.intent.tp, tp)
+                };
+                let wanted = wanted
+                    .map(|price| symbol.nearest_price("level", price))
+                    .transpose()?;
+                open.is_explained |= wanted == stands;
+            }
         }
         Ok(())
     }
@@ -287,7 +364,7 @@ impl Book {
 
 /// Whether the leg that a command has opened is still wanted, and the only one of its kind. One that came late
 /// belongs to the state that asked for it, or to nobody.
-fn has_place(trade: &TradeRecord, kind: ActionKind, is_late: bool) -> bool {
+pub(crate) fn has_place(trade: &TradeRecord, kind: ActionKind, is_late: bool) -> bool {
     let (is_free, state) = if kind == ActionKind::OpenHedge {
         (trade.hedge.is_none(), TradeState::Hedged)
     } else {

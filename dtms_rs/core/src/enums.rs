@@ -78,7 +78,7 @@ numbers! {
     AlarmCode {
         ActionFailed = 1, TradingDisabled = 2, HedgeFailed = 3, DataStale = 4, Quarantined = 5, NewsCalendar = 6,
         GatewayFailed = 7, BrokerLinkLost = 8, AccountSwitched = 9, LateExecution = 10,
-        JournalDamaged = 11
+        JournalDamaged = 11, LostLeg = 12
     }
 
     /// Whether new risk may be taken.

@@ -137,6 +137,10 @@ messages! {
     AccountMarked { span: Span, start_ns: i64, equity: f64 }
     BackupRestored { made_ns: i64, last_epoch: u64, last_decision: u64, last_intent: u64 }
     ActionPlanned { action: PlannedAction }
+    LegFound {
+        leg: LegKind, position: u64, side: Side, volume: f64, entry_price: f64, sl: Option<f64>,
+        intent_id: u64,
+    }
 }
 
 macro_rules! bodies {
@@ -226,6 +230,7 @@ bodies! {
     AccountMarked => "account_marked" = 27,
     BackupRestored => "backup_restored" = 28,
     ActionPlanned => "action_planned" = 29,
+    LegFound => "leg_found" = 30,
 }
 
 const ENVELOPE: &[(&str, &str)] = &[

@@ -1,5 +1,5 @@
 //! `evolve(state, event)`: how each fact changes the book. Recovery and live running use only this.
-use crate::book::{Account, At, Book, Instrument, key_part};
+use crate::book::{Account, At, Book, Instrument, LostIntents, key_part};
 use crate::enums::{Origin, StatePhase, TradeState};
 use crate::error::{CoreError, Reason, Result};
 use crate::event::{BackupRestored, Body, Event, SymbolDefined, TradeRegistered};
@@ -93,7 +93,8 @@ impl Book {
             | Body::PositionChanged(_)
             | Body::LegClosed(_)
             | Body::QuarantineChanged(_)
-            | Body::ActionPlanned(_) => {}
+            | Body::ActionPlanned(_)
+            | Body::LegFound(_) => {}
         }
         if event.ticket != 0 {
             if let Some(at) = self.find(event.account_id.as_str(), event.ticket) {
@@ -113,6 +114,7 @@ impl Book {
             Body::IntentRecorded(intent) => self.intend(at, event, intent)?,
             Body::OutcomeRecorded(recorded) => self.conclude(at, event, recorded)?,
             Body::PositionChanged(changed) => self.correct(at, changed, event.time_ns)?,
+            Body::LegFound(found) => self.find_leg(at, found)?,
             Body::LegClosed(closed) => self.lose_leg(at, closed, event.time_ns)?,
             Body::OwnershipGranted(granted) => {
                 self.last_epoch = granted.owner_epoch;
@@ -174,7 +176,11 @@ impl Book {
         Ok(())
     }
 
-    const fn skip_numbers(&mut self, restored: &BackupRestored) {
+    fn skip_numbers(&mut self, restored: &BackupRestored) {
+        self.lost_intents.push(LostIntents {
+            first: self.last_intent + 1,
+            last: restored.last_intent,
+        });
         self.last_epoch = restored.last_epoch;
         self.last_decision = restored.last_decision;
         self.last_intent = restored.last_intent;

@@ -1,7 +1,7 @@
 //! The book as bytes: magic, version, length, fields in order of definition, checksum.
 //!
 //! Markets, quotes and leases are not in it: they are fed again.
-use crate::book::{Account, At, Book, Instrument, OpenIntent, key_part};
+use crate::book::{Account, At, Book, Instrument, LostIntents, OpenIntent, key_part};
 use crate::checksum::crc64;
 use crate::codec::{Bytes, Cursor};
 use crate::config::Config;
@@ -20,14 +20,14 @@ use crate::trade::{TradeRecord, Watch};
 const MAGIC: &[u8; 4] = b"DTMS";
 /// Rises with every change of a message of the book. Another version is refused: the journal is
 /// folded from its start instead.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// Magic, version, checksum.
 const HEADER: usize = 16;
 
 messages! {
     Counters {
         revision: u64, last_epoch: u64, last_decision: u64, last_intent: u64, last_action: u64,
-        trading: TradingState,
+        trading: TradingState, lost_intents: Vec<LostIntents>,
     }
     Kill { scope: KillScope, value: Text }
     AccountRecord {
@@ -102,6 +102,7 @@ impl Book {
             last_intent: self.last_intent,
             last_action: self.last_action,
             trading: self.trading,
+            lost_intents: self.lost_intents.clone(),
         }
         .write("counters", to);
         let kills: Vec<Kill> = self
@@ -154,6 +155,7 @@ impl Book {
         book.last_epoch = counters.last_epoch;
         book.last_decision = counters.last_decision;
         book.last_intent = counters.last_intent;
+        book.lost_intents = counters.lost_intents;
         book.last_action = counters.last_action;
         book.trading = counters.trading;
         let kills = Vec::<Kill>::read("kills", from)?;

@@ -8,9 +8,9 @@
 mod engine_support;
 
 use dtms_core::enums::{
-    ActionKind, AlarmCode, CloseReason, LegKind, OutcomeStatus, StatePhase, TradeState,
+    ActionKind, AlarmCode, CloseReason, LegKind, OutcomeStatus, Side, StatePhase, TradeState,
 };
-use dtms_core::event::{Event, IntentRecorded};
+use dtms_core::event::{Event, IntentRecorded, LegFound};
 use engine_support::{ACCOUNT, MANAGED, PIVOT, Rig, S, Setup, TICKET, outcome};
 
 /// HEDGED is entered and its order left no trace: the intent, settled as not executed.
@@ -221,4 +221,135 @@ fn a_forgotten_trade_has_no_late_commands() {
     let step = rig.engine.unregister(ACCOUNT, TICKET, "test", 5 * S);
     rig.take(step).unwrap();
     assert!(execute_late(&mut rig, &close).is_empty());
+}
+
+/// A stop change of the exit manager that left no trace, to 109.300.
+fn abandoned_stop() -> (Rig, IntentRecorded) {
+    let mut rig = Setup::default().rig();
+    rig.warm();
+    rig.score(-1.0);
+    rig.register();
+    rig.tick(PIVOT);
+    let stop = rig.stop(109_300, false);
+    rig.propose(engine_support::EXIT, &stop);
+    let intent = abandon(&mut rig);
+    (rig, intent)
+}
+
+/// A stop that a later command has set is no trace of the command that was given up before: nothing was late.
+#[test]
+fn a_level_that_a_later_command_has_set_is_no_late_execution() {
+    let (mut rig, first) = abandoned_stop();
+    let stop = rig.stop(109_300, false);
+    rig.pass(10);
+    rig.propose(engine_support::EXIT, &stop);
+    assert_eq!(rig.engine.abandoned().count(), 1);
+    rig.confirm();
+    assert_eq!(rig.engine.abandoned().count(), 0);
+    rig.restart();
+    rig.refold();
+    assert_eq!(rig.engine.abandoned().count(), 0);
+    assert!(execute_late(&mut rig, &first).is_empty());
+}
+
+/// A later command to another price explains nothing: the first may still come, and is told then.
+#[test]
+fn a_level_that_was_set_to_another_price_explains_nothing() {
+    let (mut rig, first) = abandoned_stop();
+    let stop = rig.stop(109_400, false);
+    rig.pass(10);
+    rig.propose(engine_support::EXIT, &stop);
+    rig.confirm();
+    assert_eq!(rig.engine.abandoned().count(), 1);
+    let events = execute_late(&mut rig, &first);
+    assert_eq!(alarms(&events), [AlarmCode::LateExecution]);
+    assert_eq!(rig.trade().confirmed.sl, first.sl);
+}
+
+/// A target that somebody has moved before a stop change came is told as his, and the stop as the command's.
+#[test]
+fn a_target_that_was_moved_before_a_stop_change_is_external() {
+    let mut rig = Setup::default().rig();
+    rig.warm();
+    rig.score(-1.0);
+    rig.register();
+    rig.tick(PIVOT);
+    let stop = rig.stop(109_300, false);
+    rig.propose(engine_support::EXIT, &stop);
+    let intent = rig.intent();
+    let mut outcome = rig.done(&intent);
+    outcome.tp = Some(rig.price(114_000));
+    let events = rig.answer(outcome).unwrap();
+    let moved = bodies!(events, PositionChanged);
+    assert_eq!(moved.len(), 1);
+    assert!(moved[0].external);
+    assert_ne!(moved[0].sl, intent.sl);
+    assert_eq!(moved[0].tp, Some(rig.price(114_000)));
+    let confirmed = rig.trade().confirmed;
+    assert_eq!(
+        (confirmed.sl, confirmed.tp),
+        (intent.sl, Some(rig.price(114_000)))
+    );
+}
+
+/// A position as the broker shows it, opened by intent `intent_id`.
+fn leg(rig: &Rig, intent_id: u64, side: Side) -> LegFound {
+    LegFound {
+        leg: LegKind::Stray,
+        position: 9_001,
+        side,
+        volume: 0.25,
+        entry_price: rig.price(PIVOT),
+        sl: None,
+        intent_id,
+    }
+}
+
+/// A hedge of a time that the journal has lost is the hedge where the trade waits for one; else it is closed.
+#[test]
+fn a_leg_of_a_lost_time_is_taken_or_closed() {
+    let (mut rig, _) = abandoned_hedge("");
+    let step = rig.engine.restored(1, rig.now_ns());
+    let events = rig.take(step).unwrap().0;
+    let lost = bodies!(events, BackupRestored)[0].last_intent;
+    let found = leg(&rig, lost, rig.side(Side::Sell));
+    let step = rig
+        .engine
+        .on_lost_leg(ACCOUNT, TICKET, &found, rig.now_ns());
+    let events = rig.take(step).unwrap().0;
+    assert_eq!(alarms(&events), [AlarmCode::LostLeg]);
+    assert_eq!(rig.leg(LegKind::Hedge), Some(9_001));
+    assert!(rig.intents().is_empty(), "no second hedge is opened");
+    let step = rig
+        .engine
+        .on_lost_leg(ACCOUNT, TICKET, &found, rig.now_ns());
+    assert!(rig.take(step).unwrap().0.is_empty(), "once is enough");
+
+    let second = LegFound {
+        position: 9_002,
+        ..found
+    };
+    let step = rig
+        .engine
+        .on_lost_leg(ACCOUNT, TICKET, &second, rig.now_ns());
+    rig.take(step).unwrap();
+    let close = rig.intent();
+    assert_eq!(
+        (close.kind, close.position),
+        (ActionKind::CloseStray, 9_002)
+    );
+    rig.confirm();
+    rig.restart();
+    assert!(rig.engine.is_lost(lost));
+    assert_eq!(rig.leg(LegKind::Stray), None);
+}
+
+/// A position of an intent that the journal has is no leg of a lost time.
+#[test]
+fn the_mark_of_a_known_intent_is_refused() {
+    let (mut rig, hedge) = abandoned_hedge("");
+    let found = leg(&rig, hedge.intent_id, rig.side(Side::Sell));
+    let now_ns = rig.now_ns();
+    let refused = engine_support::refused(rig.engine.on_lost_leg(ACCOUNT, TICKET, &found, now_ns));
+    assert_eq!(refused.reason, dtms_core::error::Reason::FieldInvalid);
 }

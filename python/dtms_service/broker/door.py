@@ -6,7 +6,7 @@ A query that fails raises :class:`BrokerUnavailable`; an empty answer means "non
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
@@ -31,7 +31,7 @@ class Side(Enum):
 
 
 class CommandKind(Enum):
-    MODIFY = 1  # both levels of a position, always both
+    MODIFY = 1  # levels of a position: MetaTrader 5 takes both at once, the command may keep one
     CLOSE = 2  # all or a part of a position
     OPEN = 3  # a new position (netting accounts: adds to or reduces the symbol's position)
 
@@ -74,7 +74,9 @@ class Command:
     """One order for the broker. ``token`` is the trade's owner_epoch; the door refuses a lower one than it has seen.
 
     ``ticket`` is the trade that authorises the command, ``position`` the position it acts on (its hedge, say).
-    MODIFY uses sl and tp (None removes the level), CLOSE uses volume, OPEN uses side, volume, sl and tp.
+    MODIFY uses sl and tp (None removes the level), CLOSE uses volume, OPEN uses side, volume, sl and tp. A level that a
+    MODIFY keeps (``keeps_sl``, ``keeps_tp``) stays as it is at the broker when the command gets there: sl or tp is then
+    only how it was known.
     """
 
     intent_id: int
@@ -91,6 +93,18 @@ class Command:
     deviation_points: int
     magic: int
     comment: str
+    keeps_sl: bool = False
+    keeps_tp: bool = False
+
+    def kept(self, sl: float | None, tp: float | None) -> Command:
+        """The command for a position that stands at these levels: those that it keeps are the position's."""
+        if not (self.keeps_sl or self.keeps_tp):
+            return self
+        return replace(self, sl=sl if self.keeps_sl else self.sl, tp=tp if self.keeps_tp else self.tp)
+
+    def shows_in(self, sl: float | None, tp: float | None) -> bool:
+        """Whether a position that stands at these levels has all that a MODIFY names."""
+        return (self.keeps_sl or sl == self.sl) and (self.keeps_tp or tp == self.tp)
 
 
 @dataclass(frozen=True, slots=True)

@@ -477,8 +477,11 @@ class Mt5Session:
         has_quote = tick.bid > 0
         match command.kind:
             case CommandKind.MODIFY:
-                refusal = modify_refusal(command, quoted, held) if held is not None and has_quote else None
-                return refusal or modify_request(command, quoted)
+                if held is None:
+                    return modify_request(command, quoted)
+                whole = command.kept(held.sl or None, held.tp or None)
+                refusal = modify_refusal(whole, quoted, held) if has_quote else None
+                return refusal or modify_request(whole, quoted)
             case CommandKind.CLOSE:
                 refusal = close_refusal(quoted, held) if held is not None and has_quote else None
                 return refusal or close_request(command, quoted, held)

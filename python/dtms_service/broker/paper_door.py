@@ -187,6 +187,8 @@ def _echo(terminal: Terminal, command: Command, result: OrderSendResult) -> Pape
 def _request(terminal: Terminal, command: Command) -> dict[str, object]:
     """The request as the strict layer wants it: every level a float, both levels always, closes with their ticket."""
     if command.kind is CommandKind.MODIFY:
+        if (position := terminal.position(command.position)) is not None:
+            command = command.kept(position.sl, position.tp)
         return {
             "action": int(Action.SLTP),
             "symbol": command.symbol,

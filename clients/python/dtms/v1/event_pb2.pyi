@@ -245,6 +245,8 @@ class _AlarmCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlarmCode.V
     """A command that had left no trace, and was settled as not executed, was executed after all."""
     ALARM_CODE_JOURNAL_DAMAGED: _AlarmCode.ValueType  # 11
     """A recorded event does not verify; it is handed out to nobody."""
+    ALARM_CODE_LOST_LEG: _AlarmCode.ValueType  # 12
+    """A position bears the mark of a command that the journal has lost, as it goes on from a backup."""
 
 class AlarmCode(_AlarmCode, metaclass=_AlarmCodeEnumTypeWrapper):
     """What an alarm is about."""
@@ -273,6 +275,8 @@ ALARM_CODE_LATE_EXECUTION: AlarmCode.ValueType  # 10
 """A command that had left no trace, and was settled as not executed, was executed after all."""
 ALARM_CODE_JOURNAL_DAMAGED: AlarmCode.ValueType  # 11
 """A recorded event does not verify; it is handed out to nobody."""
+ALARM_CODE_LOST_LEG: AlarmCode.ValueType  # 12
+"""A position bears the mark of a command that the journal has lost, as it goes on from a backup."""
 Global___AlarmCode: _TypeAlias = AlarmCode  # noqa: Y015
 
 class _TradingState:
@@ -1497,6 +1501,54 @@ class ActionPlanned(_message.Message):
 Global___ActionPlanned: _TypeAlias = ActionPlanned  # noqa: Y015
 
 @_typing.final
+class LegFound(_message.Message):
+    """A position that a command of a lost time has opened (see BackupRestored) was taken for a leg of the trade."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEG_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
+    VOLUME_FIELD_NUMBER: _builtins.int
+    ENTRY_PRICE_FIELD_NUMBER: _builtins.int
+    SL_FIELD_NUMBER: _builtins.int
+    INTENT_ID_FIELD_NUMBER: _builtins.int
+    leg: Global___LegKind.ValueType
+    """What it is now; what the trade has no place for is a stray, and closed."""
+    position: _builtins.int
+    """Its ticket."""
+    side: _trade_pb2.Side.ValueType
+    """Direction of the position."""
+    volume: _builtins.float
+    """Lots."""
+    entry_price: _builtins.float
+    """Entry price."""
+    sl: _builtins.float
+    """Stop."""
+    intent_id: _builtins.int
+    """The lost command, by the position's comment."""
+    def __init__(
+        self,
+        *,
+        leg: Global___LegKind.ValueType = ...,
+        position: _builtins.int = ...,
+        side: _trade_pb2.Side.ValueType = ...,
+        volume: _builtins.float = ...,
+        entry_price: _builtins.float = ...,
+        sl: _builtins.float | None = ...,
+        intent_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sl", b"_sl", "sl", b"sl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sl", b"_sl", "entry_price", b"entry_price", "intent_id", b"intent_id", "leg", b"leg", "position", b"position", "side", b"side", "sl", b"sl", "volume", b"volume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__sl: _TypeAlias = _typing.Literal["sl"]  # noqa: Y015
+    _WhichOneofArgType__sl: _TypeAlias = _typing.Literal["_sl", b"_sl"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sl) -> _WhichOneofReturnType__sl | None: ...
+
+Global___LegFound: _TypeAlias = LegFound  # noqa: Y015
+
+@_typing.final
 class Event(_message.Message):
     """One fact."""
 
@@ -1538,6 +1590,7 @@ class Event(_message.Message):
     ACCOUNT_MARKED_FIELD_NUMBER: _builtins.int
     BACKUP_RESTORED_FIELD_NUMBER: _builtins.int
     ACTION_PLANNED_FIELD_NUMBER: _builtins.int
+    LEG_FOUND_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Service-wide counter without gaps."""
     time_ns: _builtins.int
@@ -1670,6 +1723,10 @@ class Event(_message.Message):
     def action_planned(self) -> Global___ActionPlanned:
         """An action was planned."""
 
+    @_builtins.property
+    def leg_found(self) -> Global___LegFound:
+        """A position of a lost time became a leg."""
+
     def __init__(
         self,
         *,
@@ -1709,12 +1766,13 @@ class Event(_message.Message):
         account_marked: Global___AccountMarked | None = ...,
         backup_restored: Global___BackupRestored | None = ...,
         action_planned: Global___ActionPlanned | None = ...,
+        leg_found: Global___LegFound | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_marked", b"account_marked", "action_planned", b"action_planned", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "backup_restored", b"backup_restored", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol_defined", b"symbol_defined", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_marked", b"account_marked", "action_planned", b"action_planned", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "backup_restored", b"backup_restored", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "leg_found", b"leg_found", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol_defined", b"symbol_defined", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_id", b"account_id", "account_marked", b"account_marked", "action_planned", b"action_planned", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "backup_restored", b"backup_restored", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "revision", b"revision", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state", b"state", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol", b"symbol", "symbol_defined", b"symbol_defined", "ticket", b"ticket", "time_ns", b"time_ns", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_id", b"account_id", "account_marked", b"account_marked", "action_planned", b"action_planned", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "backup_restored", b"backup_restored", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "leg_found", b"leg_found", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "revision", b"revision", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state", b"state", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol", b"symbol", "symbol_defined", b"symbol_defined", "ticket", b"ticket", "time_ns", b"time_ns", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["account_defined", "symbol_defined", "trade_registered", "trade_unregistered", "risk_defined", "trade_armed", "state_changed", "state_confirmed", "hold_changed", "timer_ended", "decision_made", "intent_recorded", "outcome_recorded", "action_skipped", "ownership_granted", "breakeven_triggered", "position_changed", "leg_closed", "quarantine_changed", "score_reported", "alarm_raised", "trading_state_changed", "kill_switch_changed", "memo_set", "index_reported", "risk_budget_changed", "rail_changed", "account_marked", "backup_restored", "action_planned"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["account_defined", "symbol_defined", "trade_registered", "trade_unregistered", "risk_defined", "trade_armed", "state_changed", "state_confirmed", "hold_changed", "timer_ended", "decision_made", "intent_recorded", "outcome_recorded", "action_skipped", "ownership_granted", "breakeven_triggered", "position_changed", "leg_closed", "quarantine_changed", "score_reported", "alarm_raised", "trading_state_changed", "kill_switch_changed", "memo_set", "index_reported", "risk_budget_changed", "rail_changed", "account_marked", "backup_restored", "action_planned", "leg_found"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

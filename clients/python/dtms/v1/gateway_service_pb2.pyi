@@ -60,7 +60,7 @@ class _CommandKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommandKi
     COMMAND_KIND_UNSPECIFIED: _CommandKind.ValueType  # 0
     """Never sent."""
     COMMAND_KIND_MODIFY: _CommandKind.ValueType  # 1
-    """Both levels of a position."""
+    """Levels of a position: both, or the one that is not kept."""
     COMMAND_KIND_CLOSE: _CommandKind.ValueType  # 2
     """All or a part of a position."""
     COMMAND_KIND_OPEN: _CommandKind.ValueType  # 3
@@ -72,7 +72,7 @@ class CommandKind(_CommandKind, metaclass=_CommandKindEnumTypeWrapper):
 COMMAND_KIND_UNSPECIFIED: CommandKind.ValueType  # 0
 """Never sent."""
 COMMAND_KIND_MODIFY: CommandKind.ValueType  # 1
-"""Both levels of a position."""
+"""Levels of a position: both, or the one that is not kept."""
 COMMAND_KIND_CLOSE: CommandKind.ValueType  # 2
 """All or a part of a position."""
 COMMAND_KIND_OPEN: CommandKind.ValueType  # 3
@@ -713,6 +713,8 @@ class GatewayCommand(_message.Message):
     DEVIATION_POINTS_FIELD_NUMBER: _builtins.int
     MAGIC_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
+    KEEPS_SL_FIELD_NUMBER: _builtins.int
+    KEEPS_TP_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """Unique on the stream."""
     intent_id: _builtins.int
@@ -743,6 +745,10 @@ class GatewayCommand(_message.Message):
     """Magic number."""
     comment: _builtins.str
     """Comment, at most 29 characters."""
+    keeps_sl: _builtins.bool
+    """COMMAND_KIND_MODIFY: the stop stays as it is at the broker when the command gets there; sl is how it was known."""
+    keeps_tp: _builtins.bool
+    """Likewise the target, and tp."""
     def __init__(
         self,
         *,
@@ -761,10 +767,12 @@ class GatewayCommand(_message.Message):
         deviation_points: _builtins.int = ...,
         magic: _builtins.int = ...,
         comment: _builtins.str = ...,
+        keeps_sl: _builtins.bool = ...,
+        keeps_tp: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_sl", b"_sl", "_tp", b"_tp", "sl", b"sl", "tp", b"tp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sl", b"_sl", "_tp", b"_tp", "account_id", b"account_id", "call_id", b"call_id", "comment", b"comment", "deviation_points", b"deviation_points", "intent_id", b"intent_id", "kind", b"kind", "magic", b"magic", "position", b"position", "side", b"side", "sl", b"sl", "symbol", b"symbol", "ticket", b"ticket", "token", b"token", "tp", b"tp", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sl", b"_sl", "_tp", b"_tp", "account_id", b"account_id", "call_id", b"call_id", "comment", b"comment", "deviation_points", b"deviation_points", "intent_id", b"intent_id", "keeps_sl", b"keeps_sl", "keeps_tp", b"keeps_tp", "kind", b"kind", "magic", b"magic", "position", b"position", "side", b"side", "sl", b"sl", "symbol", b"symbol", "ticket", b"ticket", "token", b"token", "tp", b"tp", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__sl: _TypeAlias = _typing.Literal["sl"]  # noqa: Y015
     _WhichOneofArgType__sl: _TypeAlias = _typing.Literal["_sl", b"_sl"]  # noqa: Y015

@@ -8,7 +8,7 @@ use crate::enums::{
 use crate::error::{CoreError, Result};
 use crate::event::{
     ActionPlanned, BreakevenTriggered, IntentRecorded, LegClosed, Outcome, OutcomeRecorded,
-    PlannedAction, QuarantineChanged,
+    PlannedAction, PositionChanged, QuarantineChanged,
 };
 use crate::message::Maybe;
 use crate::retcode::{self, Meaning};
@@ -72,7 +72,8 @@ impl Engine {
     /// A command that had left no trace was executed late: it takes effect now, aloud. A leg that the
     /// trade has no place for is closed.
     fn execute_late(&mut self, mut outcome: Outcome, now_ns: i64) -> Result<()> {
-        let Some(open) = self.book.abandoned.get(&outcome.intent_id).cloned() else {
+        let abandoned = self.book.abandoned.get(&outcome.intent_id).cloned();
+        let Some(open) = abandoned.filter(|open| !open.is_explained) else {
             return Ok(());
         };
         let at = self.book.locate(open.account_id.as_str(), open.ticket)?;
@@ -83,6 +84,7 @@ impl Engine {
             "{kind:?} of intent {} was executed after it had been settled as not executed",
             outcome.intent_id
         );
+        self.note_moved_level(at, &open.intent, &outcome, now_ns)?;
         let recorded = OutcomeRecorded {
             outcome,
             retry_at_ns: None,
@@ -96,7 +98,7 @@ impl Engine {
     }
 
     /// What has come late need not be tried again.
-    fn drop_repeats(&mut self, at: At, kind: ActionKind, now_ns: i64) -> Result<()> {
+    pub(super) fn drop_repeats(&mut self, at: At, kind: ActionKind, now_ns: i64) -> Result<()> {
         let trade = self.book.trade(at)?;
         let is_done = (kind == ActionKind::OpenHedge && trade.hedge.is_some())
             || (kind == ActionKind::ReAdd && trade.readd.is_some())
@@ -110,7 +112,7 @@ impl Engine {
     }
 
     /// Every stray has an action that closes it.
-    fn plan_strays(&mut self, at: At, now_ns: i64) -> Result<()> {
+    pub(super) fn plan_strays(&mut self, at: At, now_ns: i64) -> Result<()> {
         let trade = self.book.trade(at)?;
         let planned = trade
             .queue
@@ -218,6 +220,7 @@ impl Engine {
                 },
             );
         }
+        self.note_moved_level(at, intent, &outcome, now_ns)?;
         let price = outcome.price;
         // A part was filled: the rest of a close is sent at once, under a new intent.
         let planned = self
@@ -240,6 +243,46 @@ impl Engine {
         self.note_breakeven(at, intent, now_ns)?;
         self.note_gone(at, intent, price, now_ns)?;
         self.plan_strays(at, now_ns)
+    }
+
+    /// A command names one level and keeps the other as it stands at the broker. Where that is not what was
+    /// known, somebody else has moved it before the command came.
+    fn note_moved_level(
+        &mut self,
+        at: At,
+        intent: &IntentRecorded,
+        outcome: &Outcome,
+        now_ns: i64,
+    ) -> Result<()> {
+        let symbol = &self.book.instrument(at.instrument)?.symbol;
+        let trade = self.book.trade(at)?;
+        let level = |name: &str, price: Option<f64>| {
+            price
+                .map(|price| symbol.nearest_price(name, price))
+                .transpose()
+        };
+        let echoed = (
+            level("outcome.sl", outcome.sl)?,
+            level("outcome.tp", outcome.tp)?,
+        );
+        let levels = if intent.kind == ActionKind::Stop {
+            (trade.sl, echoed.1)
+        } else if intent.kind == ActionKind::Target {
+            (echoed.0, trade.tp)
+        } else {
+            return Ok(());
+        };
+        if echoed == (None, None) || levels == (trade.sl, trade.tp) {
+            return Ok(());
+        }
+        let moved = PositionChanged {
+            leg: LegKind::Main,
+            volume: symbol.volume(trade.volume),
+            sl: levels.0.map(|sl| symbol.price(sl)),
+            tp: levels.1.map(|tp| symbol.price(tp)),
+            external: true,
+        };
+        self.emit(About::Trade(at), now_ns, moved)
     }
 
     fn leaves_rest(&self, at: At, intent: &IntentRecorded, outcome: &Outcome) -> Result<bool> {

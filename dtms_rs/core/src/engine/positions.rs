@@ -1,9 +1,10 @@
 //! What the broker holds: positions as they are, gone, or not to be found.
 use super::queue::is_close;
 use super::{About, Engine, Step};
+use crate::effects::has_place;
 use crate::enums::{ActionKind, AlarmCode, CloseReason, LegKind, TradeState};
 use crate::error::{CoreError, Result};
-use crate::event::{LegClosed, PositionChanged, QuarantineChanged};
+use crate::event::{LegClosed, LegFound, PositionChanged, QuarantineChanged};
 use crate::table::Guard;
 
 impl Engine {
@@ -72,6 +73,64 @@ impl Engine {
             self.pump(at, now_ns)?;
         }
         Ok(self.step(()))
+    }
+
+    /// Takes a position that bears the mark of an intent which the journal has lost, as it went on from a
+    /// backup. On the trade's side it is a re-add, against it a hedge; what the trade has no place for is a
+    /// stray, and closed. One that is somebody's already changes nothing.
+    ///
+    /// # Errors
+    /// `TRADE_UNKNOWN`; `FIELD_INVALID` names the field.
+    pub fn on_lost_leg(
+        &mut self,
+        account_id: &str,
+        ticket: u64,
+        found: &LegFound,
+        now_ns: i64,
+    ) -> Result<Step<()>> {
+        let at = self.book.locate(account_id, ticket)?;
+        if !self.is_lost(found.intent_id) {
+            return Err(CoreError::field("intent_id", "is not lost"));
+        }
+        if self.book.leg_of(account_id, found.position).is_some() {
+            return Ok(self.step(()));
+        }
+        let trade = self.book.trade(at)?;
+        let (kind, leg) = if found.side == trade.side {
+            (ActionKind::ReAdd, LegKind::ReAdd)
+        } else {
+            (ActionKind::OpenHedge, LegKind::Hedge)
+        };
+        let leg = if has_place(trade, kind, true) {
+            leg
+        } else {
+            LegKind::Stray
+        };
+        let detail = format!(
+            "position {} bears the mark of intent {}, of a time that the journal has lost: taken for a {leg:?}",
+            found.position, found.intent_id
+        );
+        self.emit(
+            About::Trade(at),
+            now_ns,
+            LegFound {
+                leg,
+                ..found.clone()
+            },
+        )?;
+        self.alarm(at, AlarmCode::LostLeg, &detail, now_ns)?;
+        self.drop_repeats(at, kind, now_ns)?;
+        self.plan_strays(at, now_ns)?;
+        self.pump(at, now_ns)?;
+        Ok(self.step(()))
+    }
+
+    /// Whether the intent may have been recorded between a backup and its return, and is known no more.
+    #[must_use]
+    pub fn is_lost(&self, intent_id: u64) -> bool {
+        let lost = &self.book.lost_intents;
+        lost.iter()
+            .any(|span| (span.first..=span.last).contains(&intent_id))
     }
 
     /// Takes a proof that the broker closed a position. A close of our own that is still in flight

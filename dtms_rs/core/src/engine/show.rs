@@ -137,9 +137,11 @@ impl Engine {
     }
 
     /// Intents that the broker showed no trace of and that were settled as not executed, oldest first: one of
-    /// them may yet turn out to have been executed late, see [`Engine::on_outcome`].
+    /// them may yet turn out to have been executed late, see [`Engine::on_outcome`]. Changes of a level that
+    /// somebody else has set to the same price since are not among them.
     pub fn abandoned(&self) -> impl Iterator<Item = &OpenIntent> {
-        self.book.abandoned.values()
+        let abandoned = self.book.abandoned.values();
+        abandoned.filter(|open| !open.is_explained)
     }
 
     /// The last report of each index, by name.

@@ -388,6 +388,8 @@ const (
 	AlarmCode_ALARM_CODE_LATE_EXECUTION AlarmCode = 10
 	// A recorded event does not verify; it is handed out to nobody.
 	AlarmCode_ALARM_CODE_JOURNAL_DAMAGED AlarmCode = 11
+	// A position bears the mark of a command that the journal has lost, as it goes on from a backup.
+	AlarmCode_ALARM_CODE_LOST_LEG AlarmCode = 12
 )
 
 // Enum value maps for AlarmCode.
@@ -405,6 +407,7 @@ var (
 		9:  "ALARM_CODE_ACCOUNT_SWITCHED",
 		10: "ALARM_CODE_LATE_EXECUTION",
 		11: "ALARM_CODE_JOURNAL_DAMAGED",
+		12: "ALARM_CODE_LOST_LEG",
 	}
 	AlarmCode_value = map[string]int32{
 		"ALARM_CODE_UNSPECIFIED":      0,
@@ -419,6 +422,7 @@ var (
 		"ALARM_CODE_ACCOUNT_SWITCHED": 9,
 		"ALARM_CODE_LATE_EXECUTION":   10,
 		"ALARM_CODE_JOURNAL_DAMAGED":  11,
+		"ALARM_CODE_LOST_LEG":         12,
 	}
 )
 
@@ -2914,6 +2918,106 @@ func (x *ActionPlanned) GetAction() *PlannedAction {
 	return nil
 }
 
+// A position that a command of a lost time has opened (see BackupRestored) was taken for a leg of the trade.
+type LegFound struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is now; what the trade has no place for is a stray, and closed.
+	Leg LegKind `protobuf:"varint,1,opt,name=leg,proto3,enum=dtms.v1.LegKind" json:"leg,omitempty"`
+	// Its ticket.
+	Position uint64 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	// Direction of the position.
+	Side Side `protobuf:"varint,3,opt,name=side,proto3,enum=dtms.v1.Side" json:"side,omitempty"`
+	// Lots.
+	Volume float64 `protobuf:"fixed64,4,opt,name=volume,proto3" json:"volume,omitempty"`
+	// Entry price.
+	EntryPrice float64 `protobuf:"fixed64,5,opt,name=entry_price,json=entryPrice,proto3" json:"entry_price,omitempty"`
+	// Stop.
+	Sl *float64 `protobuf:"fixed64,6,opt,name=sl,proto3,oneof" json:"sl,omitempty"`
+	// The lost command, by the position's comment.
+	IntentId      uint64 `protobuf:"varint,7,opt,name=intent_id,json=intentId,proto3" json:"intent_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LegFound) Reset() {
+	*x = LegFound{}
+	mi := &file_dtms_v1_event_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LegFound) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LegFound) ProtoMessage() {}
+
+func (x *LegFound) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_event_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LegFound.ProtoReflect.Descriptor instead.
+func (*LegFound) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *LegFound) GetLeg() LegKind {
+	if x != nil {
+		return x.Leg
+	}
+	return LegKind_LEG_KIND_UNSPECIFIED
+}
+
+func (x *LegFound) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *LegFound) GetSide() Side {
+	if x != nil {
+		return x.Side
+	}
+	return Side_SIDE_UNSPECIFIED
+}
+
+func (x *LegFound) GetVolume() float64 {
+	if x != nil {
+		return x.Volume
+	}
+	return 0
+}
+
+func (x *LegFound) GetEntryPrice() float64 {
+	if x != nil {
+		return x.EntryPrice
+	}
+	return 0
+}
+
+func (x *LegFound) GetSl() float64 {
+	if x != nil && x.Sl != nil {
+		return *x.Sl
+	}
+	return 0
+}
+
+func (x *LegFound) GetIntentId() uint64 {
+	if x != nil {
+		return x.IntentId
+	}
+	return 0
+}
+
 // One fact.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2963,6 +3067,7 @@ type Event struct {
 	//	*Event_AccountMarked
 	//	*Event_BackupRestored
 	//	*Event_ActionPlanned
+	//	*Event_LegFound
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2970,7 +3075,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_dtms_v1_event_proto_msgTypes[32]
+	mi := &file_dtms_v1_event_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3087,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_event_proto_msgTypes[32]
+	mi := &file_dtms_v1_event_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3100,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_event_proto_rawDescGZIP(), []int{32}
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Event) GetRevision() uint64 {
@@ -3317,6 +3422,15 @@ func (x *Event) GetActionPlanned() *ActionPlanned {
 	return nil
 }
 
+func (x *Event) GetLegFound() *LegFound {
+	if x != nil {
+		if x, ok := x.Body.(*Event_LegFound); ok {
+			return x.LegFound
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -3471,6 +3585,11 @@ type Event_ActionPlanned struct {
 	ActionPlanned *ActionPlanned `protobuf:"bytes,39,opt,name=action_planned,json=actionPlanned,proto3,oneof"`
 }
 
+type Event_LegFound struct {
+	// A position of a lost time became a leg.
+	LegFound *LegFound `protobuf:"bytes,40,opt,name=leg_found,json=legFound,proto3,oneof"`
+}
+
 func (*Event_AccountDefined) isEvent_Body() {}
 
 func (*Event_SymbolDefined) isEvent_Body() {}
@@ -3530,6 +3649,8 @@ func (*Event_AccountMarked) isEvent_Body() {}
 func (*Event_BackupRestored) isEvent_Body() {}
 
 func (*Event_ActionPlanned) isEvent_Body() {}
+
+func (*Event_LegFound) isEvent_Body() {}
 
 var File_dtms_v1_event_proto protoreflect.FileDescriptor
 
@@ -3716,7 +3837,17 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\vlast_intent\x18\x04 \x01(\x04R\n" +
 	"lastIntent\"?\n" +
 	"\rActionPlanned\x12.\n" +
-	"\x06action\x18\x01 \x01(\v2\x16.dtms.v1.PlannedActionR\x06action\"\x89\x11\n" +
+	"\x06action\x18\x01 \x01(\v2\x16.dtms.v1.PlannedActionR\x06action\"\xdf\x01\n" +
+	"\bLegFound\x12\"\n" +
+	"\x03leg\x18\x01 \x01(\x0e2\x10.dtms.v1.LegKindR\x03leg\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\x04R\bposition\x12!\n" +
+	"\x04side\x18\x03 \x01(\x0e2\r.dtms.v1.SideR\x04side\x12\x16\n" +
+	"\x06volume\x18\x04 \x01(\x01R\x06volume\x12\x1f\n" +
+	"\ventry_price\x18\x05 \x01(\x01R\n" +
+	"entryPrice\x12\x13\n" +
+	"\x02sl\x18\x06 \x01(\x01H\x00R\x02sl\x88\x01\x01\x12\x1b\n" +
+	"\tintent_id\x18\a \x01(\x04R\bintentIdB\x05\n" +
+	"\x03_sl\"\xbb\x11\n" +
 	"\x05Event\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x12\x1d\n" +
@@ -3758,7 +3889,8 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\frail_changed\x18$ \x01(\v2\x14.dtms.v1.RailChangedH\x00R\vrailChanged\x12?\n" +
 	"\x0eaccount_marked\x18% \x01(\v2\x16.dtms.v1.AccountMarkedH\x00R\raccountMarked\x12B\n" +
 	"\x0fbackup_restored\x18& \x01(\v2\x17.dtms.v1.BackupRestoredH\x00R\x0ebackupRestored\x12?\n" +
-	"\x0eaction_planned\x18' \x01(\v2\x16.dtms.v1.ActionPlannedH\x00R\ractionPlannedB\x06\n" +
+	"\x0eaction_planned\x18' \x01(\v2\x16.dtms.v1.ActionPlannedH\x00R\ractionPlanned\x120\n" +
+	"\tleg_found\x18( \x01(\v2\x11.dtms.v1.LegFoundH\x00R\blegFoundB\x06\n" +
 	"\x04body*\xa3\x04\n" +
 	"\x0fTransitionCause\x12 \n" +
 	"\x1cTRANSITION_CAUSE_UNSPECIFIED\x10\x00\x12 \n" +
@@ -3799,7 +3931,7 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\rLEG_KIND_MAIN\x10\x01\x12\x12\n" +
 	"\x0eLEG_KIND_HEDGE\x10\x02\x12\x13\n" +
 	"\x0fLEG_KIND_RE_ADD\x10\x03\x12\x12\n" +
-	"\x0eLEG_KIND_STRAY\x10\x04*\xf8\x02\n" +
+	"\x0eLEG_KIND_STRAY\x10\x04*\x91\x03\n" +
 	"\tAlarmCode\x12\x1a\n" +
 	"\x16ALARM_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ALARM_CODE_ACTION_FAILED\x10\x01\x12\x1f\n" +
@@ -3813,7 +3945,8 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x1bALARM_CODE_ACCOUNT_SWITCHED\x10\t\x12\x1d\n" +
 	"\x19ALARM_CODE_LATE_EXECUTION\x10\n" +
 	"\x12\x1e\n" +
-	"\x1aALARM_CODE_JOURNAL_DAMAGED\x10\v*}\n" +
+	"\x1aALARM_CODE_JOURNAL_DAMAGED\x10\v\x12\x17\n" +
+	"\x13ALARM_CODE_LOST_LEG\x10\f*}\n" +
 	"\fTradingState\x12\x1d\n" +
 	"\x19TRADING_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14TRADING_STATE_ACTIVE\x10\x01\x12\x1a\n" +
@@ -3852,7 +3985,7 @@ func file_dtms_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_dtms_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_dtms_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_dtms_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_dtms_v1_event_proto_goTypes = []any{
 	(TransitionCause)(0),        // 0: dtms.v1.TransitionCause
 	(ArmCause)(0),               // 1: dtms.v1.ArmCause
@@ -3896,95 +4029,99 @@ var file_dtms_v1_event_proto_goTypes = []any{
 	(*AccountMarked)(nil),       // 39: dtms.v1.AccountMarked
 	(*BackupRestored)(nil),      // 40: dtms.v1.BackupRestored
 	(*ActionPlanned)(nil),       // 41: dtms.v1.ActionPlanned
-	(*Event)(nil),               // 42: dtms.v1.Event
-	(Side)(0),                   // 43: dtms.v1.Side
-	(RiskSource)(0),             // 44: dtms.v1.RiskSource
-	(Origin)(0),                 // 45: dtms.v1.Origin
-	(TradeState)(0),             // 46: dtms.v1.TradeState
-	(StatePhase)(0),             // 47: dtms.v1.StatePhase
-	(*Score)(nil),               // 48: dtms.v1.Score
-	(*PlannedAction)(nil),       // 49: dtms.v1.PlannedAction
-	(*Decision)(nil),            // 50: dtms.v1.Decision
-	(Rank)(0),                   // 51: dtms.v1.Rank
-	(ActionKind)(0),             // 52: dtms.v1.ActionKind
-	(Purpose)(0),                // 53: dtms.v1.Purpose
-	(*Outcome)(nil),             // 54: dtms.v1.Outcome
-	(SkipReason)(0),             // 55: dtms.v1.SkipReason
-	(GrantCause)(0),             // 56: dtms.v1.GrantCause
+	(*LegFound)(nil),            // 42: dtms.v1.LegFound
+	(*Event)(nil),               // 43: dtms.v1.Event
+	(Side)(0),                   // 44: dtms.v1.Side
+	(RiskSource)(0),             // 45: dtms.v1.RiskSource
+	(Origin)(0),                 // 46: dtms.v1.Origin
+	(TradeState)(0),             // 47: dtms.v1.TradeState
+	(StatePhase)(0),             // 48: dtms.v1.StatePhase
+	(*Score)(nil),               // 49: dtms.v1.Score
+	(*PlannedAction)(nil),       // 50: dtms.v1.PlannedAction
+	(*Decision)(nil),            // 51: dtms.v1.Decision
+	(Rank)(0),                   // 52: dtms.v1.Rank
+	(ActionKind)(0),             // 53: dtms.v1.ActionKind
+	(Purpose)(0),                // 54: dtms.v1.Purpose
+	(*Outcome)(nil),             // 55: dtms.v1.Outcome
+	(SkipReason)(0),             // 56: dtms.v1.SkipReason
+	(GrantCause)(0),             // 57: dtms.v1.GrantCause
 }
 var file_dtms_v1_event_proto_depIdxs = []int32{
 	10, // 0: dtms.v1.SymbolDefined.spec:type_name -> dtms.v1.SymbolSpec
-	43, // 1: dtms.v1.TradeRegistered.side:type_name -> dtms.v1.Side
-	44, // 2: dtms.v1.TradeRegistered.risk_source:type_name -> dtms.v1.RiskSource
-	45, // 3: dtms.v1.TradeRegistered.origin:type_name -> dtms.v1.Origin
-	44, // 4: dtms.v1.RiskDefined.risk_source:type_name -> dtms.v1.RiskSource
+	44, // 1: dtms.v1.TradeRegistered.side:type_name -> dtms.v1.Side
+	45, // 2: dtms.v1.TradeRegistered.risk_source:type_name -> dtms.v1.RiskSource
+	46, // 3: dtms.v1.TradeRegistered.origin:type_name -> dtms.v1.Origin
+	45, // 4: dtms.v1.RiskDefined.risk_source:type_name -> dtms.v1.RiskSource
 	1,  // 5: dtms.v1.TradeArmed.cause:type_name -> dtms.v1.ArmCause
-	46, // 6: dtms.v1.StateChanged.from:type_name -> dtms.v1.TradeState
-	46, // 7: dtms.v1.StateChanged.to:type_name -> dtms.v1.TradeState
+	47, // 6: dtms.v1.StateChanged.from:type_name -> dtms.v1.TradeState
+	47, // 7: dtms.v1.StateChanged.to:type_name -> dtms.v1.TradeState
 	0,  // 8: dtms.v1.StateChanged.cause:type_name -> dtms.v1.TransitionCause
-	47, // 9: dtms.v1.StateChanged.phase:type_name -> dtms.v1.StatePhase
-	48, // 10: dtms.v1.StateChanged.score:type_name -> dtms.v1.Score
-	49, // 11: dtms.v1.StateChanged.actions:type_name -> dtms.v1.PlannedAction
-	46, // 12: dtms.v1.StateConfirmed.confirmed_state:type_name -> dtms.v1.TradeState
+	48, // 9: dtms.v1.StateChanged.phase:type_name -> dtms.v1.StatePhase
+	49, // 10: dtms.v1.StateChanged.score:type_name -> dtms.v1.Score
+	50, // 11: dtms.v1.StateChanged.actions:type_name -> dtms.v1.PlannedAction
+	47, // 12: dtms.v1.StateConfirmed.confirmed_state:type_name -> dtms.v1.TradeState
 	3,  // 13: dtms.v1.TimerEnded.timer:type_name -> dtms.v1.Timer
-	50, // 14: dtms.v1.DecisionMade.decision:type_name -> dtms.v1.Decision
-	51, // 15: dtms.v1.IntentRecorded.rank:type_name -> dtms.v1.Rank
-	52, // 16: dtms.v1.IntentRecorded.kind:type_name -> dtms.v1.ActionKind
-	53, // 17: dtms.v1.IntentRecorded.purpose:type_name -> dtms.v1.Purpose
+	51, // 14: dtms.v1.DecisionMade.decision:type_name -> dtms.v1.Decision
+	52, // 15: dtms.v1.IntentRecorded.rank:type_name -> dtms.v1.Rank
+	53, // 16: dtms.v1.IntentRecorded.kind:type_name -> dtms.v1.ActionKind
+	54, // 17: dtms.v1.IntentRecorded.purpose:type_name -> dtms.v1.Purpose
 	4,  // 18: dtms.v1.IntentRecorded.leg:type_name -> dtms.v1.LegKind
-	43, // 19: dtms.v1.IntentRecorded.side:type_name -> dtms.v1.Side
-	54, // 20: dtms.v1.OutcomeRecorded.outcome:type_name -> dtms.v1.Outcome
-	49, // 21: dtms.v1.ActionSkipped.action:type_name -> dtms.v1.PlannedAction
-	55, // 22: dtms.v1.ActionSkipped.reason:type_name -> dtms.v1.SkipReason
-	51, // 23: dtms.v1.OwnershipGranted.rank:type_name -> dtms.v1.Rank
-	56, // 24: dtms.v1.OwnershipGranted.cause:type_name -> dtms.v1.GrantCause
+	44, // 19: dtms.v1.IntentRecorded.side:type_name -> dtms.v1.Side
+	55, // 20: dtms.v1.OutcomeRecorded.outcome:type_name -> dtms.v1.Outcome
+	50, // 21: dtms.v1.ActionSkipped.action:type_name -> dtms.v1.PlannedAction
+	56, // 22: dtms.v1.ActionSkipped.reason:type_name -> dtms.v1.SkipReason
+	52, // 23: dtms.v1.OwnershipGranted.rank:type_name -> dtms.v1.Rank
+	57, // 24: dtms.v1.OwnershipGranted.cause:type_name -> dtms.v1.GrantCause
 	4,  // 25: dtms.v1.PositionChanged.leg:type_name -> dtms.v1.LegKind
 	4,  // 26: dtms.v1.LegClosed.leg:type_name -> dtms.v1.LegKind
 	2,  // 27: dtms.v1.LegClosed.reason:type_name -> dtms.v1.CloseReason
-	48, // 28: dtms.v1.ScoreReported.score:type_name -> dtms.v1.Score
+	49, // 28: dtms.v1.ScoreReported.score:type_name -> dtms.v1.Score
 	5,  // 29: dtms.v1.AlarmRaised.code:type_name -> dtms.v1.AlarmCode
 	6,  // 30: dtms.v1.TradingStateChanged.trading_state:type_name -> dtms.v1.TradingState
 	9,  // 31: dtms.v1.KillSwitchChanged.scope:type_name -> dtms.v1.KillScope
 	35, // 32: dtms.v1.IndexReported.index:type_name -> dtms.v1.Index
 	7,  // 33: dtms.v1.RailChanged.rail:type_name -> dtms.v1.Rail
 	8,  // 34: dtms.v1.AccountMarked.span:type_name -> dtms.v1.Span
-	49, // 35: dtms.v1.ActionPlanned.action:type_name -> dtms.v1.PlannedAction
-	46, // 36: dtms.v1.Event.state:type_name -> dtms.v1.TradeState
-	11, // 37: dtms.v1.Event.account_defined:type_name -> dtms.v1.AccountDefined
-	12, // 38: dtms.v1.Event.symbol_defined:type_name -> dtms.v1.SymbolDefined
-	13, // 39: dtms.v1.Event.trade_registered:type_name -> dtms.v1.TradeRegistered
-	14, // 40: dtms.v1.Event.trade_unregistered:type_name -> dtms.v1.TradeUnregistered
-	15, // 41: dtms.v1.Event.risk_defined:type_name -> dtms.v1.RiskDefined
-	16, // 42: dtms.v1.Event.trade_armed:type_name -> dtms.v1.TradeArmed
-	17, // 43: dtms.v1.Event.state_changed:type_name -> dtms.v1.StateChanged
-	18, // 44: dtms.v1.Event.state_confirmed:type_name -> dtms.v1.StateConfirmed
-	19, // 45: dtms.v1.Event.hold_changed:type_name -> dtms.v1.HoldChanged
-	20, // 46: dtms.v1.Event.timer_ended:type_name -> dtms.v1.TimerEnded
-	21, // 47: dtms.v1.Event.decision_made:type_name -> dtms.v1.DecisionMade
-	22, // 48: dtms.v1.Event.intent_recorded:type_name -> dtms.v1.IntentRecorded
-	23, // 49: dtms.v1.Event.outcome_recorded:type_name -> dtms.v1.OutcomeRecorded
-	24, // 50: dtms.v1.Event.action_skipped:type_name -> dtms.v1.ActionSkipped
-	25, // 51: dtms.v1.Event.ownership_granted:type_name -> dtms.v1.OwnershipGranted
-	26, // 52: dtms.v1.Event.breakeven_triggered:type_name -> dtms.v1.BreakevenTriggered
-	27, // 53: dtms.v1.Event.position_changed:type_name -> dtms.v1.PositionChanged
-	28, // 54: dtms.v1.Event.leg_closed:type_name -> dtms.v1.LegClosed
-	29, // 55: dtms.v1.Event.quarantine_changed:type_name -> dtms.v1.QuarantineChanged
-	30, // 56: dtms.v1.Event.score_reported:type_name -> dtms.v1.ScoreReported
-	31, // 57: dtms.v1.Event.alarm_raised:type_name -> dtms.v1.AlarmRaised
-	32, // 58: dtms.v1.Event.trading_state_changed:type_name -> dtms.v1.TradingStateChanged
-	33, // 59: dtms.v1.Event.kill_switch_changed:type_name -> dtms.v1.KillSwitchChanged
-	34, // 60: dtms.v1.Event.memo_set:type_name -> dtms.v1.MemoSet
-	36, // 61: dtms.v1.Event.index_reported:type_name -> dtms.v1.IndexReported
-	37, // 62: dtms.v1.Event.risk_budget_changed:type_name -> dtms.v1.RiskBudgetChanged
-	38, // 63: dtms.v1.Event.rail_changed:type_name -> dtms.v1.RailChanged
-	39, // 64: dtms.v1.Event.account_marked:type_name -> dtms.v1.AccountMarked
-	40, // 65: dtms.v1.Event.backup_restored:type_name -> dtms.v1.BackupRestored
-	41, // 66: dtms.v1.Event.action_planned:type_name -> dtms.v1.ActionPlanned
-	67, // [67:67] is the sub-list for method output_type
-	67, // [67:67] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	50, // 35: dtms.v1.ActionPlanned.action:type_name -> dtms.v1.PlannedAction
+	4,  // 36: dtms.v1.LegFound.leg:type_name -> dtms.v1.LegKind
+	44, // 37: dtms.v1.LegFound.side:type_name -> dtms.v1.Side
+	47, // 38: dtms.v1.Event.state:type_name -> dtms.v1.TradeState
+	11, // 39: dtms.v1.Event.account_defined:type_name -> dtms.v1.AccountDefined
+	12, // 40: dtms.v1.Event.symbol_defined:type_name -> dtms.v1.SymbolDefined
+	13, // 41: dtms.v1.Event.trade_registered:type_name -> dtms.v1.TradeRegistered
+	14, // 42: dtms.v1.Event.trade_unregistered:type_name -> dtms.v1.TradeUnregistered
+	15, // 43: dtms.v1.Event.risk_defined:type_name -> dtms.v1.RiskDefined
+	16, // 44: dtms.v1.Event.trade_armed:type_name -> dtms.v1.TradeArmed
+	17, // 45: dtms.v1.Event.state_changed:type_name -> dtms.v1.StateChanged
+	18, // 46: dtms.v1.Event.state_confirmed:type_name -> dtms.v1.StateConfirmed
+	19, // 47: dtms.v1.Event.hold_changed:type_name -> dtms.v1.HoldChanged
+	20, // 48: dtms.v1.Event.timer_ended:type_name -> dtms.v1.TimerEnded
+	21, // 49: dtms.v1.Event.decision_made:type_name -> dtms.v1.DecisionMade
+	22, // 50: dtms.v1.Event.intent_recorded:type_name -> dtms.v1.IntentRecorded
+	23, // 51: dtms.v1.Event.outcome_recorded:type_name -> dtms.v1.OutcomeRecorded
+	24, // 52: dtms.v1.Event.action_skipped:type_name -> dtms.v1.ActionSkipped
+	25, // 53: dtms.v1.Event.ownership_granted:type_name -> dtms.v1.OwnershipGranted
+	26, // 54: dtms.v1.Event.breakeven_triggered:type_name -> dtms.v1.BreakevenTriggered
+	27, // 55: dtms.v1.Event.position_changed:type_name -> dtms.v1.PositionChanged
+	28, // 56: dtms.v1.Event.leg_closed:type_name -> dtms.v1.LegClosed
+	29, // 57: dtms.v1.Event.quarantine_changed:type_name -> dtms.v1.QuarantineChanged
+	30, // 58: dtms.v1.Event.score_reported:type_name -> dtms.v1.ScoreReported
+	31, // 59: dtms.v1.Event.alarm_raised:type_name -> dtms.v1.AlarmRaised
+	32, // 60: dtms.v1.Event.trading_state_changed:type_name -> dtms.v1.TradingStateChanged
+	33, // 61: dtms.v1.Event.kill_switch_changed:type_name -> dtms.v1.KillSwitchChanged
+	34, // 62: dtms.v1.Event.memo_set:type_name -> dtms.v1.MemoSet
+	36, // 63: dtms.v1.Event.index_reported:type_name -> dtms.v1.IndexReported
+	37, // 64: dtms.v1.Event.risk_budget_changed:type_name -> dtms.v1.RiskBudgetChanged
+	38, // 65: dtms.v1.Event.rail_changed:type_name -> dtms.v1.RailChanged
+	39, // 66: dtms.v1.Event.account_marked:type_name -> dtms.v1.AccountMarked
+	40, // 67: dtms.v1.Event.backup_restored:type_name -> dtms.v1.BackupRestored
+	41, // 68: dtms.v1.Event.action_planned:type_name -> dtms.v1.ActionPlanned
+	42, // 69: dtms.v1.Event.leg_found:type_name -> dtms.v1.LegFound
+	70, // [70:70] is the sub-list for method output_type
+	70, // [70:70] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_event_proto_init() }
@@ -4002,7 +4139,8 @@ func file_dtms_v1_event_proto_init() {
 	file_dtms_v1_event_proto_msgTypes[12].OneofWrappers = []any{}
 	file_dtms_v1_event_proto_msgTypes[13].OneofWrappers = []any{}
 	file_dtms_v1_event_proto_msgTypes[17].OneofWrappers = []any{}
-	file_dtms_v1_event_proto_msgTypes[32].OneofWrappers = []any{
+	file_dtms_v1_event_proto_msgTypes[32].OneofWrappers = []any{}
+	file_dtms_v1_event_proto_msgTypes[33].OneofWrappers = []any{
 		(*Event_AccountDefined)(nil),
 		(*Event_SymbolDefined)(nil),
 		(*Event_TradeRegistered)(nil),
@@ -4033,6 +4171,7 @@ func file_dtms_v1_event_proto_init() {
 		(*Event_AccountMarked)(nil),
 		(*Event_BackupRestored)(nil),
 		(*Event_ActionPlanned)(nil),
+		(*Event_LegFound)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4040,7 +4179,7 @@ func file_dtms_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dtms_v1_event_proto_rawDesc), len(file_dtms_v1_event_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -86,7 +86,7 @@ type CommandKind int32
 const (
 	// Never sent.
 	CommandKind_COMMAND_KIND_UNSPECIFIED CommandKind = 0
-	// Both levels of a position.
+	// Levels of a position: both, or the one that is not kept.
 	CommandKind_COMMAND_KIND_MODIFY CommandKind = 1
 	// All or a part of a position.
 	CommandKind_COMMAND_KIND_CLOSE CommandKind = 2
@@ -1455,7 +1455,11 @@ type GatewayCommand struct {
 	// Magic number.
 	Magic int64 `protobuf:"varint,14,opt,name=magic,proto3" json:"magic,omitempty"`
 	// Comment, at most 29 characters.
-	Comment       string `protobuf:"bytes,15,opt,name=comment,proto3" json:"comment,omitempty"`
+	Comment string `protobuf:"bytes,15,opt,name=comment,proto3" json:"comment,omitempty"`
+	// COMMAND_KIND_MODIFY: the stop stays as it is at the broker when the command gets there; sl is how it was known.
+	KeepsSl bool `protobuf:"varint,16,opt,name=keeps_sl,json=keepsSl,proto3" json:"keeps_sl,omitempty"`
+	// Likewise the target, and tp.
+	KeepsTp       bool `protobuf:"varint,17,opt,name=keeps_tp,json=keepsTp,proto3" json:"keeps_tp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1593,6 +1597,20 @@ func (x *GatewayCommand) GetComment() string {
 		return x.Comment
 	}
 	return ""
+}
+
+func (x *GatewayCommand) GetKeepsSl() bool {
+	if x != nil {
+		return x.KeepsSl
+	}
+	return false
+}
+
+func (x *GatewayCommand) GetKeepsTp() bool {
+	if x != nil {
+		return x.KeepsTp
+	}
+	return false
 }
 
 // A question to the broker.
@@ -1938,7 +1956,7 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\tpositions\x18\x06 \x01(\v2\x19.dtms.v1.GatewayPositionsH\x00R\tpositions\x124\n" +
 	"\bterminal\x18\a \x01(\v2\x16.dtms.v1.TerminalStateH\x00R\bterminal\x122\n" +
 	"\aaccount\x18\b \x01(\v2\x16.dtms.v1.BrokerAccountH\x00R\aaccountB\t\n" +
-	"\amessage\"\xbf\x03\n" +
+	"\amessage\"\xf5\x03\n" +
 	"\x0eGatewayCommand\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\x04R\x06callId\x12\x1b\n" +
 	"\tintent_id\x18\x02 \x01(\x04R\bintentId\x12\x1d\n" +
@@ -1956,7 +1974,9 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\x02tp\x18\f \x01(\x01H\x01R\x02tp\x88\x01\x01\x12)\n" +
 	"\x10deviation_points\x18\r \x01(\x05R\x0fdeviationPoints\x12\x14\n" +
 	"\x05magic\x18\x0e \x01(\x03R\x05magic\x12\x18\n" +
-	"\acomment\x18\x0f \x01(\tR\acommentB\x05\n" +
+	"\acomment\x18\x0f \x01(\tR\acomment\x12\x19\n" +
+	"\bkeeps_sl\x18\x10 \x01(\bR\akeepsSl\x12\x19\n" +
+	"\bkeeps_tp\x18\x11 \x01(\bR\akeepsTpB\x05\n" +
 	"\x03_slB\x05\n" +
 	"\x03_tp\"\xf1\x01\n" +
 	"\fGatewayQuery\x12\x17\n" +
