@@ -10,10 +10,11 @@ from pathlib import Path
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 # A service starts in a third of the time where what Python has compiled is kept; some machines say that it is not.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 
 import pytest
 from hypothesis import settings
+
+sys.dont_write_bytecode = False
 
 REPO = Path(__file__).resolve().parents[1]
 DATA = REPO.parent / "shared" / "data"
