@@ -109,6 +109,7 @@ def check_fold(data_dir: Path, shown: dict[int, trade_pb2.Trade]) -> None:
     assert folded == shown
 
 
+@pytest.mark.timeout(120)  # seven starts, on a machine that may have more to do
 @pytest.mark.parametrize("seed", [20261122])
 async def test_i20_whatever_was_acknowledged_survives_kill_9_under_load(tmp_path: Path, seed: int) -> None:
     """Three kills at random moments: each time everything acknowledged is there, and broker and trades agree."""

@@ -13,7 +13,7 @@ from dtms.v1.action_pb2 import OUTCOME_STATUS_CONFIRMED, OUTCOME_STATUS_REJECTED
 from dtms_client.errors import DeadlineExceeded
 from tests.checker.evidence import Evidence
 from tests.scenarios.behind_gateway import behind_a_gateway
-from tests.scenarios.world import world
+from tests.scenarios.world import market, world
 from tests.stack import EXIT_MANAGER, UNIVERSAL, stop_at
 
 ATTEMPTS = 5  # of half a second each: longer than the exit manager trusts what it heard last
@@ -31,6 +31,7 @@ def in_time(evidence: Evidence) -> list[str]:
     ]
 
 
+@pytest.mark.timeout(120)  # five starts, on a machine that may have more to do
 async def test_g_a_proposal_expires_while_the_service_is_dead_and_is_decided_anew(tmp_path: Path) -> None:
     """The exit manager's proposal is at the broker when service and gateway die; it waits, gives the proposal up, and
     proposes anew under a new key once the service is back and has found out that nothing was done."""
@@ -48,8 +49,8 @@ async def test_g_a_proposal_expires_while_the_service_is_dead_and_is_decided_ane
         expired = await manager.logged("expired")
         await outside.restart_service()
         await outside.attach()
-        await outside.tick(1.1013)
-        moved = await here.told.moved(EXIT_MANAGER, PURPOSE_BREAKEVEN)
+        async with market(outside.tick, 1.1013):
+            moved = await here.told.moved(EXIT_MANAGER, PURPOSE_BREAKEVEN)
         assert moved.ticket == trade.ticket
         assert manager.process.returncode is None
         evidence = await here.check()
@@ -93,8 +94,8 @@ async def test_g_nobody_hangs_on_a_frozen_service_and_nothing_is_written_for_tho
             action=stop_at(round(stop + 0.0001, 5), PURPOSE_TRAIL),
         )
         assert anew.outcome.status == OUTCOME_STATUS_CONFIRMED
-        await here.tick(1.1013)
-        await here.told.moved(EXIT_MANAGER, PURPOSE_BREAKEVEN)
+        async with market(here.tick, 1.1013):
+            await here.told.moved(EXIT_MANAGER, PURPOSE_BREAKEVEN)
         evidence = await here.check()
         assert in_time(evidence) == []
         assert [decision.request_id for decision in here.told.decisions(UNIVERSAL)] == ["on its return"]

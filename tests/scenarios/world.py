@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tests.scenarios.told import Told
 from tests.stack import SLOW_S, SYMBOL, T0_MSC, WARM_BARS
 
 BROKER_LOG = "broker.jsonl"
+TICK_S = 0.1
 
 
 class World:
@@ -184,6 +185,23 @@ async def serve_logged(folder: Path, *, port: int = 0, **settings: Any) -> Servi
     return await serve(
         folder / "data", port=port, env=env, arguments=("--paper", "--broker-log", str(folder / BROKER_LOG))
     )
+
+
+@asynccontextmanager
+async def market(tick: Callable[[float], Awaitable[None]], bid: float) -> AsyncIterator[None]:
+    """A price that is told again and again: a manager looks at its trades when one comes, DTMS denies what it has no
+    price for yet, and whoever was denied waits before it asks anew."""
+
+    async def tell() -> None:
+        while True:
+            await tick(bid)
+            await asyncio.sleep(TICK_S)
+
+    telling = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        await _cancelled(telling)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
