@@ -77,7 +77,7 @@ ifeq ($(origin SEED),command line)
 	$(WORLDS) --sim-seeds $(SEEDS) --sim-first-seed $(SEED) -k every_seed
 else
 	$(WORLDS) --sim-seeds $(SEEDS) --sim-first-seed $(SEED)
-	$(BIN)/pytest -m slow --timeout 1800 --ignore tests/sim/test_worlds.py
+	$(BIN)/pytest -m slow --numprocesses auto --dist worksteal --timeout 1800 --ignore tests/sim/test_worlds.py
 endif
 
 .PHONY: bench
