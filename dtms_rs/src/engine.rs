@@ -150,6 +150,35 @@ impl Engine {
         self.ask(|core| core.start(mono_ns))
     }
 
+    fn record_rules(&self, by: &str, now_ns: i64) -> PyResult<Step> {
+        self.act(|core| core.record_rules(by, now_ns))
+    }
+
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "PyO3 hands arguments over by value"
+    )]
+    fn reconfigure(
+        &self,
+        config: &Bound<'_, PyMapping>,
+        managers: &Bound<'_, PyMapping>,
+        managed_strategies: Vec<String>,
+        by: &str,
+        now_ns: i64,
+    ) -> PyResult<Step> {
+        let (config, managers) = (pairs::<f64>(config)?, pairs::<i64>(managers)?);
+        let strategies: Vec<&str> = managed_strategies.iter().map(String::as_str).collect();
+        self.act(|core| {
+            core.reconfigure(
+                &borrowed(&config),
+                &borrowed(&managers),
+                &strategies,
+                by,
+                now_ns,
+            )
+        })
+    }
+
     fn define_account(
         &self,
         account_id: &str,

@@ -78,6 +78,20 @@ class Engine:
     def trade_count(self) -> int: ...
     def start(self, mono_ns: int) -> None:
         """Gives every lease its full length from now on. Call it once recovery is done."""
+    def record_rules(self, by: str, now_ns: int) -> Step:
+        """Records the numbers it was made with. No event when the journal has them as the newest."""
+    def reconfigure(
+        self,
+        config: Mapping[str, float],
+        managers: Mapping[str, int],
+        managed_strategies: Sequence[str],
+        by: str,
+        now_ns: int,
+    ) -> Step:
+        """Trades that are registered keep their numbers; what holds for all alike holds at once.
+
+        FIELD_INVALID, also for ``fast_s``, ``slow_s`` and ``request_ids_kept``, which cannot change; then nothing has.
+        """
     def define_account(self, account_id: str, hedging: bool, currency: str, now_ns: int) -> Step:
         """No event when it is known so."""
     def define_symbol(self, account_id: str, spec: Mapping[str, Any], now_ns: int) -> Step:

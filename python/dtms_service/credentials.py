@@ -8,8 +8,8 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -53,12 +53,13 @@ BUILT_IN_IDENTITIES: Final[Mapping[str, Role]] = {
 class Principal:
     """A caller whose credential was recognised. ``name`` is what appears as asker and owner.
 
-    ``account_id`` is the one account that a gateway of its own may serve, empty for any.
+    ``account_id`` is the one account that a gateway of its own may serve, empty for any; ``digest`` the token's.
     """
 
     name: str
     role: Role
     account_id: str = ""
+    digest: bytes = field(default=b"", repr=False, compare=False)
 
 
 class Credentials:
@@ -69,9 +70,14 @@ class Credentials:
 
     @classmethod
     def load_or_create(
-        cls, directory: Path, identities: Mapping[str, Role], accounts: Mapping[str, str] = MappingProxyType({})
+        cls,
+        directory: Path,
+        identities: Mapping[str, Role],
+        accounts: Mapping[str, str] = MappingProxyType({}),
+        *,
+        create: bool = True,
     ) -> Self:
-        """Read ``<directory>/<name>.token`` of every identity, making those that are missing.
+        """Read ``<directory>/<name>.token`` of every identity, making those that are missing (if it may ``create``).
 
         ``accounts`` has those identities that are bound to an account.
 
@@ -86,11 +92,32 @@ class Credentials:
             if re.fullmatch(IDENTITY_PATTERN, name) is None:
                 raise CredentialUnsafe(directory, f"{name!r} is no identity name ({IDENTITY_PATTERN})")
             path = token_path(directory, name)
-            digest = _digest(_read_or_create(path))
+            try:
+                digest = _digest(_read_or_create(path) if create else read_token(path))
+            except FileNotFoundError:
+                if create:
+                    raise
+                continue
             if digest in by_digest:
                 raise CredentialUnsafe(path, f"holds the token of {by_digest[digest].name} as well")
-            by_digest[digest] = Principal(name, role, accounts.get(name, ""))
+            by_digest[digest] = Principal(name, role, accounts.get(name, ""), digest)
         return cls(by_digest)
+
+    def holds(self, principal: Principal) -> bool:
+        """Whether the token of this principal is still its own."""
+        return self._by_digest.get(principal.digest) == principal
+
+    def changed_from(self, before: Credentials) -> dict[str, tuple[bool, bool]]:
+        """Names whose token, role or account is another: whether there was one before, and whether there is one now."""
+        old, new = set(before._all()), set(self._all())
+        names = {name for name, _, _, _ in old ^ new}
+        return {
+            name: (any(name == one[0] for one in old), any(name == one[0] for one in new)) for name in sorted(names)
+        }
+
+    def _all(self) -> Iterator[tuple[str, Role, str, bytes]]:
+        for digest, principal in self._by_digest.items():
+            yield principal.name, principal.role, principal.account_id, digest
 
     def identify(self, token: str) -> Principal | None:
         """Whose token this is, None if nobody's. Takes the same time for every wrong token."""

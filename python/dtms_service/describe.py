@@ -162,6 +162,13 @@ def _leg_found(event: event_pb2.Event) -> str:
     return f"position {found.position} of intent {found.intent_id}, of a lost time, is its {kind}"
 
 
+def _rules(event: event_pb2.Event) -> str:
+    changed = event.rules_changed
+    others = [f"{one.key} {one.before:g} to {one.value:g}" for one in changed.numbers if one.HasField("before")]
+    what = ", ".join(others) or "as the service was started"
+    return f"{what}; by {changed.by}" if changed.by else what
+
+
 KINDS: Final = frozenset(field.name for field in event_pb2.Event.DESCRIPTOR.oneofs_by_name["body"].fields)
 """Names of the facts that an event may be."""
 
@@ -182,6 +189,7 @@ _DESCRIBE = {
     "account_marked": _mark,
     "backup_restored": _restored,
     "leg_found": _leg_found,
+    "rules_changed": _rules,
 }
 
 

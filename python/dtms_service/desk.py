@@ -18,6 +18,7 @@ from dtms_service import convert
 from dtms_service._core import CoreError, Engine, Step, decisions
 from dtms_service.broker.door import Position
 from dtms_service.clock import Clock
+from dtms_service.config import Config
 from dtms_service.errors import DtmsError, FieldViolation, Reason, damage_of
 from dtms_service.event_log import Entry, EventLog
 from dtms_service.fault_points import Point, reach
@@ -88,6 +89,17 @@ class Desk:
     _decisions: deque[dict[str, Any] | Event] = field(default_factory=deque)
 
     # ---- writes: one synchronous step each, then the disk ---------------------------------------------------------
+
+    async def record_rules(self) -> None:
+        """The numbers of this start are a fact, unless the journal has them already."""
+        await self._commit(self._run(self.engine.record_rules, "", self.clock.now_ns()))
+
+    def reconfigure(self, config: Config, by: str) -> None:
+        """Decides by these numbers and ranks from now on. They are durable before anything decided by them is."""
+        managers = {name: int(rank) for name, rank in config.managers.items()}
+        numbers, strategies = config.to_core(), config.universal_strategies
+        self.keep(self._run(self.engine.reconfigure, numbers, managers, strategies, by, self.clock.now_ns()))
+        self.decisions_kept = config.engine.decisions_kept
 
     async def define_account(self, account_id: str, hedging: bool, currency: str) -> None:
         await self._commit(self._run(self.engine.define_account, account_id, hedging, currency, self.clock.now_ns()))
@@ -433,7 +445,7 @@ class Desk:
 
     def _keep_decision(self, decision: dict[str, Any] | Event) -> None:
         self._decisions.append(decision)
-        if len(self._decisions) > self.decisions_kept:
+        while len(self._decisions) > self.decisions_kept:
             self._decisions.popleft()
 
     def _view(self, key: TradeKey) -> tuple[int, bytes]:

@@ -100,6 +100,7 @@ def _access() -> dict[str, Access]:
         "AdminService/SetTradingState": operate,
         "AdminService/SetKillSwitch": operate,
         "AdminService/SetRiskBudget": operate,
+        "AdminService/ReloadConfiguration": operate,
         "AdminService/Backup": Access(frozenset({Role.OPERATOR}), writes=False),
         "AdminService/Drain": Access(frozenset({Role.OPERATOR}), writes=False),
     }
@@ -116,6 +117,21 @@ def default_deadlines() -> dict[str, float]:
     return {method.removeprefix("dtms.v1."): seconds for method, seconds in data["methods"].items()}
 
 
+@dataclass(eq=False, slots=True)
+class _Stream:
+    """An open stream, whose it is, and why the service ended it."""
+
+    until: asyncio.Timeout
+    principal: Principal
+    ends_by_itself: bool
+    why: DtmsError | None = None
+
+    def end(self, why: DtmsError) -> None:
+        if self.why is None:
+            self.why = why
+            self.until.reschedule(0)
+
+
 class Pipeline:
     """Builds the handlers of a service. ``stage`` is asked at each call; ``on_fatal`` ends the process."""
 
@@ -130,12 +146,25 @@ class Pipeline:
         self._on_fatal = on_fatal
         self._deadlines = default_deadlines()
         self._correlation = itertools.count(1)
-        self._streams: set[asyncio.Timeout] = set()
+        self._streams: set[_Stream] = set()
 
     def end_streams(self) -> None:
         """Streams end with DRAINING, wherever they wait: their clients would hold the service up for ever."""
         for stream in self._streams:
-            stream.reschedule(0)
+            if not stream.ends_by_itself:
+                stream.end(_draining())
+
+    @property
+    def credentials(self) -> Credentials:
+        return self._credentials
+
+    def take(self, credentials: Credentials) -> int:
+        """Knows callers by these from now on; streams of a token that is none any more end. How many did."""
+        self._credentials = credentials
+        revoked = [stream for stream in self._streams if not credentials.holds(stream.principal)]
+        for stream in revoked:
+            stream.end(_unknown_token())
+        return len(revoked)
 
     def handler(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
         """All methods of the service, from the servicer's methods of the same names."""
@@ -189,21 +218,24 @@ class Pipeline:
         ok = CALLS.labels(name, "OK")
 
         async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            until_drained = asyncio.timeout(None)
+            opened: _Stream | None = None
             try:
-                async with until_drained:
-                    if name not in _ENDS_BY_ITSELF:
-                        self._streams.add(until_drained)
-                    async for answer in serve(request, self._admit(access, context)):
+                async with asyncio.timeout(None) as until_ended:
+                    call = self._admit(access, context)
+                    opened = _Stream(until_ended, call.principal, name in _ENDS_BY_ITSELF)
+                    self._streams.add(opened)
+                    async for answer in serve(request, call):
                         yield answer
             except Exception as error:
-                await self._abort(name, _draining() if until_drained.expired() else error, context)
+                ended = opened.why if opened is not None and opened.until.expired() else None
+                await self._abort(name, ended or error, context)
                 raise
             except CorePanic as panic:
                 await self._panic(name, panic, context)
                 raise
             finally:
-                self._streams.discard(until_drained)
+                if opened is not None:
+                    self._streams.discard(opened)
             ok.inc()
 
         return stream
@@ -216,7 +248,7 @@ class Pipeline:
             elif key == "x-correlation-id":
                 correlation_id = str(value)[:MAX_CORRELATION_CHARS]
         if principal is None:
-            raise DtmsError(Reason.CREDENTIAL_MISSING, "metadata authorization: Bearer TOKEN is missing or unknown")
+            raise _unknown_token()
         if principal.role not in access.roles:
             raise DtmsError(
                 Reason.ROLE_FORBIDDEN,
@@ -256,6 +288,10 @@ class Pipeline:
         self._on_fatal(panic)
         error = DtmsError(Reason.CORE_PANIC, "the core failed; the service stops and starts again by replay")
         await context.abort_with_status(status.to_status(error))
+
+
+def _unknown_token() -> DtmsError:
+    return DtmsError(Reason.CREDENTIAL_MISSING, "metadata authorization: Bearer TOKEN is missing or unknown")
 
 
 def _draining() -> DtmsError:

@@ -28,7 +28,7 @@ def first(rails: RailsConfig) -> tuple[tuple[Announcement, ...], Fingerprint | N
 
 @dataclass(slots=True)
 class NewsWatch:
-    """Without a calendar it does nothing. A new version that cannot be used is alarmed once; the one before holds."""
+    """Without a calendar there are no news. A new version that cannot be used is alarmed once; the one before holds."""
 
     desk: Desk
     rails: RailsConfig
@@ -67,12 +67,16 @@ class NewsWatch:
             self._tell(account_id, symbol, currencies)
         log.info("news_calendar_read", announcements=len(self.announcements))
 
+    def take(self, rails: RailsConfig, announcements: tuple[Announcement, ...], seen: Fingerprint | None) -> None:
+        """Goes on by these rails, with the calendar that ``first`` gave for them; without one no news hold."""
+        self.rails, self.announcements, self.seen = rails, announcements, seen
+        for (account_id, symbol), currencies in self._currencies.items():
+            self._tell(account_id, symbol, currencies)
+
     def _refuse(self, why: str) -> None:
         self.desk.alarm("", convert.ALARM_NEWS_CALENDAR, f"the news calendar before it holds: {why}")
 
     def _tell(self, account_id: str, symbol: str, currencies: frozenset[str]) -> None:
-        if self.rails.news_calendar is None:
-            return
         rails = self.rails
         told = news.blackouts(
             self.announcements,

@@ -24,6 +24,7 @@ from dtms.v1 import (
     registry_service_pb2,
     trade_status_service_pb2,
 )
+from dtms_service.certificates import Certificates
 from dtms_service.config import Config
 from dtms_service.credentials import Credentials
 from dtms_service.errors import PortBusy
@@ -65,11 +66,13 @@ class Server:
     pipeline: Pipeline
     health: HealthServicer
     address: str
+    certificates: Certificates | None
 
     @classmethod
     async def start(cls, system: System, config: Config, credentials: Credentials) -> Server:
         """Listens at once, NOT_SERVING until recovery is done. Raises PortBusy."""
         server = grpc.aio.server(options=_OPTIONS)
+        certificates = Certificates.of(config)
         services = _services(system)
         pipeline = Pipeline(credentials, lambda: system.stage, _fail(system))
         server.add_generic_rpc_handlers([pipeline.handler(descriptor, servicer) for descriptor, servicer in services])
@@ -79,10 +82,10 @@ class Server:
         _add_reflection(server, [*names, health.SERVICE_NAME, reflection.SERVICE_NAME])
         address = f"{config.server.host}:{config.server.port}"
         try:
-            port = _listen(server, address, config)
+            port = _listen(server, address, certificates)
         except (RuntimeError, OSError) as error:
             raise PortBusy(address, str(error)) from error
-        running = cls(system, server, pipeline, health_servicer, f"{config.server.host}:{port}")
+        running = cls(system, server, pipeline, health_servicer, f"{config.server.host}:{port}", certificates)
         await running._show(system.stage, names)
         loop = asyncio.get_running_loop()
         system.on_stage.append(lambda stage: _keep(loop.create_task(running._show(stage, names))))
@@ -162,12 +165,10 @@ def _add_reflection(server: grpc.aio.Server, names: list[str]) -> None:
     server.add_generic_rpc_handlers([handler])
 
 
-def _listen(server: grpc.aio.Server, address: str, config: Config) -> int:
-    certificate, key = config.server.tls_certificate, config.server.tls_key
-    if certificate is None or key is None:
+def _listen(server: grpc.aio.Server, address: str, certificates: Certificates | None) -> int:
+    if certificates is None:
         return server.add_insecure_port(address)
-    pair = (key.read_bytes(), certificate.read_bytes())
-    return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+    return server.add_secure_port(address, certificates.for_each_handshake())
 
 
 def _fail(system: System) -> Callable[[BaseException], None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +17,7 @@ from dtms_service.bars import ClosedBars
 from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, SymbolSpec
 from dtms_service.clock import Clock, SystemClock, VirtualClock
 from dtms_service.config import Config
+from dtms_service.config_changes import Reloaded
 from dtms_service.desk import Desk
 from dtms_service.doors import Doors
 from dtms_service.errors import DtmsError
@@ -78,6 +79,8 @@ class System:
     paper: PaperAccount | None = None
     # None in virtual time: a run begins with what its history shows.
     bar_store: BarStore | None = None
+    # Reads the configuration again (reload.py); None where there is nothing to read, as in virtual time.
+    reload: Callable[..., Awaitable[Reloaded]] | None = None
     on_stage: list[Callable[[Stage], None]] = field(default_factory=list)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: asyncio.Task[None] | None = None
@@ -207,6 +210,7 @@ class System:
             await desk.go_on_from_backup(backup_made_ns)
         if replayed.damage is not None:
             desk.damaged(*replayed.damage)
+        await desk.record_rules()
         system._watcher = loop.create_task(_until_failure(commits, fail))
         system._reminder = loop.create_task(system._remind())
         return system
@@ -290,6 +294,12 @@ class System:
         self.monitor.detach(account_id, served)
         if not self.doors.attached(account_id):
             self._progress.pop(account_id, None)
+
+    def take(self, config: Config, by: str) -> None:
+        """Goes on with ``config``, which differs in nothing that a running system cannot change."""
+        self.config = config
+        self.desk.reconfigure(config, by)
+        self.executor.deviation_points = config.engine.deviation_points
 
     def fail(self, error: BaseException) -> None:
         """What this system is for cannot be done any more: the service ends with this error."""

@@ -20,6 +20,8 @@ from dtms.v1.admin_service_pb2 import (
     DrainResponse,
     GetSystemStatusRequest,
     GetSystemStatusResponse,
+    ReloadConfigurationRequest,
+    ReloadConfigurationResponse,
     SetKillSwitchRequest,
     SetKillSwitchResponse,
     SetRiskBudgetRequest,
@@ -506,6 +508,14 @@ class AsyncClient:
         account or symbol at once. For operators."""
         request = SetKillSwitchRequest(scope=scope, value=value, engaged=engaged, reason=reason, flatten=flatten)
         return await self._call(self._opened().admin.SetKillSwitch, request, timeout_s)
+
+    async def reload_configuration(
+        self, *, reason: str, validate_only: bool = False, timeout_s: float | None = None
+    ) -> ReloadConfigurationResponse:
+        """Makes the service read configuration, tokens and certificates again; what changed, and what needs a restart.
+        For operators."""
+        request = ReloadConfigurationRequest(reason=reason, validate_only=validate_only)
+        return await self._call(self._opened().admin.ReloadConfiguration, request, timeout_s)
 
     async def drain(self, *, reason: str, timeout_s: float | None = None) -> DrainResponse:
         """Ends the service in good order; the last revision that it wrote. For operators."""

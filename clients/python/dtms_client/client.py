@@ -19,6 +19,8 @@ from dtms.v1.admin_service_pb2 import (
     DrainResponse,
     GetSystemStatusRequest,
     GetSystemStatusResponse,
+    ReloadConfigurationRequest,
+    ReloadConfigurationResponse,
     SetKillSwitchRequest,
     SetKillSwitchResponse,
     SetRiskBudgetRequest,
@@ -490,6 +492,14 @@ class Client:
         account or symbol at once. For operators."""
         request = SetKillSwitchRequest(scope=scope, value=value, engaged=engaged, reason=reason, flatten=flatten)
         return self._call(self._admin.SetKillSwitch, request, timeout_s)
+
+    def reload_configuration(
+        self, *, reason: str, validate_only: bool = False, timeout_s: float | None = None
+    ) -> ReloadConfigurationResponse:
+        """Makes the service read configuration, tokens and certificates again; what changed, and what needs a restart.
+        For operators."""
+        request = ReloadConfigurationRequest(reason=reason, validate_only=validate_only)
+        return self._call(self._admin.ReloadConfiguration, request, timeout_s)
 
     def drain(self, *, reason: str, timeout_s: float | None = None) -> DrainResponse:
         """Ends the service in good order; the last revision that it wrote. For operators."""

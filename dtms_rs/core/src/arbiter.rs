@@ -85,6 +85,8 @@ pub struct Case<'a> {
     pub brakes: Brakes,
     pub trade: &'a TradeRecord,
     pub scene: Scene<'a>,
+    /// What holds for all trades alike.
+    pub config: &'a Config,
     pub now_ns: i64,
 }
 
@@ -93,7 +95,6 @@ impl Case<'_> {
     #[must_use]
     pub fn denial(&self) -> Option<DenialCode> {
         let trade = self.trade;
-        let config = self.scene.config;
         let tests = [
             (
                 trade.state == TradeState::Closed || trade.main_closed,
@@ -113,7 +114,7 @@ impl Case<'_> {
         }
         let tests = [
             (trade.in_flight.is_some(), DenialCode::InFlight),
-            (self.is_too_soon(config), DenialCode::Cooldown),
+            (self.is_too_soon(), DenialCode::Cooldown),
             (self.loosens() && !self.may_loosen(), DenialCode::Loosens),
             (
                 self.loosens() && !self.fits_budget(),
@@ -149,9 +150,9 @@ impl Case<'_> {
         }
     }
 
-    fn is_too_soon(&self, config: &Config) -> bool {
+    fn is_too_soon(&self) -> bool {
         self.trade.manager(self.manager).is_some_and(|record| {
-            self.now_ns - record.last_change_ns < config.cooldown_ms * NS_PER_MS
+            self.now_ns - record.last_change_ns < self.config.cooldown_ms * NS_PER_MS
         })
     }
 
@@ -173,7 +174,7 @@ impl Case<'_> {
             .set_by_rank
             .0
             .is_some_and(|rank| rank > self.asker.rank);
-        self.allow_loosen && self.scene.config.allow_loosen && !set_by_higher
+        self.allow_loosen && self.config.allow_loosen && !set_by_higher
     }
 
     fn fits_budget(&self) -> bool {

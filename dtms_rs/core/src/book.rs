@@ -14,6 +14,7 @@ use crate::messages;
 use crate::ownership::Key;
 use crate::plan::Quote;
 use crate::rails::{Mark, News, Rails, Spreads, Stops};
+use crate::rules::Rules;
 use crate::symbol::Symbol;
 use crate::trade::{TradeRecord, Watch};
 
@@ -185,9 +186,9 @@ impl Instrument {
     }
 
     /// Looks at the trade in `slot` anew.
-    pub fn rewatch(&mut self, slot: usize, config: &Config, now_ns: i64) {
+    pub fn rewatch(&mut self, slot: usize, rules: &Rules, now_ns: i64) {
         if let (Some(trade), Some(watch)) = (self.trades.get(slot), self.watches.get_mut(slot)) {
-            *watch = Watch::of(trade, config, now_ns);
+            *watch = Watch::of(trade, rules.of(trade.rules), now_ns);
             self.earliest_ns = self.earliest_ns.min(watch.deadline_ns);
         }
     }
@@ -196,7 +197,9 @@ impl Instrument {
 /// State = fold of events. Maps are only looked up, never walked where order could show.
 #[derive(Clone, Debug)]
 pub struct Book {
+    /// As given, not folded: what holds for all trades alike.
     pub config: Config,
+    pub rules: Rules,
     pub revision: u64,
     pub last_epoch: u64,
     pub last_decision: u64,
@@ -224,6 +227,7 @@ impl Book {
     pub fn new(config: Config) -> Self {
         let kept = usize::try_from(config.request_ids_kept).unwrap_or(usize::MAX);
         Self {
+            rules: Rules::new(config.clone()),
             config,
             revision: 0,
             last_epoch: 0,

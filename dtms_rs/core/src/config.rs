@@ -27,6 +27,28 @@ macro_rules! config {
                 config.check()?;
                 Ok(config)
             }
+
+            /// Every key with its number, in order of definition; a bool is 0 or 1.
+            #[must_use]
+            pub fn numbers(&self) -> Vec<(&'static str, f64)> {
+                vec![$((stringify!($field), config!(@give $type, self.$field))),+]
+            }
+
+            /// This configuration with what the journal says in place of its own. The journal may be of another version:
+            /// keys that there are no more are passed over, those that there were not yet stay.
+            ///
+            /// # Errors
+            /// `CORE_PANIC` for a number that its key never can have had.
+            pub fn recorded(&self, pairs: &[(&str, f64)]) -> Result<Self> {
+                let mut all = self.numbers();
+                for (key, number) in &mut all {
+                    if let Some((_, said)) = pairs.iter().find(|(said, _)| said == key) {
+                        *number = *said;
+                    }
+                }
+                let taken = || Ok(Self { $($field: config!(@take $type, stringify!($field), &all)),+ });
+                taken().map_err(|error: CoreError| CoreError::bug(error.to_string()))
+            }
         }
     };
     (@type real) => { f64 };
@@ -35,6 +57,9 @@ macro_rules! config {
     (@take real, $key:expr, $pairs:expr) => { real($key, $pairs)? };
     (@take whole, $key:expr, $pairs:expr) => { whole($key, $pairs)? };
     (@take flag, $key:expr, $pairs:expr) => { flag($key, $pairs)? };
+    (@give real, $value:expr) => { $value };
+    (@give whole, $value:expr) => { given($value) };
+    (@give flag, $value:expr) => { f64::from(u8::from($value)) };
 }
 
 config! {
@@ -135,6 +160,11 @@ fn whole(key: &str, pairs: &[(&str, f64)]) -> Result<i64> {
     } else {
         Err(CoreError::field(key, "is not a whole number of at least 0"))
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "taken from a double: below 2^53")]
+const fn given(whole: i64) -> f64 {
+    whole as f64
 }
 
 fn flag(key: &str, pairs: &[(&str, f64)]) -> Result<bool> {

@@ -78,6 +78,7 @@ messages! {
         readd: Option<Leg>, strategy_type: Text, opened_ns: i64, registered_ns: i64, origin: Origin,
         last_score: Option<Score>, pending_actions: Vec<PlannedAction>, managers: Vec<ManagerRecord>,
         quarantined: bool, close_price: Option<f64>, revision: u64, risk_budget_r: f64, strays: Vec<Leg>,
+        rules_revision: u64,
     }
 
     /// Who owns a trade.
@@ -141,6 +142,11 @@ messages! {
         leg: LegKind, position: u64, side: Side, volume: f64, entry_price: f64, sl: Option<f64>,
         intent_id: u64,
     }
+
+    /// One number of the engine's configuration.
+    RuleNumber { key: Text, value: f64, before: Option<f64> }
+
+    RulesChanged { numbers: Vec<RuleNumber>, by: Text }
 }
 
 macro_rules! bodies {
@@ -187,7 +193,7 @@ macro_rules! bodies {
                 describe::<SymbolSpec>(), describe::<Action>(), describe::<PlannedAction>(),
                 describe::<Decision>(), describe::<Outcome>(), describe::<Leg>(),
                 describe::<ConfirmedLevels>(), describe::<ManagerRecord>(), describe::<Trade>(),
-                describe::<Ownership>(), describe::<Index>(), $(describe::<$name>()),+
+                describe::<Ownership>(), describe::<Index>(), describe::<RuleNumber>(), $(describe::<$name>()),+
             ];
             let mut event: Vec<(&'static str, String)> =
                 ENVELOPE.iter().map(|(name, kind)| (*name, (*kind).to_owned())).collect();
@@ -231,6 +237,7 @@ bodies! {
     BackupRestored => "backup_restored" = 28,
     ActionPlanned => "action_planned" = 29,
     LegFound => "leg_found" = 30,
+    RulesChanged => "rules_changed" = 31,
 }
 
 const ENVELOPE: &[(&str, &str)] = &[

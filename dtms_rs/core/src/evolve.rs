@@ -1,11 +1,14 @@
 //! `evolve(state, event)`: how each fact changes the book. Recovery and live running use only this.
+use std::collections::BTreeSet;
+
 use crate::book::{Account, At, Book, Instrument, LostIntents, key_part};
 use crate::enums::{Origin, StatePhase, TradeState};
 use crate::error::{CoreError, Reason, Result};
-use crate::event::{BackupRestored, Body, Event, SymbolDefined, TradeRegistered};
+use crate::event::{BackupRestored, Body, Event, RulesChanged, SymbolDefined, TradeRegistered};
 use crate::guard::OutsideScore;
 use crate::idempotency::Answer;
 use crate::message::Text;
+use crate::rules;
 use crate::symbol::Symbol;
 use crate::trade::{TradeRecord, Watch};
 
@@ -76,6 +79,7 @@ impl Book {
                 self.indices.insert(index.name.clone(), index);
             }
             Body::BackupRestored(restored) => self.skip_numbers(restored),
+            Body::RulesChanged(changed) => return self.change_rules(event.revision, changed),
             Body::AlarmRaised(_)
             | Body::MemoSet(_)
             | Body::RiskBudgetChanged(_)
@@ -168,6 +172,7 @@ impl Book {
             | Body::RailChanged(_)
             | Body::AccountMarked(_)
             | Body::BackupRestored(_)
+            | Body::RulesChanged(_)
             | Body::AlarmRaised(_)
             | Body::TradingStateChanged(_)
             | Body::KillSwitchChanged(_) => {}
@@ -184,6 +189,24 @@ impl Book {
         self.last_epoch = restored.last_epoch;
         self.last_decision = restored.last_decision;
         self.last_intent = restored.last_intent;
+    }
+
+    /// Trades keep the numbers they have. Those of before the first record have what the service was started with then.
+    fn change_rules(&mut self, revision: u64, changed: &RulesChanged) -> Result<()> {
+        let numbers = rules::recorded(&self.config, &changed.numbers)?;
+        let is_first = self.rules.revision() == 0;
+        let mut used = BTreeSet::new();
+        for instrument in &mut self.instruments {
+            for trade in &mut instrument.trades {
+                if is_first {
+                    trade.rules = revision;
+                }
+                used.insert(trade.rules);
+            }
+        }
+        self.rules
+            .change(revision, numbers, |older| used.contains(&older));
+        Ok(())
     }
 
     fn define_account(&mut self, id: &Text, hedging: bool, currency: &Text) {
@@ -234,9 +257,10 @@ impl Book {
         let index = self.instrument_index(event.account_id.as_str(), event.symbol.as_str())?;
         let key = (key_part(account), event.ticket);
         if let Some(at) = self.trades.get(&key).copied() {
+            let rules = self.rules.revision();
             let instrument = self.instrument_mut(at.instrument)?;
             let symbol = &instrument.symbol;
-            let claimed = TradeRecord::registered(event, registered, symbol)?;
+            let claimed = TradeRecord::registered(event, registered, symbol, rules)?;
             let trade = instrument.trades.get_mut(at.slot);
             let adopted = trade.filter(|trade| trade.origin == Origin::External);
             if let (Some(trade), Origin::Client) = (adopted, registered.origin) {
@@ -250,14 +274,19 @@ impl Book {
                 event.ticket
             )));
         }
-        let config = self.config.clone();
-        let instrument = self.instrument_mut(index)?;
-        let trade = TradeRecord::registered(event, registered, &instrument.symbol)?;
+        let Self {
+            rules, instruments, ..
+        } = &mut *self;
+        let instrument = instruments
+            .get_mut(index)
+            .ok_or_else(|| CoreError::bug("no such instrument"))?;
+        let trade =
+            TradeRecord::registered(event, registered, &instrument.symbol, rules.revision())?;
         let at = At {
             instrument: index,
             slot: instrument.trades.len(),
         };
-        let watch = Watch::of(&trade, &config, event.time_ns);
+        let watch = Watch::of(&trade, rules.newest(), event.time_ns);
         instrument.earliest_ns = instrument.earliest_ns.min(watch.deadline_ns);
         instrument.watches.push(watch);
         instrument.trades.push(trade);

@@ -23,6 +23,7 @@ pub mod plan;
 pub mod rails;
 pub mod retcode;
 pub mod risk;
+pub mod rules;
 mod snapshot;
 pub mod symbol;
 pub mod table;

@@ -33,6 +33,11 @@ impl Leases {
         }
     }
 
+    /// Leases that are granted or renewed from now on last so long.
+    pub const fn set_ttl(&mut self, lease_ttl_ms: i64) {
+        self.ttl_ns = lease_ttl_ms * NS_PER_MS;
+    }
+
     /// Gives the owner of `key` a full lease from the next known time on.
     pub fn grant(&mut self, key: Key) {
         self.drop(key);

@@ -38,7 +38,8 @@ impl Quote {
 #[derive(Clone, Copy, Debug)]
 pub struct Scene<'a> {
     pub symbol: &'a Symbol,
-    pub config: &'a Config,
+    /// The numbers that the trade keeps.
+    pub rules: &'a Config,
     pub hedging: bool,
     pub quote: Option<Quote>,
     /// ATR(slow) as a distance; `None` until it is warm.
@@ -176,7 +177,7 @@ fn plan_stop(purpose: Purpose, trade: &TradeRecord, scene: &Scene) -> Plan {
         .tick_at_most(exit - least_distance(scene.symbol));
     let now = trade.sl.map(|sl| oriented(sl, side));
     let behind_price = trade.risk.map(|risk| {
-        let distance = Points(scaled_up(scene.config.tighten_r, risk.0));
+        let distance = Points(scaled_up(scene.rules.tighten_r, risk.0));
         scene.symbol.tick_at_most(exit - distance).min(highest)
     });
     let (level, purpose, otherwise) = match purpose {
@@ -202,7 +203,7 @@ fn plan_stop(purpose: Purpose, trade: &TradeRecord, scene: &Scene) -> Plan {
             let (Some(swing), Some(atr)) = (swing, scene.atr) else {
                 return Plan::Skip(SkipReason::NothingToDo);
             };
-            let buffer = Points(scaled_up(scene.config.trail_buffer_atr, atr.0));
+            let buffer = Points(scaled_up(scene.rules.trail_buffer_atr, atr.0));
             let level = scene.symbol.tick_at_most(oriented(swing, side) - buffer);
             (level.min(highest), Purpose::Trail, SkipReason::NoChange)
         }
@@ -249,7 +250,7 @@ fn plan_partial(trade: &TradeRecord, scene: &Scene) -> Plan {
     if trade.partial_taken {
         return Plan::Skip(SkipReason::AlreadyDone);
     }
-    let part = Steps(scaled_down(scene.config.partial_fraction, trade.volume.0));
+    let part = Steps(scaled_down(scene.rules.partial_fraction, trade.volume.0));
     if !leaves_legal_rest(part, trade.volume, scene.symbol) {
         return Plan::Skip(SkipReason::MinVolume);
     }
@@ -270,7 +271,7 @@ fn plan_hedge(trade: &TradeRecord, scene: &Scene) -> Plan {
         return Plan::Skip(SkipReason::NothingToDo);
     }
     let symbol = scene.symbol;
-    let wanted = Steps(scaled_down(scene.config.hedge_ratio, trade.volume.0));
+    let wanted = Steps(scaled_down(scene.rules.hedge_ratio, trade.volume.0));
     let volume = wanted
         .max(symbol.volume_min)
         .min(trade.volume)
@@ -302,7 +303,7 @@ fn plan_hedge(trade: &TradeRecord, scene: &Scene) -> Plan {
     let side = trade.side.opposite();
     let fill = oriented(quote.entry(side), side);
     let highest = symbol.tick_at_most(oriented(quote.exit(side), side) - least_distance(symbol));
-    let distance = Points(scaled_up(scene.config.hedge_stop_atr, atr.0));
+    let distance = Points(scaled_up(scene.rules.hedge_stop_atr, atr.0));
     let level = symbol.tick_at_most(fill - distance).min(highest);
     let sl = oriented(level, side);
     let loss = i128::from((fill - level).0) * i128::from(volume.0);
@@ -328,7 +329,7 @@ fn plan_re_add(trade: &TradeRecord, scene: &Scene) -> Plan {
         return Plan::Skip(SkipReason::NothingToDo);
     }
     let symbol = scene.symbol;
-    let part = scaled_down(scene.config.readd_fraction, trade.closed_volume.0);
+    let part = scaled_down(scene.rules.readd_fraction, trade.closed_volume.0);
     let volume = Steps(part) + trade.hedge_reduction;
     if volume == Steps(0) {
         return Plan::Skip(SkipReason::NothingToDo);

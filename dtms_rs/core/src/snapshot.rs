@@ -14,13 +14,14 @@ use crate::idempotency::Answer;
 use crate::message::{Field, Malformed, Reader, Text, Writer};
 use crate::messages;
 use crate::rails::{Engaged, Mark, Rails, Stops};
+use crate::rules::{Rules, RulesRecord};
 use crate::symbol::Symbol;
 use crate::trade::{TradeRecord, Watch};
 
 const MAGIC: &[u8; 4] = b"DTMS";
 /// Rises with every change of a message of the book. Another version is refused: the journal is
 /// folded from its start instead.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 /// Magic, version, checksum.
 const HEADER: usize = 16;
 
@@ -114,6 +115,7 @@ impl Book {
             })
             .collect();
         kills.write("kills", to);
+        self.rules.records().write("rules", to);
         write_all(self.indices.values(), to);
         let record = |account: &Account| AccountRecord {
             id: account.id.clone(),
@@ -163,6 +165,8 @@ impl Book {
             .into_iter()
             .map(|kill| (kill.scope, kill.value))
             .collect();
+        let rules = Vec::<RulesRecord>::read("rules", from)?;
+        book.rules = Rules::restored(&book.config, &rules)?;
         let indices = Vec::<Index>::read("indices", from)?;
         book.indices = indices
             .into_iter()
@@ -223,7 +227,7 @@ impl Book {
                 self.positions.insert((key, stray.ticket), trade.ticket);
             }
             // What is due already shows with the first tick or time that comes.
-            let watch = Watch::of(trade, &self.config, i64::MIN);
+            let watch = Watch::of(trade, self.rules.of(trade.rules), i64::MIN);
             instrument.earliest_ns = instrument.earliest_ns.min(watch.deadline_ns);
             instrument.watches.push(watch);
         }

@@ -35,7 +35,7 @@ messages! {
         last_score: Option<Score>, queue: Vec<Queued>, current: Option<Queued>,
         in_flight: Option<u64>, managers: Vec<ManagerRecord>, quarantined: bool,
         main_closed: bool, close_price: Option<f64>, revision: u64, registered_revision: u64,
-        risk_budget_r: f64, strays: Vec<StrayRecord>,
+        risk_budget_r: f64, strays: Vec<StrayRecord>, rules: u64,
     }
 }
 
@@ -45,6 +45,7 @@ impl TradeRecord {
         event: &Event,
         registered: &TradeRegistered,
         symbol: &Symbol,
+        rules: u64,
     ) -> Result<Self> {
         let level = |name: &str, price: Option<f64>| {
             price
@@ -104,6 +105,7 @@ impl TradeRecord {
             registered_revision: event.revision,
             risk_budget_r: 1.0,
             strays: Vec::new(),
+            rules,
         })
     }
 

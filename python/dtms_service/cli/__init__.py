@@ -39,6 +39,9 @@ app.command(
     help="Throw a kill switch: it stops managers and takes the trades it covers from them.",
 )
 app.command("dtms_service.cli.operate:release", help="Release a kill switch.")
+app.command(
+    "dtms_service.cli.operate:reload", help="Make the service read configuration, tokens and certificates again."
+)
 app.command("dtms_service.cli.journal:app", name="journal", help="Prove, export and copy what is recorded.")
 app.command(
     "dtms_service.cli.managers:exit_manager",

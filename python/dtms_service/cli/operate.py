@@ -1,4 +1,4 @@
-"""What operators do: `dtms notify-test`, `trading-state`, `kill`, `release`."""
+"""What operators do: `dtms notify-test`, `trading-state`, `kill`, `release`, `reload`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from dtms.v1.admin_service_pb2 import ConfigurationChange
 from dtms.v1.event_pb2 import KillScope, TradingState
 from dtms_client import Client
 from dtms_service.cli.common import (
@@ -99,6 +100,34 @@ def release(
         client_of(address, token_file, data_dir, root_certificates, identity=OPERATOR),
         engaged=False,
     )
+
+
+def reload(
+    *,
+    reason: Annotated[str, Parameter(help="why; logged")],
+    check: Annotated[bool, Parameter(help="say what would change, and change nothing", negative="")] = False,
+    address: Address = DEFAULT_ADDRESS,
+    token_file: OperatorTokenFile = None,
+    data_dir: DataDir = None,
+    root_certificates: RootCertificates = None,
+) -> None:
+    """Make the service read its configuration, tokens and certificates again and take what can change while it runs."""
+    with client_of(address, token_file, data_dir, root_certificates, identity=OPERATOR) as client:
+        answer = client.reload_configuration(reason=reason, validate_only=check)
+    for change in answer.changed:
+        _show(change, "would change" if check else "changed")
+    for change in answer.needs_restart:
+        _show(change, "needs a restart, left as it was")
+    if answer.streams_ended:
+        console.print(f"{answer.streams_ended} streams ended: their token is none any more")
+    if not answer.changed:
+        console.print("nothing else" if answer.needs_restart else "nothing is different")
+    elif not check:
+        console.print(f"holds as of revision {answer.revision}")
+
+
+def _show(change: ConfigurationChange, what: str) -> None:
+    console.print(f"{change.key}: {change.before or 'none'} -> {change.after or 'none'} ({what})", soft_wrap=True)
 
 
 def _switch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -39,12 +40,13 @@ def serve(
         "paper.broker_log": broker_log,
         "shadow": shadow or None,
     }
-    settings = configuration(config, paper=paper, given=given)
+    reread = partial(configuration, config, paper=paper, given=given)
     run(
         run_service(
-            settings,
+            reread(),
             managers_in_lockstep=None if lockstep is None else frozenset(lockstep),
             traders=tuple(trader or ()),
+            reread=reread,
             ready=lambda server: print(f"{SERVING}{server.address}", flush=True),  # noqa: T201  for whoever started us
         )
     )

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from dtms.v1 import admin_service_pb2 as pb
 from dtms.v1 import trade_pb2
 from dtms_service import backup
+from dtms_service.config_changes import Change
 from dtms_service.describe import enum_name
+from dtms_service.errors import DtmsError, Reason
 from dtms_service.gateways import Gateway
 from dtms_service.interceptors import Call
 from dtms_service.latency import Latencies
@@ -88,6 +90,20 @@ class AdminServicer:
         revision = await self.system.desk.set_risk_budget(key, request.budget_r, call.principal.name, request.reason)
         return pb.SetRiskBudgetResponse(revision=revision)
 
+    async def ReloadConfiguration(
+        self, request: pb.ReloadConfigurationRequest, call: Call
+    ) -> pb.ReloadConfigurationResponse:
+        require("reason", request.reason)
+        if self.system.reload is None:
+            raise DtmsError(Reason.MODE_UNSUPPORTED, "this service has no configuration that it could read again")
+        done = await self.system.reload(call.principal.name, request.reason, validate_only=request.validate_only)
+        return pb.ReloadConfigurationResponse(
+            changed=map(_change, done.changed),
+            needs_restart=map(_change, done.needs_restart),
+            revision=done.revision,
+            streams_ended=done.streams_ended,
+        )
+
     async def Backup(self, _request: pb.BackupRequest, _call: Call) -> AsyncIterator[pb.BackupResponse]:
         system = self.system
         async with backup.made(system.desk.commits, system.config.data_dir, system.clock) as (folder, report):
@@ -100,6 +116,10 @@ class AdminServicer:
         await self.system.desk.settled()
         self.system.begin_drain(f"{call.principal.name}: {request.reason}")
         return pb.DrainResponse(revision=self.system.desk.commits.durable_revision)
+
+
+def _change(change: Change) -> pb.ConfigurationChange:
+    return pb.ConfigurationChange(key=change.key, before=change.before, after=change.after)
 
 
 def _gateway(gateway: Gateway) -> pb.GatewayStatus:

@@ -569,6 +569,100 @@ class SetRiskBudgetResponse(_message.Message):
 Global___SetRiskBudgetResponse: _TypeAlias = SetRiskBudgetResponse  # noqa: Y015
 
 @_typing.final
+class ReloadConfigurationRequest(_message.Message):
+    """Request of ReloadConfiguration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Required. Why; logged."""
+    validate_only: _builtins.bool
+    """Say what would change and what is wrong, and change nothing."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadConfigurationRequest: _TypeAlias = ReloadConfigurationRequest  # noqa: Y015
+
+@_typing.final
+class ConfigurationChange(_message.Message):
+    """A key of the configuration whose value is another now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key, dotted; "credentials.NAME" for a token, "managers.NAME" for a rank."""
+    before: _builtins.str
+    """Before, as JSON; nothing that is secret."""
+    after: _builtins.str
+    """Now, as JSON."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigurationChange: _TypeAlias = ConfigurationChange  # noqa: Y015
+
+@_typing.final
+class ReloadConfigurationResponse(_message.Message):
+    """Response of ReloadConfiguration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGED_FIELD_NUMBER: _builtins.int
+    NEEDS_RESTART_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    STREAMS_ENDED_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision as of which it holds; 0 with validate_only."""
+    streams_ended: _builtins.int
+    """Streams that were ended because their token is none any more."""
+    @_builtins.property
+    def changed(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigurationChange]:
+        """What holds from now on."""
+
+    @_builtins.property
+    def needs_restart(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigurationChange]:
+        """What holds only after the next start; until then it is as it was."""
+
+    def __init__(
+        self,
+        *,
+        changed: _abc.Iterable[Global___ConfigurationChange] | None = ...,
+        needs_restart: _abc.Iterable[Global___ConfigurationChange] | None = ...,
+        revision: _builtins.int = ...,
+        streams_ended: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "needs_restart", b"needs_restart", "revision", b"revision", "streams_ended", b"streams_ended"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadConfigurationResponse: _TypeAlias = ReloadConfigurationResponse  # noqa: Y015
+
+@_typing.final
 class BackupRequest(_message.Message):
     """Request of Backup."""
 

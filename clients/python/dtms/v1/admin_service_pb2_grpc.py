@@ -55,6 +55,11 @@ class AdminServiceStub:
                 request_serializer=dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetRequest.SerializeToString,
                 response_deserializer=dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetResponse.FromString,
                 _registered_method=True)
+        self.ReloadConfiguration = channel.unary_unary(
+                '/dtms.v1.AdminService/ReloadConfiguration',
+                request_serializer=dtms_dot_v1_dot_admin__service__pb2.ReloadConfigurationRequest.SerializeToString,
+                response_deserializer=dtms_dot_v1_dot_admin__service__pb2.ReloadConfigurationResponse.FromString,
+                _registered_method=True)
         self.Backup = channel.unary_stream(
                 '/dtms.v1.AdminService/Backup',
                 request_serializer=dtms_dot_v1_dot_admin__service__pb2.BackupRequest.SerializeToString,
@@ -99,6 +104,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReloadConfiguration(self, request, context):
+        """Reads configuration, credentials and certificates again and takes what can change while the service runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Backup(self, request, context):
         """A consistent copy of what the service has on disk, while it serves: file by file, each in pieces.
         """
@@ -135,6 +147,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.SetRiskBudget,
                     request_deserializer=dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetRequest.FromString,
                     response_serializer=dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetResponse.SerializeToString,
+            ),
+            'ReloadConfiguration': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadConfiguration,
+                    request_deserializer=dtms_dot_v1_dot_admin__service__pb2.ReloadConfigurationRequest.FromString,
+                    response_serializer=dtms_dot_v1_dot_admin__service__pb2.ReloadConfigurationResponse.SerializeToString,
             ),
             'Backup': grpc.unary_stream_rpc_method_handler(
                     servicer.Backup,
@@ -256,6 +273,33 @@ class AdminService:
             '/dtms.v1.AdminService/SetRiskBudget',
             dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetRequest.SerializeToString,
             dtms_dot_v1_dot_admin__service__pb2.SetRiskBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadConfiguration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtms.v1.AdminService/ReloadConfiguration',
+            dtms_dot_v1_dot_admin__service__pb2.ReloadConfigurationRequest.SerializeToString,
+            dtms_dot_v1_dot_admin__service__pb2.ReloadConfigurationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class AdminServiceStub:
     """Stops managers by account, symbol or name, or releases them."""
     SetRiskBudget: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetRiskBudgetRequest, _admin_service_pb2.SetRiskBudgetResponse]
     """Sets how much the stops of a trade and its legs may lose together, in R."""
+    ReloadConfiguration: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ReloadConfigurationRequest, _admin_service_pb2.ReloadConfigurationResponse]
+    """Reads configuration, credentials and certificates again and takes what can change while the service runs."""
     Backup: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.BackupRequest, _admin_service_pb2.BackupResponse]
     """A consistent copy of what the service has on disk, while it serves: file by file, each in pieces."""
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]
@@ -59,6 +61,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Stops managers by account, symbol or name, or releases them."""
     SetRiskBudget: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetRiskBudgetRequest, _admin_service_pb2.SetRiskBudgetResponse]  # type: ignore[assignment]
     """Sets how much the stops of a trade and its legs may lose together, in R."""
+    ReloadConfiguration: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ReloadConfigurationRequest, _admin_service_pb2.ReloadConfigurationResponse]  # type: ignore[assignment]
+    """Reads configuration, credentials and certificates again and takes what can change while the service runs."""
     Backup: _aio.UnaryStreamMultiCallable[_admin_service_pb2.BackupRequest, _admin_service_pb2.BackupResponse]  # type: ignore[assignment]
     """A consistent copy of what the service has on disk, while it serves: file by file, each in pieces."""
     Drain: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]  # type: ignore[assignment]
@@ -98,6 +102,14 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.SetRiskBudgetResponse, _abc.Awaitable[_admin_service_pb2.SetRiskBudgetResponse]]:
         """Sets how much the stops of a trade and its legs may lose together, in R."""
+
+    @_abc_1.abstractmethod
+    def ReloadConfiguration(
+        self,
+        request: _admin_service_pb2.ReloadConfigurationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ReloadConfigurationResponse, _abc.Awaitable[_admin_service_pb2.ReloadConfigurationResponse]]:
+        """Reads configuration, credentials and certificates again and takes what can change while the service runs."""
 
     @_abc_1.abstractmethod
     def Backup(

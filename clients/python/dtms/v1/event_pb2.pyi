@@ -1549,6 +1549,68 @@ class LegFound(_message.Message):
 Global___LegFound: _TypeAlias = LegFound  # noqa: Y015
 
 @_typing.final
+class RuleNumber(_message.Message):
+    """One number of the engine's configuration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Its key, as in the sections [engine] and [rails]; true is 1."""
+    value: _builtins.float
+    """From here on."""
+    before: _builtins.float
+    """Before, where it was another."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.float = ...,
+        before: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "before", b"before", "key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__before: _TypeAlias = _typing.Literal["before"]  # noqa: Y015
+    _WhichOneofArgType__before: _TypeAlias = _typing.Literal["_before", b"_before"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__before) -> _WhichOneofReturnType__before | None: ...
+
+Global___RuleNumber: _TypeAlias = RuleNumber  # noqa: Y015
+
+@_typing.final
+class RulesChanged(_message.Message):
+    """By which numbers the service decides from here on. Trades that are registered already keep those that they are
+    defended by; what holds for all alike (rails, leases, cooldown, loosening, old prices) holds for them too.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    by: _builtins.str
+    """Who reloaded the configuration; empty for those that the service was started with."""
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleNumber]:
+        """All of them."""
+
+    def __init__(
+        self,
+        *,
+        numbers: _abc.Iterable[Global___RuleNumber] | None = ...,
+        by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "numbers", b"numbers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RulesChanged: _TypeAlias = RulesChanged  # noqa: Y015
+
+@_typing.final
 class Event(_message.Message):
     """One fact."""
 
@@ -1591,6 +1653,7 @@ class Event(_message.Message):
     BACKUP_RESTORED_FIELD_NUMBER: _builtins.int
     ACTION_PLANNED_FIELD_NUMBER: _builtins.int
     LEG_FOUND_FIELD_NUMBER: _builtins.int
+    RULES_CHANGED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Service-wide counter without gaps."""
     time_ns: _builtins.int
@@ -1727,6 +1790,10 @@ class Event(_message.Message):
     def leg_found(self) -> Global___LegFound:
         """A position of a lost time became a leg."""
 
+    @_builtins.property
+    def rules_changed(self) -> Global___RulesChanged:
+        """Numbers of the configuration."""
+
     def __init__(
         self,
         *,
@@ -1767,12 +1834,13 @@ class Event(_message.Message):
         backup_restored: Global___BackupRestored | None = ...,
         action_planned: Global___ActionPlanned | None = ...,
         leg_found: Global___LegFound | None = ...,
+        rules_changed: Global___RulesChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_marked", b"account_marked", "action_planned", b"action_planned", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "backup_restored", b"backup_restored", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "leg_found", b"leg_found", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol_defined", b"symbol_defined", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_marked", b"account_marked", "action_planned", b"action_planned", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "backup_restored", b"backup_restored", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "leg_found", b"leg_found", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "rules_changed", b"rules_changed", "score_reported", b"score_reported", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol_defined", b"symbol_defined", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_id", b"account_id", "account_marked", b"account_marked", "action_planned", b"action_planned", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "backup_restored", b"backup_restored", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "leg_found", b"leg_found", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "revision", b"revision", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "score_reported", b"score_reported", "state", b"state", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol", b"symbol", "symbol_defined", b"symbol_defined", "ticket", b"ticket", "time_ns", b"time_ns", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_defined", b"account_defined", "account_id", b"account_id", "account_marked", b"account_marked", "action_planned", b"action_planned", "action_skipped", b"action_skipped", "alarm_raised", b"alarm_raised", "backup_restored", b"backup_restored", "body", b"body", "breakeven_triggered", b"breakeven_triggered", "decision_made", b"decision_made", "hold_changed", b"hold_changed", "index_reported", b"index_reported", "intent_recorded", b"intent_recorded", "kill_switch_changed", b"kill_switch_changed", "leg_closed", b"leg_closed", "leg_found", b"leg_found", "memo_set", b"memo_set", "outcome_recorded", b"outcome_recorded", "ownership_granted", b"ownership_granted", "position_changed", b"position_changed", "quarantine_changed", b"quarantine_changed", "rail_changed", b"rail_changed", "revision", b"revision", "risk_budget_changed", b"risk_budget_changed", "risk_defined", b"risk_defined", "rules_changed", b"rules_changed", "score_reported", b"score_reported", "state", b"state", "state_changed", b"state_changed", "state_confirmed", b"state_confirmed", "symbol", b"symbol", "symbol_defined", b"symbol_defined", "ticket", b"ticket", "time_ns", b"time_ns", "timer_ended", b"timer_ended", "trade_armed", b"trade_armed", "trade_registered", b"trade_registered", "trade_unregistered", b"trade_unregistered", "trading_state_changed", b"trading_state_changed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["account_defined", "symbol_defined", "trade_registered", "trade_unregistered", "risk_defined", "trade_armed", "state_changed", "state_confirmed", "hold_changed", "timer_ended", "decision_made", "intent_recorded", "outcome_recorded", "action_skipped", "ownership_granted", "breakeven_triggered", "position_changed", "leg_closed", "quarantine_changed", "score_reported", "alarm_raised", "trading_state_changed", "kill_switch_changed", "memo_set", "index_reported", "risk_budget_changed", "rail_changed", "account_marked", "backup_restored", "action_planned", "leg_found"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["account_defined", "symbol_defined", "trade_registered", "trade_unregistered", "risk_defined", "trade_armed", "state_changed", "state_confirmed", "hold_changed", "timer_ended", "decision_made", "intent_recorded", "outcome_recorded", "action_skipped", "ownership_granted", "breakeven_triggered", "position_changed", "leg_closed", "quarantine_changed", "score_reported", "alarm_raised", "trading_state_changed", "kill_switch_changed", "memo_set", "index_reported", "risk_budget_changed", "rail_changed", "account_marked", "backup_restored", "action_planned", "leg_found", "rules_changed"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

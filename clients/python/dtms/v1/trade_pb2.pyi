@@ -319,6 +319,7 @@ class Trade(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     RISK_BUDGET_R_FIELD_NUMBER: _builtins.int
     STRAYS_FIELD_NUMBER: _builtins.int
+    RULES_REVISION_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """login@server."""
     ticket: _builtins.int
@@ -385,6 +386,8 @@ class Trade(_message.Message):
     """Revision of the last event about this trade."""
     risk_budget_r: _builtins.float
     """The loss at the stops of trade and legs may reach so many R; 1 unless an operator raised it."""
+    rules_revision: _builtins.int
+    """Revision of the numbers that it is defended by, which it keeps: a RulesChanged; 0 where none was recorded."""
     @_builtins.property
     def confirmed(self) -> Global___ConfirmedLevels:
         """What the broker last echoed."""
@@ -456,10 +459,11 @@ class Trade(_message.Message):
         revision: _builtins.int = ...,
         risk_budget_r: _builtins.float = ...,
         strays: _abc.Iterable[Global___Leg] | None = ...,
+        rules_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_better_since_ns", b"_better_since_ns", "_close_price", b"_close_price", "_flat_timer_ends_ns", b"_flat_timer_ends_ns", "_initial_sl", b"_initial_sl", "_initial_tp", b"_initial_tp", "_recovery_timer_ends_ns", b"_recovery_timer_ends_ns", "_risk_distance", b"_risk_distance", "better_since_ns", b"better_since_ns", "close_price", b"close_price", "confirmed", b"confirmed", "flat_timer_ends_ns", b"flat_timer_ends_ns", "hedge", b"hedge", "initial_sl", b"initial_sl", "initial_tp", b"initial_tp", "last_score", b"last_score", "readd", b"readd", "recovery_timer_ends_ns", b"recovery_timer_ends_ns", "risk_distance", b"risk_distance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_better_since_ns", b"_better_since_ns", "_close_price", b"_close_price", "_flat_timer_ends_ns", b"_flat_timer_ends_ns", "_initial_sl", b"_initial_sl", "_initial_tp", b"_initial_tp", "_recovery_timer_ends_ns", b"_recovery_timer_ends_ns", "_risk_distance", b"_risk_distance", "account_id", b"account_id", "armed", b"armed", "better_since_ns", b"better_since_ns", "breakeven_triggered", b"breakeven_triggered", "close_price", b"close_price", "closed_volume", b"closed_volume", "confirmed", b"confirmed", "displaced_owner", b"displaced_owner", "entry_price", b"entry_price", "flat_timer_ends_ns", b"flat_timer_ends_ns", "hedge", b"hedge", "initial_sl", b"initial_sl", "initial_tp", b"initial_tp", "initial_volume", b"initial_volume", "last_score", b"last_score", "managed_by", b"managed_by", "managers", b"managers", "opened_ns", b"opened_ns", "origin", b"origin", "owner_epoch", b"owner_epoch", "owner_rank", b"owner_rank", "partial_taken", b"partial_taken", "pending_actions", b"pending_actions", "phase", b"phase", "quarantined", b"quarantined", "readd", b"readd", "recovery_timer_ends_ns", b"recovery_timer_ends_ns", "registered_ns", b"registered_ns", "revision", b"revision", "risk_budget_r", b"risk_budget_r", "risk_distance", b"risk_distance", "risk_source", b"risk_source", "side", b"side", "state", b"state", "state_since_ns", b"state_since_ns", "strategy_type", b"strategy_type", "strays", b"strays", "symbol", b"symbol", "ticket", b"ticket", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_better_since_ns", b"_better_since_ns", "_close_price", b"_close_price", "_flat_timer_ends_ns", b"_flat_timer_ends_ns", "_initial_sl", b"_initial_sl", "_initial_tp", b"_initial_tp", "_recovery_timer_ends_ns", b"_recovery_timer_ends_ns", "_risk_distance", b"_risk_distance", "account_id", b"account_id", "armed", b"armed", "better_since_ns", b"better_since_ns", "breakeven_triggered", b"breakeven_triggered", "close_price", b"close_price", "closed_volume", b"closed_volume", "confirmed", b"confirmed", "displaced_owner", b"displaced_owner", "entry_price", b"entry_price", "flat_timer_ends_ns", b"flat_timer_ends_ns", "hedge", b"hedge", "initial_sl", b"initial_sl", "initial_tp", b"initial_tp", "initial_volume", b"initial_volume", "last_score", b"last_score", "managed_by", b"managed_by", "managers", b"managers", "opened_ns", b"opened_ns", "origin", b"origin", "owner_epoch", b"owner_epoch", "owner_rank", b"owner_rank", "partial_taken", b"partial_taken", "pending_actions", b"pending_actions", "phase", b"phase", "quarantined", b"quarantined", "readd", b"readd", "recovery_timer_ends_ns", b"recovery_timer_ends_ns", "registered_ns", b"registered_ns", "revision", b"revision", "risk_budget_r", b"risk_budget_r", "risk_distance", b"risk_distance", "risk_source", b"risk_source", "rules_revision", b"rules_revision", "side", b"side", "state", b"state", "state_since_ns", b"state_since_ns", "strategy_type", b"strategy_type", "strays", b"strays", "symbol", b"symbol", "ticket", b"ticket", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__better_since_ns: _TypeAlias = _typing.Literal["better_since_ns"]  # noqa: Y015
     _WhichOneofArgType__better_since_ns: _TypeAlias = _typing.Literal["_better_since_ns", b"_better_since_ns"]  # noqa: Y015

@@ -1,7 +1,7 @@
 //! The course of one trade: arming, transitions, and ownership that follows them.
 use super::{About, Engine};
 use crate::book::At;
-use crate::config::NS_PER_S;
+use crate::config::{Config, NS_PER_S};
 use crate::enums::{
     ArmCause, GrantCause, RiskSource, Side, SkipReason, StatePhase, Timer, TradeState,
 };
@@ -29,6 +29,7 @@ impl Engine {
     pub(super) fn view(
         &self,
         instrument: usize,
+        rules: &Config,
         side: Side,
         now_ns: i64,
         edges: bool,
@@ -38,7 +39,7 @@ impl Engine {
         Ok(View::new(
             reading,
             outside,
-            &self.book.config,
+            rules,
             side,
             now_ns,
             edges,
@@ -91,7 +92,7 @@ impl Engine {
             above
         } else if exit.is_some_and(|exit| exit <= watch.arm_below) {
             below
-        } else if now_ns - trade.opened_ns >= self.book.config.arm_after_s * NS_PER_S {
+        } else if now_ns - trade.opened_ns >= self.rules(at)?.arm_after_s * NS_PER_S {
             ArmCause::Time
         } else {
             return Ok(());
@@ -105,7 +106,7 @@ impl Engine {
         let mut may_improve = true;
         while self.book.trade(at)?.armed {
             let trade = self.book.trade(at)?;
-            let found = guard::first(trade, view, &self.book.config, now_ns, may_improve);
+            let found = guard::first(trade, view, self.rules(at)?, now_ns, may_improve);
             if let Some(guard) = found {
                 let is_worse = !matches!(
                     guard,
@@ -164,8 +165,9 @@ impl Engine {
         };
         let instrument = self.book.instrument(at.instrument)?;
         let (reading, outside) = (instrument.market.reading(), instrument.outside.as_ref());
+        let rules = self.rules(at)?;
         let known = guard::is_known(reading, outside, now_ns);
-        let score = known.then(|| guard::score(reading, outside, &self.book.config, side, now_ns));
+        let score = known.then(|| guard::score(reading, outside, rules, side, now_ns));
         let (bid, ask) = self.quoted(at.instrument)?;
         let ends = |timer: Timer, length_ns: i64| {
             (edge.timer == Some(timer)).then_some(now_ns + length_ns)
@@ -181,8 +183,8 @@ impl Engine {
             },
             score,
             actions,
-            flat_timer_ends_ns: ends(Timer::Flat, self.book.config.flat_timer_ns()),
-            recovery_timer_ends_ns: ends(Timer::Recovery, self.book.config.recovery_timer_ns()),
+            flat_timer_ends_ns: ends(Timer::Flat, rules.flat_timer_ns()),
+            recovery_timer_ends_ns: ends(Timer::Recovery, rules.recovery_timer_ns()),
             bid,
             ask,
         };

@@ -9,6 +9,7 @@ mod positions;
 mod proposals;
 mod queue;
 mod rails;
+mod reconfiguration;
 mod registry;
 mod show;
 mod switches;
@@ -249,14 +250,12 @@ impl Engine {
 
     fn watch(&mut self, at: At, now_ns: i64) -> Result<()> {
         let Book {
-            config,
-            instruments,
-            ..
+            rules, instruments, ..
         } = &mut self.book;
         let instrument = instruments
             .get_mut(at.instrument)
             .ok_or_else(|| CoreError::bug("no such instrument"))?;
-        instrument.rewatch(at.slot, config, now_ns);
+        instrument.rewatch(at.slot, rules, now_ns);
         Ok(())
     }
 
@@ -274,16 +273,21 @@ impl Engine {
         })
     }
 
-    fn scene(&self, instrument: usize) -> Result<Scene<'_>> {
-        let hedging = self.book.account_of(instrument)?.hedging;
-        let instrument = self.book.instrument(instrument)?;
+    /// The numbers that the trade keeps.
+    fn rules(&self, at: At) -> Result<&Config> {
+        Ok(self.book.rules.of(self.book.trade(at)?.rules))
+    }
+
+    fn scene(&self, at: At) -> Result<Scene<'_>> {
+        let hedging = self.book.account_of(at.instrument)?.hedging;
+        let instrument = self.book.instrument(at.instrument)?;
         let reading = instrument.market.reading();
         let swing = |price: Option<f64>| {
             price.and_then(|price| instrument.symbol.nearest_price("swing", price).ok())
         };
         Ok(Scene {
             symbol: &instrument.symbol,
-            config: &self.book.config,
+            rules: self.rules(at)?,
             hedging,
             quote: instrument.quote,
             atr: reading

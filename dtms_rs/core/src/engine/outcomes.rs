@@ -34,7 +34,7 @@ impl Engine {
             return Ok(self.step(()));
         };
         let at = self.book.locate(open.account_id.as_str(), open.ticket)?;
-        let meaning = self.meaning(&open.intent, &outcome);
+        let meaning = self.meaning(at, &open.intent, &outcome)?;
         outcome.status = match meaning {
             Meaning::Success | Meaning::PositionGone
                 if is_done(meaning, &open.intent, &outcome) =>
@@ -131,10 +131,10 @@ impl Engine {
         Ok(())
     }
 
-    fn meaning(&self, intent: &IntentRecorded, outcome: &Outcome) -> Meaning {
-        let most = u32::try_from(self.book.config.max_retries).unwrap_or(u32::MAX);
+    fn meaning(&self, at: At, intent: &IntentRecorded, outcome: &Outcome) -> Result<Meaning> {
+        let most = u32::try_from(self.rules(at)?.max_retries).unwrap_or(u32::MAX);
         let by_code = retcode::meaning(outcome.retcode, most);
-        match outcome.status {
+        Ok(match outcome.status {
             OutcomeStatus::Confirmed if by_code == Meaning::PositionGone => Meaning::PositionGone,
             OutcomeStatus::Confirmed => Meaning::Success,
             OutcomeStatus::Unknown => Meaning::Unknown,
@@ -153,7 +153,7 @@ impl Engine {
                 Meaning::Final
             }
             OutcomeStatus::Rejected => by_code,
-        }
+        })
     }
 
     /// Numbers that the broker's side must give are there and make sense.

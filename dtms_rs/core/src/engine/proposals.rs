@@ -73,7 +73,8 @@ impl Engine {
             asked_epoch: asked.owner_epoch,
             brakes: self.brakes(at, asked.manager)?,
             trade: self.book.trade(at)?,
-            scene: self.scene(at.instrument)?,
+            scene: self.scene(at)?,
+            config: &self.book.config,
             now_ns,
         };
         let denial = case.denial();

@@ -117,7 +117,7 @@ impl Engine {
             let Some(queued) = next.cloned() else {
                 break;
             };
-            match plan::plan(&queued, trade, &self.scene(at.instrument)?) {
+            match plan::plan(&queued, trade, &self.scene(at)?) {
                 Plan::Wait => waiting.push(queued.action.action_id),
                 Plan::Skip(reason) => self.carry_out(at, &queued, Err(reason), now_ns)?,
                 Plan::Send(order) => self.carry_out(at, &queued, Ok(order), now_ns)?,

@@ -106,6 +106,7 @@ impl Engine {
             close_price: trade.close_price,
             revision: trade.revision,
             risk_budget_r: trade.risk_budget_r,
+            rules_revision: trade.rules,
         })
     }
 

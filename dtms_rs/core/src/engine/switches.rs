@@ -288,7 +288,7 @@ impl Engine {
             delta_pressure,
             candle_conviction,
             regime: Some(guard::regime(reading)),
-            thresholds: Some(guard::thresholds(&self.book.config, reading.multiplier)),
+            thresholds: Some(guard::thresholds(self.book.rules.newest(), reading.multiplier)),
             reported_by: Text::from(by),
         })
     }
@@ -303,7 +303,7 @@ impl Engine {
         let instrument = self.book.instrument(index)?;
         let (reading, outside) = (instrument.market.reading(), instrument.outside.as_ref());
         let now_ns = instrument.evaluated_at_ns;
-        let score = || guard::score(reading, outside, &self.book.config, side, now_ns);
+        let score = || guard::score(reading, outside, self.book.rules.newest(), side, now_ns);
         Ok(instrument.quote.map(|_| score()))
     }
 }

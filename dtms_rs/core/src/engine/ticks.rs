@@ -201,9 +201,18 @@ impl Engine {
         if self.book.instrument(index)?.trades.is_empty() {
             return Ok(());
         }
-        let long = self.view(index, Side::Buy, now_ns, edges)?;
-        let short = self.view(index, Side::Sell, now_ns, edges)?;
-        let mask = long.attention(Side::Buy) | short.attention(Side::Sell);
+        let rules = &self.book.rules;
+        let long = self.view(index, rules.newest(), Side::Buy, now_ns, edges)?;
+        let short = self.view(index, rules.newest(), Side::Sell, now_ns, edges)?;
+        let mut mask = long.attention(Side::Buy) | short.attention(Side::Sell);
+        // Whoever has older numbers is looked at where any of them says something.
+        for older in rules.older() {
+            for side in [Side::Buy, Side::Sell] {
+                mask |= self
+                    .view(index, older, side, now_ns, edges)?
+                    .attention(side);
+            }
+        }
         let mut due = std::mem::take(&mut self.due);
         due.clear();
         let instrument = self.book.instrument_mut(index)?;
@@ -213,11 +222,17 @@ impl Engine {
                 instrument: index,
                 slot: *slot,
             };
-            let view = match self.book.trade(at)?.side {
-                Side::Buy => &long,
-                Side::Sell => &short,
-            };
-            self.evaluate(at, view, now_ns)?;
+            let trade = self.book.trade(at)?;
+            if trade.rules == self.book.rules.revision() {
+                let view = match trade.side {
+                    Side::Buy => &long,
+                    Side::Sell => &short,
+                };
+                self.evaluate(at, view, now_ns)?;
+            } else {
+                let view = self.view(index, self.rules(at)?, trade.side, now_ns, edges)?;
+                self.evaluate(at, &view, now_ns)?;
+            }
         }
         self.due = due;
         Ok(())

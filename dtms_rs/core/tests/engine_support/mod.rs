@@ -238,6 +238,31 @@ impl Rig {
         assert_eq!(snapshot, restored.snapshot(), "the restored engine differs");
     }
 
+    /// These numbers in place of those before, while the engine runs.
+    pub fn reload(&mut self, numbers: &[(&str, f64)]) -> Result<Vec<Event>> {
+        let mut config = self.config.clone();
+        for (key, value) in numbers {
+            config.iter_mut().find(|(name, _)| name == key).unwrap().1 = *value;
+        }
+        let step =
+            self.engine
+                .reconfigure(&config, &managers(), &[MANAGED], "operator", self.now_ns());
+        let (events, ()) = self.take(step)?;
+        self.config = config;
+        Ok(events)
+    }
+
+    /// The process ends, and starts with these numbers: it records them where they are others.
+    pub fn restart_with(&mut self, numbers: &[(&str, f64)]) -> Vec<Event> {
+        for (key, value) in numbers {
+            let known = self.config.iter_mut().find(|(name, _)| name == key);
+            known.unwrap().1 = *value;
+        }
+        self.restart();
+        let step = self.engine.record_rules("", self.now_ns());
+        self.take(step).unwrap().0
+    }
+
     /// The process dies and comes back: state from a snapshot, the market from nothing.
     pub fn restart(&mut self) {
         let snapshot = self.engine.snapshot();

@@ -1140,6 +1140,198 @@ func (x *SetRiskBudgetResponse) GetRevision() uint64 {
 	return 0
 }
 
+// Request of ReloadConfiguration.
+type ReloadConfigurationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. Why; logged.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Say what would change and what is wrong, and change nothing.
+	ValidateOnly  bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadConfigurationRequest) Reset() {
+	*x = ReloadConfigurationRequest{}
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadConfigurationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadConfigurationRequest) ProtoMessage() {}
+
+func (x *ReloadConfigurationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadConfigurationRequest.ProtoReflect.Descriptor instead.
+func (*ReloadConfigurationRequest) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReloadConfigurationRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReloadConfigurationRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// A key of the configuration whose value is another now.
+type ConfigurationChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key, dotted; "credentials.NAME" for a token, "managers.NAME" for a rank.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Before, as JSON; nothing that is secret.
+	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	// Now, as JSON.
+	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigurationChange) Reset() {
+	*x = ConfigurationChange{}
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigurationChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigurationChange) ProtoMessage() {}
+
+func (x *ConfigurationChange) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigurationChange.ProtoReflect.Descriptor instead.
+func (*ConfigurationChange) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ConfigurationChange) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ConfigurationChange) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *ConfigurationChange) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+// Response of ReloadConfiguration.
+type ReloadConfigurationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What holds from now on.
+	Changed []*ConfigurationChange `protobuf:"bytes,1,rep,name=changed,proto3" json:"changed,omitempty"`
+	// What holds only after the next start; until then it is as it was.
+	NeedsRestart []*ConfigurationChange `protobuf:"bytes,2,rep,name=needs_restart,json=needsRestart,proto3" json:"needs_restart,omitempty"`
+	// Revision as of which it holds; 0 with validate_only.
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Streams that were ended because their token is none any more.
+	StreamsEnded  uint32 `protobuf:"varint,4,opt,name=streams_ended,json=streamsEnded,proto3" json:"streams_ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadConfigurationResponse) Reset() {
+	*x = ReloadConfigurationResponse{}
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadConfigurationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadConfigurationResponse) ProtoMessage() {}
+
+func (x *ReloadConfigurationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadConfigurationResponse.ProtoReflect.Descriptor instead.
+func (*ReloadConfigurationResponse) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ReloadConfigurationResponse) GetChanged() []*ConfigurationChange {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *ReloadConfigurationResponse) GetNeedsRestart() []*ConfigurationChange {
+	if x != nil {
+		return x.NeedsRestart
+	}
+	return nil
+}
+
+func (x *ReloadConfigurationResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ReloadConfigurationResponse) GetStreamsEnded() uint32 {
+	if x != nil {
+		return x.StreamsEnded
+	}
+	return 0
+}
+
 // Request of Backup.
 type BackupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1149,7 +1341,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[13]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1353,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[13]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1366,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 // A piece of a backup. Files come one after the other, the last message tells what the journal in it holds.
@@ -1194,7 +1386,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[14]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1398,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[14]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1411,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *BackupResponse) GetFile() string {
@@ -1261,7 +1453,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[15]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1465,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[15]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1478,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DrainRequest) GetReason() string {
@@ -1307,7 +1499,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[16]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1511,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_admin_service_proto_msgTypes[16]
+	mi := &file_dtms_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1524,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_dtms_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DrainResponse) GetRevision() uint64 {
@@ -1429,7 +1621,19 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"\bbudget_r\x18\x03 \x01(\x01R\abudgetR\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\"3\n" +
 	"\x15SetRiskBudgetResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\x0f\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"Y\n" +
+	"\x1aReloadConfigurationRequest\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"U\n" +
+	"\x13ConfigurationChange\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"\xd9\x01\n" +
+	"\x1bReloadConfigurationResponse\x126\n" +
+	"\achanged\x18\x01 \x03(\v2\x1c.dtms.v1.ConfigurationChangeR\achanged\x12A\n" +
+	"\rneeds_restart\x18\x02 \x03(\v2\x1c.dtms.v1.ConfigurationChangeR\fneedsRestart\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12#\n" +
+	"\rstreams_ended\x18\x04 \x01(\rR\fstreamsEnded\"\x0f\n" +
 	"\rBackupRequest\"{\n" +
 	"\x0eBackupResponse\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x12\n" +
@@ -1451,12 +1655,13 @@ const file_dtms_v1_admin_service_proto_rawDesc = "" +
 	"\x16GATEWAY_STATE_ATTACHED\x10\x02\x12\x18\n" +
 	"\x14GATEWAY_STATE_SILENT\x10\x03\x12\x16\n" +
 	"\x12GATEWAY_STATE_AWAY\x10\x04\x12\x19\n" +
-	"\x15GATEWAY_STATE_PAUSING\x10\x052\xcf\x03\n" +
+	"\x15GATEWAY_STATE_PAUSING\x10\x052\xb1\x04\n" +
 	"\fAdminService\x12T\n" +
 	"\x0fGetSystemStatus\x12\x1f.dtms.v1.GetSystemStatusRequest\x1a .dtms.v1.GetSystemStatusResponse\x12T\n" +
 	"\x0fSetTradingState\x12\x1f.dtms.v1.SetTradingStateRequest\x1a .dtms.v1.SetTradingStateResponse\x12N\n" +
 	"\rSetKillSwitch\x12\x1d.dtms.v1.SetKillSwitchRequest\x1a\x1e.dtms.v1.SetKillSwitchResponse\x12N\n" +
-	"\rSetRiskBudget\x12\x1d.dtms.v1.SetRiskBudgetRequest\x1a\x1e.dtms.v1.SetRiskBudgetResponse\x12;\n" +
+	"\rSetRiskBudget\x12\x1d.dtms.v1.SetRiskBudgetRequest\x1a\x1e.dtms.v1.SetRiskBudgetResponse\x12`\n" +
+	"\x13ReloadConfiguration\x12#.dtms.v1.ReloadConfigurationRequest\x1a$.dtms.v1.ReloadConfigurationResponse\x12;\n" +
 	"\x06Backup\x12\x16.dtms.v1.BackupRequest\x1a\x17.dtms.v1.BackupResponse0\x01\x126\n" +
 	"\x05Drain\x12\x15.dtms.v1.DrainRequest\x1a\x16.dtms.v1.DrainResponseB\x81\x01\n" +
 	"\vcom.dtms.v1B\x11AdminServiceProtoP\x01Z\"dtms/clients/go/gen/dtms/v1;dtmsv1\xa2\x02\x03DXX\xaa\x02\aDtms.V1\xca\x02\aDtms\\V1\xe2\x02\x13Dtms\\V1\\GPBMetadata\xea\x02\bDtms::V1b\x06proto3"
@@ -1474,39 +1679,42 @@ func file_dtms_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_dtms_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_dtms_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_dtms_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_dtms_v1_admin_service_proto_goTypes = []any{
-	(ServiceStage)(0),               // 0: dtms.v1.ServiceStage
-	(GatewayState)(0),               // 1: dtms.v1.GatewayState
-	(*KillSwitch)(nil),              // 2: dtms.v1.KillSwitch
-	(*EngagedRail)(nil),             // 3: dtms.v1.EngagedRail
-	(*Latency)(nil),                 // 4: dtms.v1.Latency
-	(*StateCount)(nil),              // 5: dtms.v1.StateCount
-	(*GatewayStatus)(nil),           // 6: dtms.v1.GatewayStatus
-	(*GetSystemStatusRequest)(nil),  // 7: dtms.v1.GetSystemStatusRequest
-	(*GetSystemStatusResponse)(nil), // 8: dtms.v1.GetSystemStatusResponse
-	(*SetTradingStateRequest)(nil),  // 9: dtms.v1.SetTradingStateRequest
-	(*SetTradingStateResponse)(nil), // 10: dtms.v1.SetTradingStateResponse
-	(*SetKillSwitchRequest)(nil),    // 11: dtms.v1.SetKillSwitchRequest
-	(*SetKillSwitchResponse)(nil),   // 12: dtms.v1.SetKillSwitchResponse
-	(*SetRiskBudgetRequest)(nil),    // 13: dtms.v1.SetRiskBudgetRequest
-	(*SetRiskBudgetResponse)(nil),   // 14: dtms.v1.SetRiskBudgetResponse
-	(*BackupRequest)(nil),           // 15: dtms.v1.BackupRequest
-	(*BackupResponse)(nil),          // 16: dtms.v1.BackupResponse
-	(*DrainRequest)(nil),            // 17: dtms.v1.DrainRequest
-	(*DrainResponse)(nil),           // 18: dtms.v1.DrainResponse
-	(KillScope)(0),                  // 19: dtms.v1.KillScope
-	(Rail)(0),                       // 20: dtms.v1.Rail
-	(*TerminalState)(nil),           // 21: dtms.v1.TerminalState
-	(TradingState)(0),               // 22: dtms.v1.TradingState
+	(ServiceStage)(0),                   // 0: dtms.v1.ServiceStage
+	(GatewayState)(0),                   // 1: dtms.v1.GatewayState
+	(*KillSwitch)(nil),                  // 2: dtms.v1.KillSwitch
+	(*EngagedRail)(nil),                 // 3: dtms.v1.EngagedRail
+	(*Latency)(nil),                     // 4: dtms.v1.Latency
+	(*StateCount)(nil),                  // 5: dtms.v1.StateCount
+	(*GatewayStatus)(nil),               // 6: dtms.v1.GatewayStatus
+	(*GetSystemStatusRequest)(nil),      // 7: dtms.v1.GetSystemStatusRequest
+	(*GetSystemStatusResponse)(nil),     // 8: dtms.v1.GetSystemStatusResponse
+	(*SetTradingStateRequest)(nil),      // 9: dtms.v1.SetTradingStateRequest
+	(*SetTradingStateResponse)(nil),     // 10: dtms.v1.SetTradingStateResponse
+	(*SetKillSwitchRequest)(nil),        // 11: dtms.v1.SetKillSwitchRequest
+	(*SetKillSwitchResponse)(nil),       // 12: dtms.v1.SetKillSwitchResponse
+	(*SetRiskBudgetRequest)(nil),        // 13: dtms.v1.SetRiskBudgetRequest
+	(*SetRiskBudgetResponse)(nil),       // 14: dtms.v1.SetRiskBudgetResponse
+	(*ReloadConfigurationRequest)(nil),  // 15: dtms.v1.ReloadConfigurationRequest
+	(*ConfigurationChange)(nil),         // 16: dtms.v1.ConfigurationChange
+	(*ReloadConfigurationResponse)(nil), // 17: dtms.v1.ReloadConfigurationResponse
+	(*BackupRequest)(nil),               // 18: dtms.v1.BackupRequest
+	(*BackupResponse)(nil),              // 19: dtms.v1.BackupResponse
+	(*DrainRequest)(nil),                // 20: dtms.v1.DrainRequest
+	(*DrainResponse)(nil),               // 21: dtms.v1.DrainResponse
+	(KillScope)(0),                      // 22: dtms.v1.KillScope
+	(Rail)(0),                           // 23: dtms.v1.Rail
+	(*TerminalState)(nil),               // 24: dtms.v1.TerminalState
+	(TradingState)(0),                   // 25: dtms.v1.TradingState
 }
 var file_dtms_v1_admin_service_proto_depIdxs = []int32{
-	19, // 0: dtms.v1.KillSwitch.scope:type_name -> dtms.v1.KillScope
-	20, // 1: dtms.v1.EngagedRail.rail:type_name -> dtms.v1.Rail
+	22, // 0: dtms.v1.KillSwitch.scope:type_name -> dtms.v1.KillScope
+	23, // 1: dtms.v1.EngagedRail.rail:type_name -> dtms.v1.Rail
 	1,  // 2: dtms.v1.GatewayStatus.state:type_name -> dtms.v1.GatewayState
-	21, // 3: dtms.v1.GatewayStatus.terminal:type_name -> dtms.v1.TerminalState
+	24, // 3: dtms.v1.GatewayStatus.terminal:type_name -> dtms.v1.TerminalState
 	0,  // 4: dtms.v1.GetSystemStatusResponse.stage:type_name -> dtms.v1.ServiceStage
-	22, // 5: dtms.v1.GetSystemStatusResponse.trading_state:type_name -> dtms.v1.TradingState
+	25, // 5: dtms.v1.GetSystemStatusResponse.trading_state:type_name -> dtms.v1.TradingState
 	2,  // 6: dtms.v1.GetSystemStatusResponse.kill_switches:type_name -> dtms.v1.KillSwitch
 	5,  // 7: dtms.v1.GetSystemStatusResponse.states:type_name -> dtms.v1.StateCount
 	4,  // 8: dtms.v1.GetSystemStatusResponse.tick_to_decision:type_name -> dtms.v1.Latency
@@ -1514,25 +1722,29 @@ var file_dtms_v1_admin_service_proto_depIdxs = []int32{
 	4,  // 10: dtms.v1.GetSystemStatusResponse.broker_call:type_name -> dtms.v1.Latency
 	3,  // 11: dtms.v1.GetSystemStatusResponse.rails:type_name -> dtms.v1.EngagedRail
 	6,  // 12: dtms.v1.GetSystemStatusResponse.gateways:type_name -> dtms.v1.GatewayStatus
-	22, // 13: dtms.v1.SetTradingStateRequest.trading_state:type_name -> dtms.v1.TradingState
-	19, // 14: dtms.v1.SetKillSwitchRequest.scope:type_name -> dtms.v1.KillScope
-	7,  // 15: dtms.v1.AdminService.GetSystemStatus:input_type -> dtms.v1.GetSystemStatusRequest
-	9,  // 16: dtms.v1.AdminService.SetTradingState:input_type -> dtms.v1.SetTradingStateRequest
-	11, // 17: dtms.v1.AdminService.SetKillSwitch:input_type -> dtms.v1.SetKillSwitchRequest
-	13, // 18: dtms.v1.AdminService.SetRiskBudget:input_type -> dtms.v1.SetRiskBudgetRequest
-	15, // 19: dtms.v1.AdminService.Backup:input_type -> dtms.v1.BackupRequest
-	17, // 20: dtms.v1.AdminService.Drain:input_type -> dtms.v1.DrainRequest
-	8,  // 21: dtms.v1.AdminService.GetSystemStatus:output_type -> dtms.v1.GetSystemStatusResponse
-	10, // 22: dtms.v1.AdminService.SetTradingState:output_type -> dtms.v1.SetTradingStateResponse
-	12, // 23: dtms.v1.AdminService.SetKillSwitch:output_type -> dtms.v1.SetKillSwitchResponse
-	14, // 24: dtms.v1.AdminService.SetRiskBudget:output_type -> dtms.v1.SetRiskBudgetResponse
-	16, // 25: dtms.v1.AdminService.Backup:output_type -> dtms.v1.BackupResponse
-	18, // 26: dtms.v1.AdminService.Drain:output_type -> dtms.v1.DrainResponse
-	21, // [21:27] is the sub-list for method output_type
-	15, // [15:21] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	25, // 13: dtms.v1.SetTradingStateRequest.trading_state:type_name -> dtms.v1.TradingState
+	22, // 14: dtms.v1.SetKillSwitchRequest.scope:type_name -> dtms.v1.KillScope
+	16, // 15: dtms.v1.ReloadConfigurationResponse.changed:type_name -> dtms.v1.ConfigurationChange
+	16, // 16: dtms.v1.ReloadConfigurationResponse.needs_restart:type_name -> dtms.v1.ConfigurationChange
+	7,  // 17: dtms.v1.AdminService.GetSystemStatus:input_type -> dtms.v1.GetSystemStatusRequest
+	9,  // 18: dtms.v1.AdminService.SetTradingState:input_type -> dtms.v1.SetTradingStateRequest
+	11, // 19: dtms.v1.AdminService.SetKillSwitch:input_type -> dtms.v1.SetKillSwitchRequest
+	13, // 20: dtms.v1.AdminService.SetRiskBudget:input_type -> dtms.v1.SetRiskBudgetRequest
+	15, // 21: dtms.v1.AdminService.ReloadConfiguration:input_type -> dtms.v1.ReloadConfigurationRequest
+	18, // 22: dtms.v1.AdminService.Backup:input_type -> dtms.v1.BackupRequest
+	20, // 23: dtms.v1.AdminService.Drain:input_type -> dtms.v1.DrainRequest
+	8,  // 24: dtms.v1.AdminService.GetSystemStatus:output_type -> dtms.v1.GetSystemStatusResponse
+	10, // 25: dtms.v1.AdminService.SetTradingState:output_type -> dtms.v1.SetTradingStateResponse
+	12, // 26: dtms.v1.AdminService.SetKillSwitch:output_type -> dtms.v1.SetKillSwitchResponse
+	14, // 27: dtms.v1.AdminService.SetRiskBudget:output_type -> dtms.v1.SetRiskBudgetResponse
+	17, // 28: dtms.v1.AdminService.ReloadConfiguration:output_type -> dtms.v1.ReloadConfigurationResponse
+	19, // 29: dtms.v1.AdminService.Backup:output_type -> dtms.v1.BackupResponse
+	21, // 30: dtms.v1.AdminService.Drain:output_type -> dtms.v1.DrainResponse
+	24, // [24:31] is the sub-list for method output_type
+	17, // [17:24] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_admin_service_proto_init() }
@@ -1548,7 +1760,7 @@ func file_dtms_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dtms_v1_admin_service_proto_rawDesc), len(file_dtms_v1_admin_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   17,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,12 +21,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_GetSystemStatus_FullMethodName = "/dtms.v1.AdminService/GetSystemStatus"
-	AdminService_SetTradingState_FullMethodName = "/dtms.v1.AdminService/SetTradingState"
-	AdminService_SetKillSwitch_FullMethodName   = "/dtms.v1.AdminService/SetKillSwitch"
-	AdminService_SetRiskBudget_FullMethodName   = "/dtms.v1.AdminService/SetRiskBudget"
-	AdminService_Backup_FullMethodName          = "/dtms.v1.AdminService/Backup"
-	AdminService_Drain_FullMethodName           = "/dtms.v1.AdminService/Drain"
+	AdminService_GetSystemStatus_FullMethodName     = "/dtms.v1.AdminService/GetSystemStatus"
+	AdminService_SetTradingState_FullMethodName     = "/dtms.v1.AdminService/SetTradingState"
+	AdminService_SetKillSwitch_FullMethodName       = "/dtms.v1.AdminService/SetKillSwitch"
+	AdminService_SetRiskBudget_FullMethodName       = "/dtms.v1.AdminService/SetRiskBudget"
+	AdminService_ReloadConfiguration_FullMethodName = "/dtms.v1.AdminService/ReloadConfiguration"
+	AdminService_Backup_FullMethodName              = "/dtms.v1.AdminService/Backup"
+	AdminService_Drain_FullMethodName               = "/dtms.v1.AdminService/Drain"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -43,6 +44,8 @@ type AdminServiceClient interface {
 	SetKillSwitch(ctx context.Context, in *SetKillSwitchRequest, opts ...grpc.CallOption) (*SetKillSwitchResponse, error)
 	// Sets how much the stops of a trade and its legs may lose together, in R.
 	SetRiskBudget(ctx context.Context, in *SetRiskBudgetRequest, opts ...grpc.CallOption) (*SetRiskBudgetResponse, error)
+	// Reads configuration, credentials and certificates again and takes what can change while the service runs.
+	ReloadConfiguration(ctx context.Context, in *ReloadConfigurationRequest, opts ...grpc.CallOption) (*ReloadConfigurationResponse, error)
 	// A consistent copy of what the service has on disk, while it serves: file by file, each in pieces.
 	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
 	// Ends the service in good order: streams are told where to resume, what is in flight is finished.
@@ -97,6 +100,16 @@ func (c *adminServiceClient) SetRiskBudget(ctx context.Context, in *SetRiskBudge
 	return out, nil
 }
 
+func (c *adminServiceClient) ReloadConfiguration(ctx context.Context, in *ReloadConfigurationRequest, opts ...grpc.CallOption) (*ReloadConfigurationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReloadConfigurationResponse)
+	err := c.cc.Invoke(ctx, AdminService_ReloadConfiguration_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[0], AdminService_Backup_FullMethodName, cOpts...)
@@ -140,6 +153,8 @@ type AdminServiceServer interface {
 	SetKillSwitch(context.Context, *SetKillSwitchRequest) (*SetKillSwitchResponse, error)
 	// Sets how much the stops of a trade and its legs may lose together, in R.
 	SetRiskBudget(context.Context, *SetRiskBudgetRequest) (*SetRiskBudgetResponse, error)
+	// Reads configuration, credentials and certificates again and takes what can change while the service runs.
+	ReloadConfiguration(context.Context, *ReloadConfigurationRequest) (*ReloadConfigurationResponse, error)
 	// A consistent copy of what the service has on disk, while it serves: file by file, each in pieces.
 	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
 	// Ends the service in good order: streams are told where to resume, what is in flight is finished.
@@ -165,6 +180,9 @@ func (UnimplementedAdminServiceServer) SetKillSwitch(context.Context, *SetKillSw
 }
 func (UnimplementedAdminServiceServer) SetRiskBudget(context.Context, *SetRiskBudgetRequest) (*SetRiskBudgetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetRiskBudget not implemented")
+}
+func (UnimplementedAdminServiceServer) ReloadConfiguration(context.Context, *ReloadConfigurationRequest) (*ReloadConfigurationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReloadConfiguration not implemented")
 }
 func (UnimplementedAdminServiceServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error {
 	return status.Error(codes.Unimplemented, "method Backup not implemented")
@@ -265,6 +283,24 @@ func _AdminService_SetRiskBudget_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ReloadConfiguration_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReloadConfigurationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ReloadConfiguration(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ReloadConfiguration_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ReloadConfiguration(ctx, req.(*ReloadConfigurationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(BackupRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -316,6 +352,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetRiskBudget",
 			Handler:    _AdminService_SetRiskBudget_Handler,
+		},
+		{
+			MethodName: "ReloadConfiguration",
+			Handler:    _AdminService_ReloadConfiguration_Handler,
 		},
 		{
 			MethodName: "Drain",

@@ -3018,6 +3018,126 @@ func (x *LegFound) GetIntentId() uint64 {
 	return 0
 }
 
+// One number of the engine's configuration.
+type RuleNumber struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its key, as in the sections [engine] and [rails]; true is 1.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// From here on.
+	Value float64 `protobuf:"fixed64,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Before, where it was another.
+	Before        *float64 `protobuf:"fixed64,3,opt,name=before,proto3,oneof" json:"before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleNumber) Reset() {
+	*x = RuleNumber{}
+	mi := &file_dtms_v1_event_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleNumber) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleNumber) ProtoMessage() {}
+
+func (x *RuleNumber) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_event_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleNumber.ProtoReflect.Descriptor instead.
+func (*RuleNumber) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RuleNumber) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *RuleNumber) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *RuleNumber) GetBefore() float64 {
+	if x != nil && x.Before != nil {
+		return *x.Before
+	}
+	return 0
+}
+
+// By which numbers the service decides from here on. Trades that are registered already keep those that they are
+// defended by; what holds for all alike (rails, leases, cooldown, loosening, old prices) holds for them too.
+type RulesChanged struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of them.
+	Numbers []*RuleNumber `protobuf:"bytes,1,rep,name=numbers,proto3" json:"numbers,omitempty"`
+	// Who reloaded the configuration; empty for those that the service was started with.
+	By            string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RulesChanged) Reset() {
+	*x = RulesChanged{}
+	mi := &file_dtms_v1_event_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RulesChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RulesChanged) ProtoMessage() {}
+
+func (x *RulesChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_event_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RulesChanged.ProtoReflect.Descriptor instead.
+func (*RulesChanged) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RulesChanged) GetNumbers() []*RuleNumber {
+	if x != nil {
+		return x.Numbers
+	}
+	return nil
+}
+
+func (x *RulesChanged) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 // One fact.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3068,6 +3188,7 @@ type Event struct {
 	//	*Event_BackupRestored
 	//	*Event_ActionPlanned
 	//	*Event_LegFound
+	//	*Event_RulesChanged
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3075,7 +3196,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_dtms_v1_event_proto_msgTypes[33]
+	mi := &file_dtms_v1_event_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3087,7 +3208,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_event_proto_msgTypes[33]
+	mi := &file_dtms_v1_event_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3100,7 +3221,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_event_proto_rawDescGZIP(), []int{33}
+	return file_dtms_v1_event_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Event) GetRevision() uint64 {
@@ -3431,6 +3552,15 @@ func (x *Event) GetLegFound() *LegFound {
 	return nil
 }
 
+func (x *Event) GetRulesChanged() *RulesChanged {
+	if x != nil {
+		if x, ok := x.Body.(*Event_RulesChanged); ok {
+			return x.RulesChanged
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -3590,6 +3720,11 @@ type Event_LegFound struct {
 	LegFound *LegFound `protobuf:"bytes,40,opt,name=leg_found,json=legFound,proto3,oneof"`
 }
 
+type Event_RulesChanged struct {
+	// Numbers of the configuration.
+	RulesChanged *RulesChanged `protobuf:"bytes,41,opt,name=rules_changed,json=rulesChanged,proto3,oneof"`
+}
+
 func (*Event_AccountDefined) isEvent_Body() {}
 
 func (*Event_SymbolDefined) isEvent_Body() {}
@@ -3651,6 +3786,8 @@ func (*Event_BackupRestored) isEvent_Body() {}
 func (*Event_ActionPlanned) isEvent_Body() {}
 
 func (*Event_LegFound) isEvent_Body() {}
+
+func (*Event_RulesChanged) isEvent_Body() {}
 
 var File_dtms_v1_event_proto protoreflect.FileDescriptor
 
@@ -3847,7 +3984,16 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"entryPrice\x12\x13\n" +
 	"\x02sl\x18\x06 \x01(\x01H\x00R\x02sl\x88\x01\x01\x12\x1b\n" +
 	"\tintent_id\x18\a \x01(\x04R\bintentIdB\x05\n" +
-	"\x03_sl\"\xbb\x11\n" +
+	"\x03_sl\"\\\n" +
+	"\n" +
+	"RuleNumber\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value\x12\x1b\n" +
+	"\x06before\x18\x03 \x01(\x01H\x00R\x06before\x88\x01\x01B\t\n" +
+	"\a_before\"M\n" +
+	"\fRulesChanged\x12-\n" +
+	"\anumbers\x18\x01 \x03(\v2\x13.dtms.v1.RuleNumberR\anumbers\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"\xf9\x11\n" +
 	"\x05Event\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x12\x1d\n" +
@@ -3890,7 +4036,8 @@ const file_dtms_v1_event_proto_rawDesc = "" +
 	"\x0eaccount_marked\x18% \x01(\v2\x16.dtms.v1.AccountMarkedH\x00R\raccountMarked\x12B\n" +
 	"\x0fbackup_restored\x18& \x01(\v2\x17.dtms.v1.BackupRestoredH\x00R\x0ebackupRestored\x12?\n" +
 	"\x0eaction_planned\x18' \x01(\v2\x16.dtms.v1.ActionPlannedH\x00R\ractionPlanned\x120\n" +
-	"\tleg_found\x18( \x01(\v2\x11.dtms.v1.LegFoundH\x00R\blegFoundB\x06\n" +
+	"\tleg_found\x18( \x01(\v2\x11.dtms.v1.LegFoundH\x00R\blegFound\x12<\n" +
+	"\rrules_changed\x18) \x01(\v2\x15.dtms.v1.RulesChangedH\x00R\frulesChangedB\x06\n" +
 	"\x04body*\xa3\x04\n" +
 	"\x0fTransitionCause\x12 \n" +
 	"\x1cTRANSITION_CAUSE_UNSPECIFIED\x10\x00\x12 \n" +
@@ -3985,7 +4132,7 @@ func file_dtms_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_dtms_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_dtms_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_dtms_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_dtms_v1_event_proto_goTypes = []any{
 	(TransitionCause)(0),        // 0: dtms.v1.TransitionCause
 	(ArmCause)(0),               // 1: dtms.v1.ArmCause
@@ -4030,98 +4177,102 @@ var file_dtms_v1_event_proto_goTypes = []any{
 	(*BackupRestored)(nil),      // 40: dtms.v1.BackupRestored
 	(*ActionPlanned)(nil),       // 41: dtms.v1.ActionPlanned
 	(*LegFound)(nil),            // 42: dtms.v1.LegFound
-	(*Event)(nil),               // 43: dtms.v1.Event
-	(Side)(0),                   // 44: dtms.v1.Side
-	(RiskSource)(0),             // 45: dtms.v1.RiskSource
-	(Origin)(0),                 // 46: dtms.v1.Origin
-	(TradeState)(0),             // 47: dtms.v1.TradeState
-	(StatePhase)(0),             // 48: dtms.v1.StatePhase
-	(*Score)(nil),               // 49: dtms.v1.Score
-	(*PlannedAction)(nil),       // 50: dtms.v1.PlannedAction
-	(*Decision)(nil),            // 51: dtms.v1.Decision
-	(Rank)(0),                   // 52: dtms.v1.Rank
-	(ActionKind)(0),             // 53: dtms.v1.ActionKind
-	(Purpose)(0),                // 54: dtms.v1.Purpose
-	(*Outcome)(nil),             // 55: dtms.v1.Outcome
-	(SkipReason)(0),             // 56: dtms.v1.SkipReason
-	(GrantCause)(0),             // 57: dtms.v1.GrantCause
+	(*RuleNumber)(nil),          // 43: dtms.v1.RuleNumber
+	(*RulesChanged)(nil),        // 44: dtms.v1.RulesChanged
+	(*Event)(nil),               // 45: dtms.v1.Event
+	(Side)(0),                   // 46: dtms.v1.Side
+	(RiskSource)(0),             // 47: dtms.v1.RiskSource
+	(Origin)(0),                 // 48: dtms.v1.Origin
+	(TradeState)(0),             // 49: dtms.v1.TradeState
+	(StatePhase)(0),             // 50: dtms.v1.StatePhase
+	(*Score)(nil),               // 51: dtms.v1.Score
+	(*PlannedAction)(nil),       // 52: dtms.v1.PlannedAction
+	(*Decision)(nil),            // 53: dtms.v1.Decision
+	(Rank)(0),                   // 54: dtms.v1.Rank
+	(ActionKind)(0),             // 55: dtms.v1.ActionKind
+	(Purpose)(0),                // 56: dtms.v1.Purpose
+	(*Outcome)(nil),             // 57: dtms.v1.Outcome
+	(SkipReason)(0),             // 58: dtms.v1.SkipReason
+	(GrantCause)(0),             // 59: dtms.v1.GrantCause
 }
 var file_dtms_v1_event_proto_depIdxs = []int32{
 	10, // 0: dtms.v1.SymbolDefined.spec:type_name -> dtms.v1.SymbolSpec
-	44, // 1: dtms.v1.TradeRegistered.side:type_name -> dtms.v1.Side
-	45, // 2: dtms.v1.TradeRegistered.risk_source:type_name -> dtms.v1.RiskSource
-	46, // 3: dtms.v1.TradeRegistered.origin:type_name -> dtms.v1.Origin
-	45, // 4: dtms.v1.RiskDefined.risk_source:type_name -> dtms.v1.RiskSource
+	46, // 1: dtms.v1.TradeRegistered.side:type_name -> dtms.v1.Side
+	47, // 2: dtms.v1.TradeRegistered.risk_source:type_name -> dtms.v1.RiskSource
+	48, // 3: dtms.v1.TradeRegistered.origin:type_name -> dtms.v1.Origin
+	47, // 4: dtms.v1.RiskDefined.risk_source:type_name -> dtms.v1.RiskSource
 	1,  // 5: dtms.v1.TradeArmed.cause:type_name -> dtms.v1.ArmCause
-	47, // 6: dtms.v1.StateChanged.from:type_name -> dtms.v1.TradeState
-	47, // 7: dtms.v1.StateChanged.to:type_name -> dtms.v1.TradeState
+	49, // 6: dtms.v1.StateChanged.from:type_name -> dtms.v1.TradeState
+	49, // 7: dtms.v1.StateChanged.to:type_name -> dtms.v1.TradeState
 	0,  // 8: dtms.v1.StateChanged.cause:type_name -> dtms.v1.TransitionCause
-	48, // 9: dtms.v1.StateChanged.phase:type_name -> dtms.v1.StatePhase
-	49, // 10: dtms.v1.StateChanged.score:type_name -> dtms.v1.Score
-	50, // 11: dtms.v1.StateChanged.actions:type_name -> dtms.v1.PlannedAction
-	47, // 12: dtms.v1.StateConfirmed.confirmed_state:type_name -> dtms.v1.TradeState
+	50, // 9: dtms.v1.StateChanged.phase:type_name -> dtms.v1.StatePhase
+	51, // 10: dtms.v1.StateChanged.score:type_name -> dtms.v1.Score
+	52, // 11: dtms.v1.StateChanged.actions:type_name -> dtms.v1.PlannedAction
+	49, // 12: dtms.v1.StateConfirmed.confirmed_state:type_name -> dtms.v1.TradeState
 	3,  // 13: dtms.v1.TimerEnded.timer:type_name -> dtms.v1.Timer
-	51, // 14: dtms.v1.DecisionMade.decision:type_name -> dtms.v1.Decision
-	52, // 15: dtms.v1.IntentRecorded.rank:type_name -> dtms.v1.Rank
-	53, // 16: dtms.v1.IntentRecorded.kind:type_name -> dtms.v1.ActionKind
-	54, // 17: dtms.v1.IntentRecorded.purpose:type_name -> dtms.v1.Purpose
+	53, // 14: dtms.v1.DecisionMade.decision:type_name -> dtms.v1.Decision
+	54, // 15: dtms.v1.IntentRecorded.rank:type_name -> dtms.v1.Rank
+	55, // 16: dtms.v1.IntentRecorded.kind:type_name -> dtms.v1.ActionKind
+	56, // 17: dtms.v1.IntentRecorded.purpose:type_name -> dtms.v1.Purpose
 	4,  // 18: dtms.v1.IntentRecorded.leg:type_name -> dtms.v1.LegKind
-	44, // 19: dtms.v1.IntentRecorded.side:type_name -> dtms.v1.Side
-	55, // 20: dtms.v1.OutcomeRecorded.outcome:type_name -> dtms.v1.Outcome
-	50, // 21: dtms.v1.ActionSkipped.action:type_name -> dtms.v1.PlannedAction
-	56, // 22: dtms.v1.ActionSkipped.reason:type_name -> dtms.v1.SkipReason
-	52, // 23: dtms.v1.OwnershipGranted.rank:type_name -> dtms.v1.Rank
-	57, // 24: dtms.v1.OwnershipGranted.cause:type_name -> dtms.v1.GrantCause
+	46, // 19: dtms.v1.IntentRecorded.side:type_name -> dtms.v1.Side
+	57, // 20: dtms.v1.OutcomeRecorded.outcome:type_name -> dtms.v1.Outcome
+	52, // 21: dtms.v1.ActionSkipped.action:type_name -> dtms.v1.PlannedAction
+	58, // 22: dtms.v1.ActionSkipped.reason:type_name -> dtms.v1.SkipReason
+	54, // 23: dtms.v1.OwnershipGranted.rank:type_name -> dtms.v1.Rank
+	59, // 24: dtms.v1.OwnershipGranted.cause:type_name -> dtms.v1.GrantCause
 	4,  // 25: dtms.v1.PositionChanged.leg:type_name -> dtms.v1.LegKind
 	4,  // 26: dtms.v1.LegClosed.leg:type_name -> dtms.v1.LegKind
 	2,  // 27: dtms.v1.LegClosed.reason:type_name -> dtms.v1.CloseReason
-	49, // 28: dtms.v1.ScoreReported.score:type_name -> dtms.v1.Score
+	51, // 28: dtms.v1.ScoreReported.score:type_name -> dtms.v1.Score
 	5,  // 29: dtms.v1.AlarmRaised.code:type_name -> dtms.v1.AlarmCode
 	6,  // 30: dtms.v1.TradingStateChanged.trading_state:type_name -> dtms.v1.TradingState
 	9,  // 31: dtms.v1.KillSwitchChanged.scope:type_name -> dtms.v1.KillScope
 	35, // 32: dtms.v1.IndexReported.index:type_name -> dtms.v1.Index
 	7,  // 33: dtms.v1.RailChanged.rail:type_name -> dtms.v1.Rail
 	8,  // 34: dtms.v1.AccountMarked.span:type_name -> dtms.v1.Span
-	50, // 35: dtms.v1.ActionPlanned.action:type_name -> dtms.v1.PlannedAction
+	52, // 35: dtms.v1.ActionPlanned.action:type_name -> dtms.v1.PlannedAction
 	4,  // 36: dtms.v1.LegFound.leg:type_name -> dtms.v1.LegKind
-	44, // 37: dtms.v1.LegFound.side:type_name -> dtms.v1.Side
-	47, // 38: dtms.v1.Event.state:type_name -> dtms.v1.TradeState
-	11, // 39: dtms.v1.Event.account_defined:type_name -> dtms.v1.AccountDefined
-	12, // 40: dtms.v1.Event.symbol_defined:type_name -> dtms.v1.SymbolDefined
-	13, // 41: dtms.v1.Event.trade_registered:type_name -> dtms.v1.TradeRegistered
-	14, // 42: dtms.v1.Event.trade_unregistered:type_name -> dtms.v1.TradeUnregistered
-	15, // 43: dtms.v1.Event.risk_defined:type_name -> dtms.v1.RiskDefined
-	16, // 44: dtms.v1.Event.trade_armed:type_name -> dtms.v1.TradeArmed
-	17, // 45: dtms.v1.Event.state_changed:type_name -> dtms.v1.StateChanged
-	18, // 46: dtms.v1.Event.state_confirmed:type_name -> dtms.v1.StateConfirmed
-	19, // 47: dtms.v1.Event.hold_changed:type_name -> dtms.v1.HoldChanged
-	20, // 48: dtms.v1.Event.timer_ended:type_name -> dtms.v1.TimerEnded
-	21, // 49: dtms.v1.Event.decision_made:type_name -> dtms.v1.DecisionMade
-	22, // 50: dtms.v1.Event.intent_recorded:type_name -> dtms.v1.IntentRecorded
-	23, // 51: dtms.v1.Event.outcome_recorded:type_name -> dtms.v1.OutcomeRecorded
-	24, // 52: dtms.v1.Event.action_skipped:type_name -> dtms.v1.ActionSkipped
-	25, // 53: dtms.v1.Event.ownership_granted:type_name -> dtms.v1.OwnershipGranted
-	26, // 54: dtms.v1.Event.breakeven_triggered:type_name -> dtms.v1.BreakevenTriggered
-	27, // 55: dtms.v1.Event.position_changed:type_name -> dtms.v1.PositionChanged
-	28, // 56: dtms.v1.Event.leg_closed:type_name -> dtms.v1.LegClosed
-	29, // 57: dtms.v1.Event.quarantine_changed:type_name -> dtms.v1.QuarantineChanged
-	30, // 58: dtms.v1.Event.score_reported:type_name -> dtms.v1.ScoreReported
-	31, // 59: dtms.v1.Event.alarm_raised:type_name -> dtms.v1.AlarmRaised
-	32, // 60: dtms.v1.Event.trading_state_changed:type_name -> dtms.v1.TradingStateChanged
-	33, // 61: dtms.v1.Event.kill_switch_changed:type_name -> dtms.v1.KillSwitchChanged
-	34, // 62: dtms.v1.Event.memo_set:type_name -> dtms.v1.MemoSet
-	36, // 63: dtms.v1.Event.index_reported:type_name -> dtms.v1.IndexReported
-	37, // 64: dtms.v1.Event.risk_budget_changed:type_name -> dtms.v1.RiskBudgetChanged
-	38, // 65: dtms.v1.Event.rail_changed:type_name -> dtms.v1.RailChanged
-	39, // 66: dtms.v1.Event.account_marked:type_name -> dtms.v1.AccountMarked
-	40, // 67: dtms.v1.Event.backup_restored:type_name -> dtms.v1.BackupRestored
-	41, // 68: dtms.v1.Event.action_planned:type_name -> dtms.v1.ActionPlanned
-	42, // 69: dtms.v1.Event.leg_found:type_name -> dtms.v1.LegFound
-	70, // [70:70] is the sub-list for method output_type
-	70, // [70:70] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	46, // 37: dtms.v1.LegFound.side:type_name -> dtms.v1.Side
+	43, // 38: dtms.v1.RulesChanged.numbers:type_name -> dtms.v1.RuleNumber
+	49, // 39: dtms.v1.Event.state:type_name -> dtms.v1.TradeState
+	11, // 40: dtms.v1.Event.account_defined:type_name -> dtms.v1.AccountDefined
+	12, // 41: dtms.v1.Event.symbol_defined:type_name -> dtms.v1.SymbolDefined
+	13, // 42: dtms.v1.Event.trade_registered:type_name -> dtms.v1.TradeRegistered
+	14, // 43: dtms.v1.Event.trade_unregistered:type_name -> dtms.v1.TradeUnregistered
+	15, // 44: dtms.v1.Event.risk_defined:type_name -> dtms.v1.RiskDefined
+	16, // 45: dtms.v1.Event.trade_armed:type_name -> dtms.v1.TradeArmed
+	17, // 46: dtms.v1.Event.state_changed:type_name -> dtms.v1.StateChanged
+	18, // 47: dtms.v1.Event.state_confirmed:type_name -> dtms.v1.StateConfirmed
+	19, // 48: dtms.v1.Event.hold_changed:type_name -> dtms.v1.HoldChanged
+	20, // 49: dtms.v1.Event.timer_ended:type_name -> dtms.v1.TimerEnded
+	21, // 50: dtms.v1.Event.decision_made:type_name -> dtms.v1.DecisionMade
+	22, // 51: dtms.v1.Event.intent_recorded:type_name -> dtms.v1.IntentRecorded
+	23, // 52: dtms.v1.Event.outcome_recorded:type_name -> dtms.v1.OutcomeRecorded
+	24, // 53: dtms.v1.Event.action_skipped:type_name -> dtms.v1.ActionSkipped
+	25, // 54: dtms.v1.Event.ownership_granted:type_name -> dtms.v1.OwnershipGranted
+	26, // 55: dtms.v1.Event.breakeven_triggered:type_name -> dtms.v1.BreakevenTriggered
+	27, // 56: dtms.v1.Event.position_changed:type_name -> dtms.v1.PositionChanged
+	28, // 57: dtms.v1.Event.leg_closed:type_name -> dtms.v1.LegClosed
+	29, // 58: dtms.v1.Event.quarantine_changed:type_name -> dtms.v1.QuarantineChanged
+	30, // 59: dtms.v1.Event.score_reported:type_name -> dtms.v1.ScoreReported
+	31, // 60: dtms.v1.Event.alarm_raised:type_name -> dtms.v1.AlarmRaised
+	32, // 61: dtms.v1.Event.trading_state_changed:type_name -> dtms.v1.TradingStateChanged
+	33, // 62: dtms.v1.Event.kill_switch_changed:type_name -> dtms.v1.KillSwitchChanged
+	34, // 63: dtms.v1.Event.memo_set:type_name -> dtms.v1.MemoSet
+	36, // 64: dtms.v1.Event.index_reported:type_name -> dtms.v1.IndexReported
+	37, // 65: dtms.v1.Event.risk_budget_changed:type_name -> dtms.v1.RiskBudgetChanged
+	38, // 66: dtms.v1.Event.rail_changed:type_name -> dtms.v1.RailChanged
+	39, // 67: dtms.v1.Event.account_marked:type_name -> dtms.v1.AccountMarked
+	40, // 68: dtms.v1.Event.backup_restored:type_name -> dtms.v1.BackupRestored
+	41, // 69: dtms.v1.Event.action_planned:type_name -> dtms.v1.ActionPlanned
+	42, // 70: dtms.v1.Event.leg_found:type_name -> dtms.v1.LegFound
+	44, // 71: dtms.v1.Event.rules_changed:type_name -> dtms.v1.RulesChanged
+	72, // [72:72] is the sub-list for method output_type
+	72, // [72:72] is the sub-list for method input_type
+	72, // [72:72] is the sub-list for extension type_name
+	72, // [72:72] is the sub-list for extension extendee
+	0,  // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_event_proto_init() }
@@ -4140,7 +4291,8 @@ func file_dtms_v1_event_proto_init() {
 	file_dtms_v1_event_proto_msgTypes[13].OneofWrappers = []any{}
 	file_dtms_v1_event_proto_msgTypes[17].OneofWrappers = []any{}
 	file_dtms_v1_event_proto_msgTypes[32].OneofWrappers = []any{}
-	file_dtms_v1_event_proto_msgTypes[33].OneofWrappers = []any{
+	file_dtms_v1_event_proto_msgTypes[33].OneofWrappers = []any{}
+	file_dtms_v1_event_proto_msgTypes[35].OneofWrappers = []any{
 		(*Event_AccountDefined)(nil),
 		(*Event_SymbolDefined)(nil),
 		(*Event_TradeRegistered)(nil),
@@ -4172,6 +4324,7 @@ func file_dtms_v1_event_proto_init() {
 		(*Event_BackupRestored)(nil),
 		(*Event_ActionPlanned)(nil),
 		(*Event_LegFound)(nil),
+		(*Event_RulesChanged)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4179,7 +4332,7 @@ func file_dtms_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dtms_v1_event_proto_rawDesc), len(file_dtms_v1_event_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

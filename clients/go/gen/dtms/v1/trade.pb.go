@@ -609,7 +609,9 @@ type Trade struct {
 	// The loss at the stops of trade and legs may reach so many R; 1 unless an operator raised it.
 	RiskBudgetR float64 `protobuf:"fixed64,39,opt,name=risk_budget_r,json=riskBudgetR,proto3" json:"risk_budget_r,omitempty"`
 	// Positions of late orders that are being closed.
-	Strays        []*Leg `protobuf:"bytes,45,rep,name=strays,proto3" json:"strays,omitempty"`
+	Strays []*Leg `protobuf:"bytes,45,rep,name=strays,proto3" json:"strays,omitempty"`
+	// Revision of the numbers that it is defended by, which it keeps: a RulesChanged; 0 where none was recorded.
+	RulesRevision uint64 `protobuf:"varint,46,opt,name=rules_revision,json=rulesRevision,proto3" json:"rules_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -924,6 +926,13 @@ func (x *Trade) GetStrays() []*Leg {
 	return nil
 }
 
+func (x *Trade) GetRulesRevision() uint64 {
+	if x != nil {
+		return x.RulesRevision
+	}
+	return 0
+}
+
 var File_dtms_v1_trade_proto protoreflect.FileDescriptor
 
 const file_dtms_v1_trade_proto_rawDesc = "" +
@@ -947,7 +956,7 @@ const file_dtms_v1_trade_proto_rawDesc = "" +
 	"\amanager\x18\x01 \x01(\tR\amanager\x12#\n" +
 	"\rpartial_taken\x18\x02 \x01(\bR\fpartialTaken\x12$\n" +
 	"\x0elast_change_ns\x18\x03 \x01(\x03R\flastChangeNs\x12\x12\n" +
-	"\x04memo\x18\x04 \x01(\tR\x04memo\"\xa6\r\n" +
+	"\x04memo\x18\x04 \x01(\tR\x04memo\"\xcd\r\n" +
 	"\x05Trade\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x16\n" +
@@ -999,7 +1008,8 @@ const file_dtms_v1_trade_proto_rawDesc = "" +
 	"closePrice\x88\x01\x01\x12\x1a\n" +
 	"\brevision\x18& \x01(\x04R\brevision\x12\"\n" +
 	"\rrisk_budget_r\x18' \x01(\x01R\vriskBudgetR\x12$\n" +
-	"\x06strays\x18- \x03(\v2\f.dtms.v1.LegR\x06straysB\r\n" +
+	"\x06strays\x18- \x03(\v2\f.dtms.v1.LegR\x06strays\x12%\n" +
+	"\x0erules_revision\x18. \x01(\x04R\rrulesRevisionB\r\n" +
 	"\v_initial_slB\r\n" +
 	"\v_initial_tpB\x10\n" +
 	"\x0e_risk_distanceB\x15\n" +
