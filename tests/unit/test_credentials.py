@@ -130,3 +130,20 @@ def test_a_name_is_a_plain_word(directory: Path, name: str) -> None:
     """Names become file names and log fields: nothing else is accepted."""
     with pytest.raises(CredentialUnsafe, match="identity name"):
         Credentials.load_or_create(directory, {name: Role.VIEWER})
+
+
+def test_tokens_that_are_others_are_told_by_name(directory: Path) -> None:
+    """One that was replaced, one that came, one that went; those that stay are not mentioned. Only the holder of a
+    token that is still its own stays known."""
+    names = {"stays": Role.MANAGER, "replaced": Role.VIEWER, "goes": Role.MANAGER}
+    before = Credentials.load_or_create(directory, names)
+    held = {name: before.identify(read_token(token_path(directory, name))) for name in names}
+    token_path(directory, "replaced").unlink()
+    wanted = {"stays": Role.MANAGER, "replaced": Role.VIEWER, "comes": Role.MANAGER}
+    looked = Credentials.load_or_create(directory, wanted, create=False)
+    assert not token_path(directory, "comes").exists()
+    assert looked.changed_from(before) == {"goes": (True, False), "replaced": (True, False)}
+    after = Credentials.load_or_create(directory, wanted)
+    assert after.changed_from(before) == {"comes": (False, True), "goes": (True, False), "replaced": (True, True)}
+    known = {name: principal is not None and after.holds(principal) for name, principal in held.items()}
+    assert known == {"stays": True, "replaced": False, "goes": False}
