@@ -543,17 +543,29 @@ class TwoServices(Fault):
 
 
 class Reload(Fault):
-    """The service is ended in good order in the middle of its work, and starts again with other numbers."""
+    """Other numbers in the middle of the work: mostly in place, now and then with an end in good order and a start."""
 
     number, name = 22, "configuration reload in mid-transition"
 
     async def strike(self, world: World, chance: Random) -> None:
+        await _moment(world, chance)
+        numbers = {
+            "tighten_r": chance.choice((0.2, 0.3, 0.5)),
+            "hold_s": chance.choice((2, 3, 5)),
+            "warn1": chance.choice((-2.0, -1.5, -2.6)),
+            "critical": chance.choice((-6.0, -5.0, -8.0)),
+            "partial_fraction": chance.choice((0.5, 0.25)),
+            "hedge_ratio": chance.choice((0.5, 0.3)),
+            "flat_timer_slow_bars": chance.choice((5, 2)),
+            "cooldown_ms": chance.choice((0, 500)),
+        }
+        engine = world.config.engine.model_copy(update=numbers)
+        world.config = world.config.model_copy(update={"engine": engine})
+        if chance.random() < 0.75:
+            with suppress(DtmsError):  # where it cannot be reached now, it takes them at its next start
+                await world.clients["operator"].reload_configuration(reason="an exercise")
+            return
         with world.trouble(self.name, "service", "gateway"):
-            await _moment(world, chance)
-            engine = world.config.engine.model_copy(
-                update={"tighten_r": chance.choice((0.2, 0.3, 0.5)), "hold_s": chance.choice((2, 3, 5))}
-            )
-            world.config = world.config.model_copy(update={"engine": engine})
             await world.restart_service()
             await world.until(lambda: world.is_serving, 20.0)
 

@@ -265,12 +265,20 @@ def _after_a_hand(world: World, seq: int) -> bool:
 
 
 def i12_only_edges_of_the_table(world: World) -> Found:
-    """I12. Each change of state begins where the one before ended, is an edge of the table, and CLOSED is the end."""
+    """I12. Each change of state begins where the one before ended, is an edge of the table, and CLOSED is the end. It
+    is decided by the numbers that its trade was registered with, however often they were others since."""
     state: dict[Key, int] = {}
+    now: dict[str, float] = {}
+    kept: dict[Key, dict[str, float]] = {}
     for event in world.witness.events:
         key = (event.account_id, event.ticket)
-        if event.HasField("trade_registered"):
+        if event.HasField("rules_changed"):
+            now = {one.key: one.value for one in event.rules_changed.numbers}
+        elif event.HasField("trade_unregistered"):
+            kept.pop(key, None)
+        elif event.HasField("trade_registered"):
             state.setdefault(key, H)
+            kept.setdefault(key, now)
         elif event.HasField("state_changed"):
             change = event.state_changed
             before = getattr(change, "from")
@@ -278,9 +286,24 @@ def i12_only_edges_of_the_table(world: World) -> Found:
                 yield f"{event.ticket} at {event.revision}: leaves {before}, was in {state.get(key)}"
             if (before, change.to) not in EDGES:
                 yield f"{event.ticket} at {event.revision}: {before} -> {change.to} is no edge"
+            yield from _other_numbers(event, kept[key])
             state[key] = change.to
         elif event.ticket and key in state and event.state != state[key] and event.state:
             yield f"{event.ticket} at {event.revision}: says state {event.state}, which is {state[key]}"
+
+
+def _other_numbers(event: Event, kept: Mapping[str, float]) -> Found:
+    """What a change of state says of the numbers behind it, where it is not what its trade keeps."""
+    change = event.state_changed
+    if change.score.HasField("thresholds"):
+        said = change.score.thresholds
+        for name in ("warn1", "warn1_recovered", "warn2", "warn2_eased", "critical", "recovery_confirmed"):
+            if getattr(said, name) != kept[name] * said.multiplier:
+                yield f"{event.ticket} at {event.revision}: {name} is {getattr(said, name)}, not {kept[name]}"
+    if change.HasField("flat_timer_ends_ns"):
+        length_s = (change.flat_timer_ends_ns - event.time_ns) / 1e9
+        if length_s != kept["flat_timer_slow_bars"] * kept["slow_s"]:
+            yield f"{event.ticket} at {event.revision}: the flat timer takes {length_s} s"
 
 
 def i13_hedges_are_there_or_gone(world: World) -> Found:

@@ -50,6 +50,7 @@ from dtms_service.credentials import BUILT_IN_IDENTITIES, Credentials, Principal
 from dtms_service.fault_points import Point
 from dtms_service.gateway.live import POLL_S, Live
 from dtms_service.interceptors import ACCESS, Pipeline
+from dtms_service.reload import Reload
 from dtms_service.settings import configuration
 from dtms_service.stage import Stage
 from dtms_service.system import System
@@ -319,12 +320,12 @@ class World:
 
     async def _serve(self) -> None:
         host = self.hosts["service"]
-        config = self.config.model_copy(update={"data_dir": self.disk.folder})
-        system = await System.open(config, None, queue=partial(VirtualCommitQueue, self.disk))
+        system = await System.open(self._reread(), None, queue=partial(VirtualCommitQueue, self.disk))
         stored = system.journal.read(system.journal.oldest_revision, 1_000_000)
         self.witness.recovered(stored)
         self.witness.mark("service started", revision=system.journal.newest_revision)
         system.on_stage.append(lambda stage: self.witness.mark("stage", stage=stage.name))
+        system.reload = Reload(system, self._reread, aside=_at_once)
         services = server._services(system)
         pipeline = Pipeline(credentials(), lambda: system.stage, server._fail(system))
         handlers = [pipeline.handler(descriptor, servicer) for descriptor, servicer in services]
@@ -335,6 +336,9 @@ class World:
         except Exception as error:  # noqa: BLE001  the process ends, its supervisor starts it again
             self.witness.mark("service failed", why=f"{type(error).__name__}: {error}")
             self.loop.spawn(None, self._start_again())
+
+    def _reread(self) -> Config:
+        return self.config.model_copy(update={"data_dir": self.disk.folder})
 
     async def _start_again(self) -> None:
         self.kill_service(torn=False)
@@ -619,6 +623,10 @@ class World:
                 return False
             await asyncio.sleep(0.25)
         return True
+
+
+async def _at_once(read: Callable[..., Any], *arguments: Any) -> Any:
+    return read(*arguments)
 
 
 def _owner(slowness: Callable[[], tuple[float, float]], name: str, watch: Any) -> VirtualOwner:
