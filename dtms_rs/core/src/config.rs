@@ -162,7 +162,10 @@ fn whole(key: &str, pairs: &[(&str, f64)]) -> Result<i64> {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "taken from a double: below 2^53")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "taken from a double: below 2^53"
+)]
 const fn given(whole: i64) -> f64 {
     whole as f64
 }

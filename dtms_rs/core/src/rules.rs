@@ -81,7 +81,12 @@ impl Rules {
             }
         };
         Some(RulesChanged {
-            numbers: given.numbers().into_iter().zip(before).map(number).collect(),
+            numbers: given
+                .numbers()
+                .into_iter()
+                .zip(before)
+                .map(number)
+                .collect(),
             by: Text::from(by),
         })
     }

@@ -158,7 +158,10 @@ fn a_reload_is_whole_or_not_at_all() {
     rig.register();
     let before = rig.engine.snapshot();
     for (numbers, named) in [
-        (&[("cooldown_ms", 60_000.0), ("tighten_r", -1.0)], "tighten_r"),
+        (
+            &[("cooldown_ms", 60_000.0), ("tighten_r", -1.0)],
+            "tighten_r",
+        ),
         (&[("cooldown_ms", 60_000.0), ("warn2", -9.0)], "warn1"),
         (&[("cooldown_ms", 60_000.0), ("slow_s", 120.0)], "slow_s"),
         (
@@ -167,7 +170,10 @@ fn a_reload_is_whole_or_not_at_all() {
         ),
     ] {
         let error = rig.reload(numbers).unwrap_err();
-        assert_eq!((error.reason, error.field.as_str()), (Reason::FieldInvalid, named));
+        assert_eq!(
+            (error.reason, error.field.as_str()),
+            (Reason::FieldInvalid, named)
+        );
     }
     assert_eq!(rig.engine.snapshot(), before);
     for stop in [109_100, 109_200] {

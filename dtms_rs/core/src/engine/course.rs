@@ -36,14 +36,7 @@ impl Engine {
     ) -> Result<View> {
         let instrument = self.book.instrument(instrument)?;
         let (reading, outside) = (instrument.market.reading(), instrument.outside.as_ref());
-        Ok(View::new(
-            reading,
-            outside,
-            rules,
-            side,
-            now_ns,
-            edges,
-        ))
+        Ok(View::new(reading, outside, rules, side, now_ns, edges))
     }
 
     /// R of a trade without a stop, as soon as ATR is known.

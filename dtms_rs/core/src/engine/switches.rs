@@ -288,7 +288,10 @@ impl Engine {
             delta_pressure,
             candle_conviction,
             regime: Some(guard::regime(reading)),
-            thresholds: Some(guard::thresholds(self.book.rules.newest(), reading.multiplier)),
+            thresholds: Some(guard::thresholds(
+                self.book.rules.newest(),
+                reading.multiplier,
+            )),
             reported_by: Text::from(by),
         })
     }
