@@ -211,7 +211,12 @@ class Embedded:
                 return held[new.pop()]
             return (await wire.call(feed.channel, request, metadata=feed.metadata, timeout_s=5)).position
 
-        return await self.desk.sure(once)
+        async with asyncio.timeout(self.desk.patience_s):
+            while True:
+                held = await self.desk.sure(once)
+                if held.ticket:
+                    return held
+                await asyncio.sleep(AGAIN_S)  # refused: a service that has come back knows no price yet
 
     async def held(self) -> dict[int, float]:
         positions = await self.desk.sure(lambda: self.desk.client("feed").list_positions())
