@@ -109,13 +109,13 @@ async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
 
 
 async def test_wrong_configurations_are_named_by_key(tmp_path: Path) -> None:
-    """Nothing starts on a key or variable that nobody knows, or on a value that makes no sense."""
+    """Nothing starts on a key or variable that nobody knows, or on values that do not go together; what else may be
+    wrong is in tests/unit/test_config.py."""
     texts = {
         "[engine]\nwarn_1 = -2.0\n": "engine.warn_1: is no key",
-        "[engine\n": "is not TOML",
         '[server]\nhost = "0.0.0.0"\n': "tls_certificate",
     }
-    variables = {("DTMS_NONSENSE", "1"): "DTMS_NONSENSE: is no key", ("DTMS_SERVER__PORT", "x"): "DTMS_SERVER__PORT"}
+    variables = {("DTMS_NONSENSE", "1"): "DTMS_NONSENSE: is no key"}
 
     async def with_file(index: int, text: str) -> str:
         file = tmp_path / f"{index}.toml"
