@@ -340,6 +340,24 @@ impl Engine {
         self.ask(|core| core.recall_bar(account_id, symbol, timeframe_s, bar))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a tick is these numbers")]
+    fn recall_tick(
+        &self,
+        account_id: &str,
+        symbol: &str,
+        time_msc: i64,
+        bid: f64,
+        ask: f64,
+        volume: f64,
+        now_ns: i64,
+    ) -> PyResult<()> {
+        self.ask(|core| core.recall_tick(account_id, symbol, time_msc, bid, ask, volume, now_ns))
+    }
+
+    fn recall_account(&self, account_id: &str, equity: f64, is_exposed: bool) -> PyResult<()> {
+        self.ask(|core| core.recall_account(account_id, equity, is_exposed))
+    }
+
     fn on_time(&self, py: Python<'_>, now_ns: i64, mono_ns: i64) -> PyResult<Option<Step>> {
         Ok(Step::if_any(
             self.evaluate(py, |core| core.on_time(now_ns, mono_ns))?,

@@ -165,6 +165,12 @@ class Engine:
         volume: float,
     ) -> bool:
         """A closed bar of the past, for the indicators only. True when it was of use."""
+    def recall_tick(
+        self, account_id: str, symbol: str, time_msc: int, bid: float, ask: float, volume: float, now_ns: int
+    ) -> None:
+        """A tick that was decided on before: for market, quote and spread only. Errors as ``on_tick``."""
+    def recall_account(self, account_id: str, equity: float, is_exposed: bool) -> None:
+        """The last figure taken before, and whether a trade was open then. Errors as ``on_account``."""
     def on_time(self, now_ns: int, mono_ns: int) -> Step | None:
         """Timers, holds, arming by age, retries and leases that are due. None: no event."""
     def next_deadline_ns(self) -> int | None:

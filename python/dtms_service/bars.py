@@ -116,20 +116,22 @@ class _Instrument:
 
     __slots__ = ("began", "kept", "longer", "shortest")
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int | None) -> None:
         self.began = False
         self.shortest = BarBuilder(SHORTEST_S)
         self.longer = {period_s: _Longer(period_s) for period_s in TIMEFRAMES_S[1:]}
-        self.kept: dict[int, deque[Closed]] = {period_s: deque(maxlen=KEPT) for period_s in TIMEFRAMES_S}
+        self.kept: dict[int, deque[Closed]] = {period_s: deque(maxlen=keep) for period_s in TIMEFRAMES_S}
 
 
 class ClosedBars:
     """The last closed bars of every symbol for whoever follows them: built from ticks, or fed as history.
 
     One counter for all, one wake-up for all readers; a reader keeps the count that it has seen. Not journaled.
+    ``keep`` is how many of each symbol and length; None keeps all, so that whoever begins anew reads what others read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int | None = KEPT) -> None:
+        self._keep_most = keep
         self.on_closed: Callable[[list[Closed]], None] = lambda _bars: None
         """Told of the bars that one tick closed or one feed brought."""
         self._instruments: dict[tuple[str, str], _Instrument] = {}
@@ -145,7 +147,7 @@ class ClosedBars:
         """Takes a price, in order of time. A volume of 0 counts as 1."""
         of = self._instruments.get((account_id, symbol))
         if of is None:
-            of = self._instruments[account_id, symbol] = _Instrument()
+            of = self._instruments[account_id, symbol] = _Instrument(self._keep_most)
         minute = of.shortest.add(time_msc, bid, volume)
         if minute is None:
             return
@@ -160,7 +162,7 @@ class ClosedBars:
         """Takes a closed bar from outside, to fill up what was before; False for one that is late, known or unknown."""
         if timeframe_s not in TIMEFRAMES_S:
             return False
-        of = self._instruments.setdefault((account_id, symbol), _Instrument())
+        of = self._instruments.setdefault((account_id, symbol), _Instrument(self._keep_most))
         kept = of.kept[timeframe_s]
         if kept and bar.time_s <= kept[-1].bar.time_s:
             return False

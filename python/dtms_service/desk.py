@@ -19,7 +19,7 @@ from dtms_service._core import CoreError, Engine, Step, decisions
 from dtms_service.broker.door import Position
 from dtms_service.clock import Clock
 from dtms_service.config import Config
-from dtms_service.errors import DtmsError, FieldViolation, Reason, damage_of
+from dtms_service.errors import DtmsError, FieldViolation, Reason, RunDiffers, damage_of
 from dtms_service.event_log import Entry, EventLog
 from dtms_service.fault_points import Point, reach
 from dtms_service.journal import CommitQueue, Event
@@ -85,6 +85,8 @@ class Desk:
     _unpublished: deque[_Unpublished] = field(default_factory=deque)
     _views: dict[TradeKey, tuple[int, bytes]] = field(default_factory=dict)
     _outcomes: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
+    # Events of the journal that are made once more, oldest first: see ``repeat``.
+    _repeats: deque[tuple[int, bytes]] = field(default_factory=deque)
     # Those of before the start are (revision, encoded event) until somebody asks for them.
     _decisions: deque[dict[str, Any] | Event] = field(default_factory=deque)
 
@@ -230,6 +232,15 @@ class Desk:
         self.keep(step)
         return bool(step.reply)
 
+    def recall_tick(self, account_id: str, symbol: str, tick: Tick) -> None:
+        """A tick that was decided on before: for market and quote only. Raises SYMBOL_UNKNOWN."""
+        values = tick.time_msc, tick.bid, tick.ask, tick.volume
+        self._run(self.engine.recall_tick, account_id, symbol, *values, self.clock.now_ns())
+
+    def recall_account(self, account_id: str, equity: float, *, is_exposed: bool) -> None:
+        """The last figure that was taken before, in account currency, and whether a trade was open then."""
+        self._run(self.engine.recall_account, account_id, equity, is_exposed)
+
     def recall_bar(self, account_id: str, symbol: str, timeframe_s: int, bar: Bar) -> bool:
         """A closed bar of the past, for the indicators only; False when it was of no use. Raises SYMBOL_UNKNOWN."""
         return self._run(self.engine.recall_bar, account_id, symbol, timeframe_s, *bar)
@@ -368,6 +379,13 @@ class Desk:
         self._decisions.extendleft(reversed(older[-room:] if room > 0 else []))
         return len(older) < room
 
+    def repeat(self, events: Iterable[tuple[int, bytes]]) -> None:
+        """A run in lockstep makes these events once more, because what led to them was cut off in the middle.
+
+        They are in the journal and published: each is compared, acted on, and not written again.
+        """
+        self._repeats.extend(events)
+
     # ---- inside -----------------------------------------------------------------------------------------------------
 
     def _decide(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -393,10 +411,13 @@ class Desk:
         """Encodes a step's events and hands them to the disk; True when there were any."""
         if step is None or not step.events:
             return False
-        bodies = []
+        bodies, repeated = [], 0
         for event in step.events:
             body = convert.encode_event(event)
-            bodies.append((event["revision"], body))
+            if self._repeats:
+                repeated = self._repeated(event["revision"], body)
+            else:
+                bodies.append((event["revision"], body))
             self._views.pop((event["account_id"], event["ticket"]), None)
             entry = Entry(
                 event["revision"],
@@ -408,7 +429,15 @@ class Desk:
             )
             self._unpublished.append(_Unpublished(entry, event))
         self.commits.append(bodies)
+        if repeated:
+            self.publish(repeated)
         return True
+
+    def _repeated(self, revision: int, body: bytes) -> int:
+        expected, recorded = self._repeats.popleft()
+        if (revision, body) != (expected, recorded):
+            raise RunDiffers(f"event {revision} is not what the journal has as revision {expected}")
+        return revision
 
     def publish(self, revision: int) -> None:
         """CommitQueue calls it when everything up to ``revision`` is on disk: show it, then act on it."""
@@ -416,7 +445,8 @@ class Desk:
         while self._unpublished and self._unpublished[0].entry.revision <= revision:
             durable.append(self._unpublished.popleft())
         reach(Point.PUBLISH)
-        self.events.publish([item.entry for item in durable])
+        known = self.events.newest_revision
+        self.events.publish([item.entry for item in durable if item.entry.revision > known])
         reach(Point.PUBLISHED)
         for item in durable:
             self._remember(item.event)

@@ -14,7 +14,8 @@
         ├── JournalModeDiffers     a shadow run's journal for a live service, or the other way round
         ├── JournalFailed          the disk refused: nothing later is durable
         ├── JournalVersionUnknown  written by a newer DTMS, or not by DTMS at all
-        └── PortBusy               the address cannot be bound
+        ├── PortBusy               the address cannot be bound
+        └── RunDiffers             a run in lockstep that was cut off does not repeat what it had recorded
 
 The texts may change; reasons, attributes and metadata keys may not.
 A denial ("no, because ...") is an answer and never raised.
@@ -222,3 +223,12 @@ class PortBusy(FatalError):
     def __init__(self, address: str, why: str) -> None:
         super().__init__(f"{address}: cannot listen: {why}")
         self.address, self.why = address, why
+
+
+class RunDiffers(FatalError):
+    """A run in lockstep was cut off in the middle of a step, and the step, worked on once more, gives something else
+    than was recorded. Somebody else wrote at the same time, or the run depends on more than it may."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the run cannot go on: {why}")
+        self.why = why

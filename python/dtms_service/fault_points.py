@@ -60,6 +60,15 @@ class Point(StrEnum):
     BOOKS_WRITE = "books.write"
     BOOKS_SYNC = "books.sync"
     BOOKS_SAVED = "books.saved"
+    # How far a run in lockstep is; and at its gateway, what the broker was commanded.
+    BOOKMARK = "bookmark"
+    BOOKMARK_WRITE = "bookmark.write"
+    BOOKMARK_SYNC = "bookmark.sync"
+    BOOKMARK_PUT = "bookmark.put"
+    COMMAND_LOG = "commands.log"
+    COMMAND_LOG_WRITE = "commands.write"
+    COMMAND_LOG_SYNC = "commands.sync"
+    COMMAND_LOGGED = "commands.logged"
     # The gateway.
     TICKS_SEND = "gateway.ticks"
     COMMAND_RECEIVED = "gateway.command"

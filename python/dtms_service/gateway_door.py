@@ -50,6 +50,7 @@ class _Call:
     """A call under way; its future gets the answer of the kind that fits it."""
 
     field: str
+    message: gateway_service_pb2.AttachResponse
     answer: asyncio.Future[gateway_service_pb2.CommandResult | gateway_service_pb2.QueryResult]
 
 
@@ -119,6 +120,16 @@ class GatewayDoor:
             for call in self._calls.values():
                 if not call.answer.done():
                     call.answer.set_exception(StreamLost(why))
+
+    async def reopen(self, send: Send) -> None:
+        """The gateway is there again, on another stream: whoever waits asks once more.
+
+        For a gateway that knows what it has carried out before and answers as it did then, which is one in lockstep.
+        """
+        self._send = send
+        for call in list(self._calls.values()):
+            if not call.answer.done():
+                await self._hand_over(call.message)
 
     # --- the door ---
 
@@ -226,7 +237,7 @@ class GatewayDoor:
         self, call_id: int, field: str, message: gateway_service_pb2.AttachResponse
     ) -> gateway_service_pb2.CommandResult | gateway_service_pb2.QueryResult:
         """Raises TimeoutError, or StreamLost, also for whatever the stream raises while it takes the message."""
-        call = _Call(field, asyncio.get_running_loop().create_future())
+        call = _Call(field, message, asyncio.get_running_loop().create_future())
         self._calls[call_id] = call
         try:
             async with asyncio.timeout(self._deadline_s):

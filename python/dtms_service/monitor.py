@@ -16,6 +16,7 @@ import structlog
 
 from dtms_service import convert
 from dtms_service.bars import ClosedBars
+from dtms_service.bookmark import Seen
 from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, ClosingDeal, Position, SymbolSpec
 from dtms_service.clock import VirtualClock
 from dtms_service.desk import Desk, Tick
@@ -58,6 +59,8 @@ class _Account:
     asked_ns: int = 0
     outcomes_seen: int = 0
     has_moved: bool = False
+    # The last one told: equity, and whether a trade was open then.
+    figure: tuple[float, bool] | None = None
     asking: asyncio.Task[bool] | None = None
 
 
@@ -141,6 +144,35 @@ class Monitor:
                 await self._executed()
             if self.managers_turn is not None:
                 await self.managers_turn()
+
+    def seen(self, account_id: str) -> Seen:
+        """What is known of the account's broker, between two ticks of a run in lockstep."""
+        account = self._accounts[account_id]
+        return Seen(
+            change_count=account.change_count,
+            seen_count=account.seen_count,
+            trades=account.trades_seen,
+            has_moved=account.has_moved,
+            equity=None if account.figure is None else account.figure[0],
+            is_exposed=account.figure is not None and account.figure[1],
+        )
+
+    def recall(self, account_id: str, symbol: str, ticks: Iterable[Tick]) -> None:
+        """Ticks of a run in lockstep that were decided on by another process of this service."""
+        assert self.virtual_clock is not None, "only history is told again"
+        for tick in ticks:
+            self.virtual_clock.advance_to(tick.time_msc * 1_000_000)
+            self.desk.recall_tick(account_id, symbol, tick)
+            self.bars.tick(account_id, symbol, tick.time_msc, tick.bid, tick.volume)
+
+    def go_on(self, account_id: str, seen: Seen) -> None:
+        """The account is known as another process of this service knew it."""
+        account = self._accounts[account_id]
+        account.change_count, account.seen_count = seen.change_count, seen.seen_count
+        account.trades_seen, account.has_moved = seen.trades, seen.has_moved
+        if seen.equity is not None:
+            account.is_told, account.figure = True, (seen.equity, seen.is_exposed)
+            self.desk.recall_account(account_id, seen.equity, is_exposed=seen.is_exposed)
 
     async def warm_up(self, account_id: str, symbol: str, ticks: Iterable[Tick]) -> None:
         """Older prices, for the indicators only: no broker and no manager sees them. Before the first trade."""
@@ -311,6 +343,7 @@ class Monitor:
         """
         if equity is not None:
             self._accounts[account_id].is_told = True
+            self._accounts[account_id].figure = equity, self.desk.engine.is_exposed(account_id)
             return self.desk.account(account_id, equity)
         if self.virtual_clock is not None and self._wants_figures(account_id):
             return await self.weigh(account_id)

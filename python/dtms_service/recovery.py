@@ -48,12 +48,16 @@ class Replayed:
     damage: tuple[int, str] | None = None
 
 
-def replay(desk: Desk, journal: Journal, progress: Reading) -> Replayed:
+def replay(desk: Desk, journal: Journal, progress: Reading, *, until: int | None = None) -> Replayed:
     """Folds the journal into a fresh engine. Blocking; before the commit queue takes the journal over.
 
-    Raises JournalDamaged where an event does not follow from those before it.
+    ``until`` is the last revision that is folded: the desk makes those behind it once more (``Desk.repeat``). Such a
+    journal is read from its first event on.
+    Raises JournalDamaged where an event does not follow from those before it, or events are missing.
     """
     engine: Engine = desk.engine
+    if until is not None:
+        return _replay_until(desk, journal, until)
     snapshot, damage = _restored(engine, journal), None
     if snapshot is not None:
         damage = _recall(desk, journal, snapshot.revision)
@@ -72,13 +76,27 @@ def replay(desk: Desk, journal: Journal, progress: Reading) -> Replayed:
     return Replayed(revision - first, first - 1, journal.newest_revision, damage)
 
 
-def _proven(journal: Journal, revision: int) -> list[Event]:
+def _proven(journal: Journal, revision: int, limit: int = READ_CHUNK) -> list[Event]:
     try:
-        return journal.read(revision, READ_CHUNK)
+        return journal.read(revision, limit)
     except DtmsError as error:
         if (damage := damage_of(error)) is None:
             raise
         raise JournalDamaged(journal.path, damage[0], error.message) from error
+
+
+def _replay_until(desk: Desk, journal: Journal, until: int) -> Replayed:
+    if not journal.oldest_revision <= 1 <= until + 1 <= journal.newest_revision + 1:
+        raise JournalDamaged(journal.path, journal.newest_revision + 1, f"the run had come to revision {until}")
+    revision = 1
+    while revision <= until:
+        desk.replay(_proven(journal, revision, min(READ_CHUNK, until - revision + 1)))
+        revision = desk.engine.revision + 1
+    while revision <= journal.newest_revision:
+        events = _proven(journal, revision)
+        desk.repeat(events)
+        revision = events[-1][0] + 1
+    return Replayed(until, 0, journal.newest_revision)
 
 
 def _restored(engine: Engine, journal: Journal) -> Snapshot | None:

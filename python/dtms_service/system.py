@@ -13,7 +13,8 @@ import structlog
 from dtms_service import convert, news_watch, recovery, symbols
 from dtms_service._core import CorePanic, Engine
 from dtms_service.bar_store import BarStore
-from dtms_service.bars import ClosedBars
+from dtms_service.bars import KEPT, ClosedBars
+from dtms_service.bookmark import BOOKMARK, Bookmarks, Seen
 from dtms_service.broker.door import BrokerDoor, BrokerUnavailable, SymbolSpec
 from dtms_service.clock import Clock, SystemClock, VirtualClock
 from dtms_service.config import Config
@@ -27,6 +28,7 @@ from dtms_service.fault_points import Point, reach
 from dtms_service.gateways import Gateways
 from dtms_service.journal import CommitQueue, SqliteJournal
 from dtms_service.lockstep import Lockstep
+from dtms_service.lockstep_run import LockstepRun
 from dtms_service.monitor import Monitor
 from dtms_service.news_watch import NewsWatch
 from dtms_service.notify import Notifier, Target, open_senders
@@ -77,6 +79,8 @@ class System:
     notifier: Notifier | None = None
     shadows: Shadows | None = None
     paper: PaperAccount | None = None
+    # A gateway's run of a history; None in real time.
+    run: LockstepRun | None = None
     # None in virtual time: a run begins with what its history shows.
     bar_store: BarStore | None = None
     # Reads the configuration again (reload.py); None where there is nothing to read, as in virtual time.
@@ -131,7 +135,11 @@ class System:
                 failed.set_exception(error)
 
         desk = Desk(engine, None, None, clock, config.engine.decisions_kept, config.limits.max_trades)  # type: ignore[arg-type]
-        replayed = recovery.replay(desk, journal, _log_progress)
+        bookmarks = Bookmarks(config.data_dir / BOOKMARK) if virtual else None
+        bookmark = None if bookmarks is None else bookmarks.newest
+        # Of a run that was cut off, what had not come to its end is worked on once more.
+        until = None if bookmark is None or bookmark.has_ended else bookmark.revision
+        replayed = recovery.replay(desk, journal, _log_progress, until=until)
         log.info("replayed", events=replayed.events, revision=replayed.revision)
         backup_made_ns = journal.backup_made_ns
         reach(Point.REPLAYED)
@@ -160,7 +168,7 @@ class System:
         desk.on_intent = executor.submit
         desk.on_alarm = _log_alarm
         desk.on_fact = notifier.on_event if notifier is not None else None
-        quotes, bars = Quotes(engine.quote, engine.indices), ClosedBars()
+        quotes, bars = Quotes(engine.quote, engine.indices), ClosedBars(keep=None if virtual else KEPT)
         desk.on_index = quotes.index_changed
         news = NewsWatch(desk, config.rails, config.symbols.suffixes, announcements, calendar_seen)
         monitor = Monitor(
@@ -180,6 +188,8 @@ class System:
         if managers_in_lockstep is not None:
             lockstep = Lockstep(desk, doors, executor, quotes, bars, clock, managers_in_lockstep)
             monitor.managers_turn = lockstep.step
+            if bookmark is not None:
+                lockstep.go_on(bookmark)
         system = cls(
             config=config,
             clock=clock,
@@ -199,6 +209,8 @@ class System:
             notifier=notifier,
             shadows=shadows,
         )
+        if bookmarks is not None and lockstep is not None:
+            system.run = LockstepRun(system.take_in, desk, monitor, lockstep, bookmarks, fail)
         system._snapshot_revision = replayed.snapshot_revision
         if not virtual:
             system.bar_store = BarStore(config.data_dir / BARS)
@@ -237,6 +249,21 @@ class System:
             await self._ask_past(account_id, self.bar_store, symbol_names)
         await recovery.reconcile(self.desk, self.executor, self.monitor, progress)
         await self.monitor.weigh(account_id)
+        self._served(account_id, served)
+
+    async def take_in(self, account_id: str, door: BrokerDoor, symbol_names: list[str], seen: Seen | None) -> None:
+        """A broker in lockstep: as :meth:`attach`, or where the account is known as it was when the run was cut off,
+        without a comparison: both go on from the same tick."""
+        if seen is None:
+            await self.attach(account_id, door, symbol_names)
+            return
+        progress = self._progress[account_id] = recovery.Progress(account_id, self.clock)
+        served = await recovery.patiently(progress, lambda: self._serve_through(account_id, door, symbol_names))
+        self.monitor.go_on(account_id, seen)
+        self._served(account_id, served)
+
+    def _served(self, account_id: str, served: BrokerDoor) -> None:
+        """The account's trades are as its broker shows them."""
         reach(Point.COMPARED)
         self.doors.compared(account_id, served)
         missing = [known for known in self.doors.account_ids if not self.doors.ready(known)]
@@ -331,6 +358,8 @@ class System:
             self.paper.close()
         if self.bar_store is not None:
             self.bar_store.close()
+        if self.run is not None:
+            self.run.close()
         await self.desk.commits.close()
 
     async def _remind(self) -> None:

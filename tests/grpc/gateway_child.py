@@ -16,13 +16,14 @@ TRADE = "BUY@2017-01-03T10:00:01,0.10,sl=1.09900,tp=1.10300"
 
 
 def options(address: str, folder: Path, token_file: Path, count: int) -> GatewayOptions:
-    """A history of ``count`` seconds: a trade at the second, bars of a minute."""
+    """A history of ``count`` seconds: a trade at the second, bars of a minute. A lost service is not waited for."""
     return GatewayOptions(
         service=address,
         token_file=token_file,
         trader_token_file=folder / "trader.token",
         root_certificates=None,
         job=job(folder / "run", ticks([1.1 + (index % 5) / 10_000 for index in range(count)]), parse_trades([TRADE])),
+        patience_s=0.0,
     )
 
 

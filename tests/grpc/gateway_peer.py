@@ -14,6 +14,7 @@ import grpc.aio
 
 from dtms.v1 import (
     gateway_service_pb2,
+    market_data_service_pb2,
     registry_service_pb2,
     trade_status_service_pb2,
 )
@@ -52,6 +53,10 @@ class Peer:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     door: GatewayDoor | None = None
     abort: asyncio.Event = field(default_factory=asyncio.Event)
+    # Where a run in lockstep stands when its gateway says hello.
+    place: gateway_service_pb2.RunPlace = field(default_factory=lambda: gateway_service_pb2.RunPlace(fresh=True))
+    recalled: list[market_data_service_pb2.Tick] = field(default_factory=list)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
     overlaps: int = 0
     _busy: bool = False
 
@@ -70,6 +75,9 @@ class Peer:
         reader = asyncio.create_task(self._read(requests, door, outgoing))
         aborted = asyncio.create_task(self.abort.wait())
         try:
+            if self.hello.lockstep:
+                await outgoing.put(gateway_service_pb2.AttachResponse(place=self.place))
+                await self.ready.wait()
             if self.before_attached is not None:
                 await self.before_attached(door)
             await outgoing.put(gateway_service_pb2.AttachResponse(attached_at_revision=REVISION))
@@ -97,6 +105,10 @@ class Peer:
                 self._busy = True
                 self.ticks.append(request.ticks)
                 turns.add(asyncio.create_task(self._take_turn(request.ticks, outgoing)))
+            elif request.HasField("ready"):
+                self.ready.set()
+            elif request.HasField("recall"):
+                self.recalled += request.recall.ticks
             elif request.HasField("end"):
                 self.ended.set()
                 return

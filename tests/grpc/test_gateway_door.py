@@ -12,7 +12,6 @@ import pytest
 
 from dtms.v1 import gateway_service_pb2
 from dtms.v1.gateway_service_pb2 import CommandResult, QueryResult
-from dtms_client import AsyncClient
 from dtms_client._channel import target
 from dtms_service import gateway_messages as messages
 from dtms_service.broker.door import (
@@ -26,12 +25,11 @@ from dtms_service.broker.door import (
 from dtms_service.broker.faults import Gate, Leg
 from dtms_service.broker.retcodes import LastError, Retcode
 from dtms_service.errors import DtmsError
-from dtms_service.gateway.link import GatewayLink
+from dtms_service.gateway.link import Attachment
 from dtms_service.gateway_door import GatewayDoor
 from dtms_service.replay.driver import Registration
 from dtms_service.replay.entries import parse_trades
 from dtms_service.replay.job import HistoryRun, open_run
-from dtms_service.replay.trader import Trader
 from tests.grpc.gateway_peer import REVISION, Peer, serving, token_files
 from tests.unit.paper_world import CONFIG, SPEC, T0
 from tests.unit.replay_world import command, hedge, job
@@ -45,7 +43,7 @@ class Attached:
 
     door: GatewayDoor
     run: HistoryRun
-    link: GatewayLink
+    link: Attachment
     peer: Peer
 
     def open_trade(self) -> Registration:
@@ -58,15 +56,13 @@ class Attached:
 
 @asynccontextmanager
 async def attached(folder: Path, peer: Peer | None = None) -> AsyncIterator[Attached]:
-    gateway_token, trader_token = token_files(folder)
+    gateway_token, _trader_token = token_files(folder)
     async with serving(peer or Peer()) as serving_peer:
         to = target(serving_peer.address, token=None, token_file=gateway_token, root_certificates=None)
-        client = AsyncClient(serving_peer.address, token_file=trader_token)
         with open_run(job(folder / "run", [], parse_trades([]))) as run:
-            async with client, to.open_aio() as channel:
-                hello = gateway_service_pb2.GatewayHello(account_id=ACCOUNT, lockstep=True)
-                link = GatewayLink(channel, to, hello, run.door, Trader(client, ACCOUNT))
-                async with link:
+            async with to.open_aio() as channel:
+                hello = gateway_service_pb2.GatewayHello(account_id=ACCOUNT)
+                async with Attachment(channel, to, hello, run.door) as link:
                     yield Attached(await serving_peer.doors.get(), run, link, serving_peer)
 
 

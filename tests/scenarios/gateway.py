@@ -17,9 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dtms.v1 import gateway_service_pb2
+from dtms.v1 import gateway_service_pb2, market_data_service_pb2
 from dtms_client._channel import Backoff, Target, target
-from dtms_client.aio import AsyncClient
 from dtms_client.errors import DtmsError
 from dtms_service import gateway_messages as messages
 from dtms_service.broker.broker_log import BrokerLog
@@ -28,9 +27,8 @@ from dtms_service.broker.faults import Gate, Leg
 from dtms_service.broker.paper_door import PaperDoor
 from dtms_service.broker.paper_store import PaperStore
 from dtms_service.broker.recorded import RecordedBroker, RecordedDoor
-from dtms_service.gateway.link import AttachmentLost, GatewayLink
+from dtms_service.gateway.link import Attachment, AttachmentLost
 from dtms_service.history import Tick
-from dtms_service.replay.trader import Trader
 from tests.scenarios.world import BROKER_LOG
 from tests.stack import SYMBOL, T0_MSC
 from tests.unit.paper_world import CONFIG, SPEC, TRADING
@@ -62,10 +60,10 @@ class Gateway:
         self.broker.add_symbol(SPEC, TRADING)
         self.store = PaperStore(folder / "books.db", self.broker)
         self.door = Door(self.broker, self.store)
-        self.link: GatewayLink | None = None
+        self.link: Attachment | None = None
         self._held: asyncio.Task[None] | None = None
 
-    async def attach(self, to: Target, trader: Trader) -> None:
+    async def attach(self, to: Target) -> None:
         """Attaches, again and again."""
         backoff = Backoff()
         while True:
@@ -75,7 +73,7 @@ class Gateway:
                 symbols=[messages.symbol_to_wire(SPEC)],
             )
             try:
-                async with to.open_aio() as channel, GatewayLink(channel, to, hello, self.door, trader) as link:
+                async with to.open_aio() as channel, Attachment(channel, to, hello, self.door) as link:
                     self.link = link
                     say(what="attached", revision=link.attached_at_revision)
                     backoff.reset()
@@ -115,7 +113,8 @@ class Gateway:
         self.broker.on_tick(SYMBOL, tick.time_msc, tick.bid, tick.ask)
         self.store.save()
         if self.link is not None:
-            await self.link.tick(SYMBOL, tick, self.broker.change_count, self.broker.account().equity)
+            told = market_data_service_pb2.Tick(**tick._asdict())
+            await self.link.send(SYMBOL, (told,), self.broker.change_count, self.broker.account().equity)
 
     @staticmethod
     async def _tell(gate: Gate) -> None:
@@ -132,11 +131,10 @@ async def main(address: str, token_file: Path, folder: Path) -> None:
     to = target(address, token=None, token_file=token_file, root_certificates=None)
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    async with AsyncClient(address, token_file=token_file) as client:
-        attaching = asyncio.create_task(gateway.attach(to, Trader(client, CONFIG.account_id)))
-        while line := await lines.readline():
-            await gateway.obey(json.loads(line))
-        attaching.cancel()
+    attaching = asyncio.create_task(gateway.attach(to))
+    while line := await lines.readline():
+        await gateway.obey(json.loads(line))
+    attaching.cancel()
 
 
 if __name__ == "__main__":

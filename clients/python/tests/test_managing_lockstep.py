@@ -197,23 +197,66 @@ async def test_nobody_there_is_waited_for_no_longer_than_allowed() -> None:
             await lockstep.run(connect_s=0.2)
 
 
-async def test_a_break_in_the_middle_ends_the_replay() -> None:
-    """After the first step there is no second try: a replay with a gap is worth nothing."""
-    async with ScriptedService() as service:
+class Broken:
+    """Ends the first stream in its second step, before or after the answer; plays what is left on the next."""
 
-        async def breaking(requests: Any, context: Context) -> AsyncIterator[JoinResponse]:
-            await anext(requests)
-            yield JoinResponse(seq=1, revision=0)
-            await anext(requests)
+    def __init__(self, service: ScriptedService, *, answered: bool) -> None:
+        self.joined: list[JoinRequest] = []
+        self.answers: list[JoinRequest] = []
+        self._answered = answered
+        Replay(service, [], open_trades=1, respond=cooling_down)
+        service.on("Join", self.join)
+
+    async def join(self, requests: Any, context: Context) -> AsyncIterator[JoinResponse]:
+        self.joined.append(await anext(requests))
+        is_first = len(self.joined) == 1
+        for seq in (1, 2) if is_first else (2, 3):
+            results = cooling_down(self.answers[seq - 2]) if seq > 1 else []
+            yield JoinResponse(seq=seq, time_ns=START_NS + seq, quotes=[quote(1.1 + seq / 1000)], results=results)
+            if is_first and seq > 1 and not self._answered:
+                break
+            self.answers.append(await anext(requests))
+        if is_first:
             await refuse(context, grpc.StatusCode.UNAVAILABLE, "DRAINING")
+        yield JoinResponse(seq=4, results=cooling_down(self.answers[-1]), last=True)
 
-        Replay(service, [], open_trades=0, respond=cooling_down)
-        service.on("Join", breaking)
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_a_break_in_the_middle_is_mended(answered: bool) -> None:
+    """The manager joins again, says what it has answered, and answers a step that comes again as it did then."""
+    async with ScriptedService() as service:
+        broken = Broken(service, answered=answered)
         async with AsyncClient(service.address, token="t") as client:
-            lockstep = Lockstep(client, ExitManager(RuleBook(default=ExitRules()), name="m", vix=VixSources()))
-            with pytest.raises(errors.Unavailable) as caught:
-                await lockstep.run(connect_s=30.0)
-    assert (caught.value.reason, lockstep.steps) == ("DRAINING", 1)
+            manager = ExitManager(RuleBook(default=ExitRules()), name="m", vix=VixSources())
+            await Lockstep(client, manager).run(connect_s=30.0)
+    assert broken.joined[1].answered_seq in {1, 2}
+    assert [answer.seq for answer in broken.answers] == ([1, 2, 2, 3] if answered else [1, 2, 3])
+    if answered:
+        assert broken.answers[1] == broken.answers[2]
+
+
+async def test_a_manager_started_in_the_middle_goes_on_as_the_one_before() -> None:
+    """What was refused waits as it would have waited: pauses and proposals are left at the service with each answer."""
+    steps = [(1.102, 5), (1.102, 5), (1.1021, 5)]
+    whole, _, _ = await play(steps)
+    left = whole.answers[2].state
+    assert left, "a refused wish has to wait"
+    async with ScriptedService() as service:
+        Replay(service, [], open_trades=1, respond=cooling_down)
+        async with AsyncClient(service.address, token="t") as client:
+            manager = ExitManager(RuleBook(default=ExitRules()), name="intelligent_exit_manager", vix=VixSources())
+            lockstep = Lockstep(client, manager)
+            lockstep._catch_up(JoinResponse(state=left, quotes=[quote(1.102)]))
+            again = await lockstep.answer(
+                JoinResponse(
+                    seq=3,
+                    time_ns=START_NS + 3 * NANOS,
+                    quotes=[quote(1.1021)],
+                    results=cooling_down(whole.answers[2]),
+                    revision=5,
+                )
+            )
+    assert again == whole.answers[3]
 
 
 async def test_a_live_service_says_that_it_has_no_lockstep() -> None:

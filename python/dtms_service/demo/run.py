@@ -1,16 +1,13 @@
 """`dtms demo`: service, gateway with the paper broker, and the managers as processes of their own, over gRPC.
 
-This process only starts them, watches as any client would, and reads what they left.
+This process only starts them (again, where one is killed), watches as any client would, and reads what they left.
 """
 
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
 import time
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -22,11 +19,12 @@ from dtms.v1.admin_service_pb2 import GetSystemStatusResponse
 from dtms.v1.event_pb2 import Event
 from dtms.v1.trade_status_service_pb2 import Progress
 from dtms_client import AsyncClient, DtmsError
+from dtms_client.errors import LOST
 from dtms_client.watch import Listed, Relisted
 from dtms_service.credentials import CREDENTIALS_FOLDER, token_path
 from dtms_service.describe import clock
-from dtms_service.errors import FatalError
 from dtms_service.live_table import LiveTable
+from dtms_service.replay.children import Children, ProcessFailed
 from dtms_service.replay.command import TRADER, Finished, finish, fresh_data_dir
 from dtms_service.replay.crew import names, programs
 from dtms_service.replay.options import ReplayOptions
@@ -40,98 +38,68 @@ PROFILE: Final = "swing"
 STRATEGIES = (ALTERNATE,)  # every other trade is the Universal Manager's, so that all three work on trades
 ENTRY_BAR_S = 28_800  # three bars a day: trades that live for days, so that a year shows every state
 START_DEADLINE_S = 60.0  # a cold start of three interpreters on a busy machine takes about 5 s
-STOP_DEADLINE_S = 20.0
 REFRESH_S = 0.25  # the table asks for the open trades so often; events come by themselves
 
 
-class ProcessFailed(FatalError):
-    """One of the demo's processes ended before its time. Its last words are in its log file."""
-
-    def __init__(self, name: str, code: int | None, log: Path) -> None:
-        super().__init__(f"{name} ended with code {code}: see {log}")
+def _unobserved(_children: Children) -> None:
+    """Nobody looks on."""
 
 
-@dataclass(slots=True)
-class Processes:
-    """Children with a log file each; ``stop`` ends those that still run, the last started first."""
-
-    logs: Path
-    children: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
-
-    async def start(self, name: str, *arguments: str) -> asyncio.subprocess.Process:
-        with (self.logs / f"{name}.log").open("wb") as log:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=log
-            )
-        self.children[name] = child
-        return child
-
-    async def address(self) -> str:
-        """Where the service serves, once it says so. Raises ProcessFailed when it ends instead."""
-        output = self.children[SERVICE].stdout
-        assert output is not None, "started with a pipe"
-        try:
-            async with asyncio.timeout(START_DEADLINE_S):
-                line = (await output.readline()).decode()
-        except TimeoutError:
-            raise FatalError(f"the service did not come up within {START_DEADLINE_S:g} s: see {self.logs}") from None
-        if not line.startswith(SERVING):
-            await self.children[SERVICE].wait()
-            raise self.failure(SERVICE)
-        return line.removeprefix(SERVING).strip()
-
-    def failure(self, name: str) -> ProcessFailed:
-        return ProcessFailed(name, self.children[name].returncode, self.logs / f"{name}.log")
-
-    async def stop(self) -> None:
-        for child in reversed(self.children.values()):
-            if child.returncode is None:
-                child.send_signal(signal.SIGTERM)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(STOP_DEADLINE_S):
-                        await child.wait()
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-
-
-async def run_demo(out: Path, console: Console) -> Finished:
-    """Runs to the end of the history. Raises FatalError, or what a process died of."""
+async def run_demo(
+    out: Path, console: Console, *, history: Path | None = None, started: Callable[[Children], None] = _unobserved
+) -> Finished:
+    """Runs to the end of the history, whichever of its processes is killed on the way. Raises FatalError, or what a
+    process died of by itself. ``started`` is shown the processes before the first is there."""
     data_dir = fresh_data_dir(out)
-    options = _options(out)
+    options = options_of(out, history or Path(str(files("dtms_service.demo").joinpath(HISTORY))))
     managers = programs(exit_manager=True, universal_manager=True, profile=PROFILE, vix=None)
-    processes = Processes(out)
+    table = LiveTable("DTMS demo: EURUSD 2017, hourly bars, profile swing")
+    children = Children(
+        out, progress=lambda: table.virtual_time, notice=lambda words: console.print(words, style="bold")
+    )
+    started(children)
     try:
-        await processes.start(SERVICE, *_service_arguments(data_dir, names(managers)))
-        address = await processes.address()
+        service = await children.start(SERVICE, *_service_arguments(data_dir, names(managers), port=0))
+        line = await children.first_line(SERVICE, START_DEADLINE_S)
+        address = line.removeprefix(SERVING).strip()
+        # One that is started again must be found where the others look for it.
+        port = int(address.rpartition(":")[2])
+        service.arguments = tuple(_service_arguments(data_dir, names(managers), port=port))
         tokens = data_dir / CREDENTIALS_FOLDER
         for program in managers:
-            await processes.start(program.manager, *program.command(address, tokens, "info"))
-        gateway = await processes.start(GATEWAY, *_gateway_arguments(address, tokens, options))
+            await children.start(program.manager, *program.command(address, tokens, "info"))
+        gateway = await children.start(GATEWAY, *_gateway_arguments(address, tokens, options), is_last=True)
         async with AsyncClient(address, token_file=token_path(tokens, "viewer")) as client:
-            await _show(client, gateway, console)
-            if await gateway.wait():
-                raise processes.failure(GATEWAY)
-            status = await client.system_status()
-        for manager in sorted(names(managers)):
-            if await processes.children[manager].wait():
-                raise processes.failure(manager)
+            await _show(client, table, children.until(gateway.has_ended), console)
+            for manager in sorted(names(managers)):
+                await children.until(children.running[manager].has_ended)
+            status = await _status(client)
     finally:
-        await processes.stop()
-    if processes.children[SERVICE].returncode:
-        raise processes.failure(SERVICE)
-    decided: GetSystemStatusResponse = status
+        await children.stop()
+    if code := children.running[SERVICE].process.returncode:
+        raise ProcessFailed(SERVICE, f"ended with code {code}", out / f"{SERVICE}.log")
     return finish(
         options,
         data_dir,
-        decided.journal_sha256,
-        decided.tick_to_decision.p50_us,
-        decided.tick_to_decision.p99_us,
+        journal_sha256=status.journal_sha256,
+        p50_us=status.tick_to_decision.p50_us,
+        p99_us=status.tick_to_decision.p99_us,
+        restarts=children.restarts,
     )
 
 
-def _options(out: Path) -> ReplayOptions:
-    history = Path(str(files("dtms_service.demo").joinpath(HISTORY)))
+async def _status(client: AsyncClient) -> GetSystemStatusResponse:
+    """Of a service that may just be starting again."""
+    async with asyncio.timeout(START_DEADLINE_S):
+        while True:
+            try:
+                return await client.system_status()
+            except LOST:
+                await asyncio.sleep(REFRESH_S)
+
+
+def options_of(out: Path, history: Path) -> ReplayOptions:
+    """What the demo does with a history of hourly bars."""
     return ReplayOptions(
         files=[history],
         symbol=SYMBOL,
@@ -146,9 +114,9 @@ def _options(out: Path) -> ReplayOptions:
     )
 
 
-def _service_arguments(data_dir: Path, managers: frozenset[str]) -> list[str]:
+def _service_arguments(data_dir: Path, managers: frozenset[str], *, port: int) -> list[str]:
     return [
-        *("-m", "dtms_service", "serve", "--data-dir", str(data_dir), "--profile", PROFILE, "--port", "0"),
+        *("-m", "dtms_service", "serve", "--data-dir", str(data_dir), "--profile", PROFILE, "--port", str(port)),
         *("--lockstep", *sorted(managers), "--trader", TRADER),
     ]
 
@@ -163,26 +131,26 @@ def _gateway_arguments(address: str, tokens: Path, options: ReplayOptions) -> li
     ]
 
 
-async def _show(client: AsyncClient, gateway: asyncio.subprocess.Process, console: Console) -> None:
-    """The live table until the gateway has ended."""
-    table = LiveTable("DTMS demo: EURUSD 2017, hourly bars, profile swing")
-    started = time.monotonic()
+async def _show(client: AsyncClient, table: LiveTable, until: Awaitable[None], console: Console) -> None:
+    """The live table until then. Raises what that raises."""
+    started_s = time.monotonic()
+    ending = asyncio.ensure_future(until)
     with Live(table, console=console, refresh_per_second=8, transient=True) as live:
         watching = asyncio.create_task(_follow(client, table))
         try:
-            while gateway.returncode is None:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(REFRESH_S):
-                        await gateway.wait()
+            while not ending.done():
+                await asyncio.wait({ending}, timeout=REFRESH_S)
                 try:
                     table.show_trades([trade async for trade in client.list_trades()])
                 except DtmsError as error:  # shown, not hidden: the run itself goes on without its audience
                     table.footer = f"the table waits: {error}"
                 else:
-                    table.footer = f"{table.virtual_time} virtual, {time.monotonic() - started:.0f} s wall"
+                    table.footer = f"{table.virtual_time} virtual, {time.monotonic() - started_s:.0f} s wall"
                 live.refresh()
+            ending.result()
         finally:
             watching.cancel()
+            ending.cancel()
 
 
 async def _follow(client: AsyncClient, table: LiveTable) -> None:

@@ -24,9 +24,6 @@ from dtms_service.broker.door import (
 )
 from dtms_service.errors import FatalError, invalid
 from dtms_service.fault_points import Point, reach
-from dtms_service.history import Tick
-from dtms_service.replay.driver import Registration, ScoreReading
-from dtms_service.replay.trader import Trader
 
 METHOD = "dtms.v1.GatewayService/Attach"
 ASKED_MAX = 10_000  # commands and queries that may wait: as many as a service may have under way
@@ -57,8 +54,9 @@ class Attachment:
         channel: grpc.aio.Channel,
         target: Target,
         hello: gateway_service_pb2.GatewayHello,
-        door: BrokerDoor,
+        door: BrokerDoor | None,
     ) -> None:
+        """``door`` may be given later, by whoever sees to it that nothing is asked before."""
         self._stub = gateway_service_pb2_grpc.GatewayServiceStub(channel)
         self._metadata = target.metadata
         self._hello, self._door = hello, door
@@ -89,16 +87,26 @@ class Attachment:
         self._reader.add_done_callback(self._ended)
         try:
             await self._write(gateway_service_pb2.AttachRequest(hello=self._hello))
-            await self._attached
+            await self._answered()
         except BaseException:
             await self._hang_up()
             raise
         return self
 
+    async def _answered(self) -> None:
+        """The service has said to the hello what lets this attachment begin."""
+        await self._attached
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         await self._hang_up()
+
+    @property
+    def _broker(self) -> BrokerDoor:
+        if self._door is None:
+            raise invalid("message", "the service asks before this gateway is ready")
+        return self._door
 
     @property
     def attached_at_revision(self) -> int:
@@ -183,6 +191,8 @@ class Attachment:
             match message.WhichOneof("message"):
                 case "command" | "query":
                     asked.put_nowait(message)
+                case "place":
+                    self._take_place(message.place)
                 case "attached_at_revision":
                     if not self._attached.done():
                         self._attached.set_result(message.attached_at_revision)
@@ -192,6 +202,9 @@ class Attachment:
                     self._done.set_result(None)
                 case None:
                     raise invalid("message", "the service sent what this gateway does not know")
+
+    def _take_place(self, place: gateway_service_pb2.RunPlace) -> None:
+        raise invalid("place", f"there is no run that could have done {place.done} ticks")
 
     async def _answer_each(self, asked: asyncio.Queue[gateway_service_pb2.AttachResponse]) -> None:
         while True:
@@ -214,7 +227,7 @@ class Attachment:
         command = messages.command_from_wire(message)
         reach(Point.COMMAND_RECEIVED)
         try:
-            outcome = await self._door.execute(command)
+            outcome = await self._broker.execute(command)
         except BrokerUnavailable as error:
             outcome = Outcome(OutcomeStatus.UNKNOWN, 0, str(error))
         self._executed = message.call_id
@@ -232,15 +245,15 @@ class Attachment:
         try:
             match query.kind:
                 case gateway_service_pb2.QUERY_KIND_ACCOUNT:
-                    result.account.CopyFrom(messages.account_to_wire(await self._door.account(account_id)))
+                    result.account.CopyFrom(messages.account_to_wire(await self._broker.account(account_id)))
                 case gateway_service_pb2.QUERY_KIND_POSITIONS:
-                    held = await self._door.positions(account_id)
+                    held = await self._broker.positions(account_id)
                     result.positions.extend(messages.position_to_wire(position) for position in held)
                 case gateway_service_pb2.QUERY_KIND_CLOSING_DEALS:
-                    deals = await self._door.closing_deals(account_id, query.position)
+                    deals = await self._broker.closing_deals(account_id, query.position)
                     result.deals.extend(messages.deal_to_wire(deal) for deal in deals)
                 case gateway_service_pb2.QUERY_KIND_ORDERS:
-                    orders = await self._door.orders(account_id, query.comment, query.since_msc)
+                    orders = await self._broker.orders(account_id, query.comment, query.since_msc)
                     result.orders.extend(messages.order_to_wire(order) for order in orders)
                 case gateway_service_pb2.QUERY_KIND_SYMBOL:
                     await self._answer_symbol(query.symbol, result)
@@ -254,7 +267,7 @@ class Attachment:
 
     async def _answer_symbol(self, name: str, result: gateway_service_pb2.QueryResult) -> None:
         try:
-            spec = await self._door.symbol(self._hello.account_id, name)
+            spec = await self._broker.symbol(self._hello.account_id, name)
         except KeyError:
             return  # an absent spec is the answer: the broker has no such symbol
         self.symbols[name] = None
@@ -265,7 +278,7 @@ class Attachment:
     ) -> None:
         count = min(query.count, BARS_MAX)
         try:
-            bars = await self._door.past_bars(self._hello.account_id, query.symbol, query.timeframe_s, count)
+            bars = await self._broker.past_bars(self._hello.account_id, query.symbol, query.timeframe_s, count)
         except KeyError:
             return  # no such symbol or length: none
         result.bars.extend(map(messages.bar_to_wire, bars))
@@ -307,32 +320,3 @@ class Attachment:
         self._call.cancel()
         self._reader.cancel()
         await asyncio.wait([self._reader])
-
-
-class GatewayLink(Attachment):
-    """Implements :class:`driver.Link`: a history in lockstep, and an entry bot that registers what it opens."""
-
-    def __init__(
-        self,
-        channel: grpc.aio.Channel,
-        target: Target,
-        hello: gateway_service_pb2.GatewayHello,
-        door: BrokerDoor,
-        trader: Trader,
-    ) -> None:
-        super().__init__(channel, target, hello, door)
-        self._trader = trader
-
-    async def register(self, registration: Registration) -> None:
-        await self._trader.register(registration)
-
-    async def score(self, symbol: str) -> ScoreReading:
-        return await self._trader.score(symbol)
-
-    async def risk_distance(self, ticket: int) -> float | None:
-        return await self._trader.risk_distance(ticket)
-
-    async def tick(self, symbol: str, tick: Tick, change_count: int, equity: float | None = None) -> None:
-        """Raises AttachmentLost."""
-        price = market_data_service_pb2.Tick(time_msc=tick.time_msc, bid=tick.bid, ask=tick.ask, volume=tick.volume)
-        await self.send(symbol, (price,), change_count, equity)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
 from dtms.v1 import gateway_service_pb2
 from dtms_client import AsyncClient, DtmsError
-from dtms_client._channel import target
+from dtms_client._channel import Backoff, target
 from dtms_service import gateway_messages as messages
+from dtms_service.broker.command_log import COMMANDS, CommandLog
+from dtms_service.broker.paper import PaperBroker
 from dtms_service.errors import DtmsError as Undecided
 from dtms_service.errors import FatalError
-from dtms_service.gateway.link import AttachmentLost, GatewayLink
-from dtms_service.replay.job import HistoryJob, HistoryRun, RunResult, open_run
+from dtms_service.gateway.link import AttachmentLost
+from dtms_service.gateway.lockstep_link import LockstepLink
+from dtms_service.journal.lock import DataDirectoryLock
+from dtms_service.replay.job import HistoryJob, RunResult, open_run
 from dtms_service.replay.trader import Trader
 
 
@@ -24,7 +29,7 @@ class Exit(IntEnum):
 
     DONE = 0
     REFUSED = 1  # a wrong argument, a corrupt file, a call that the service refused
-    LOST = 3  # the stream to the service ended before the history did; a supervisor may start the process again
+    LOST = 3  # the service was away for longer than it is waited for; started again, the process goes on with the run
     ORPHANED = 4  # the service that started this process is gone
 
 
@@ -33,7 +38,7 @@ class GatewayOptions:
     """``service`` is host:port; ``root_certificates`` is a PEM file, None without TLS.
 
     ``token_file`` holds the credential with the role GATEWAY, ``trader_token_file`` that of the entry bot (MANAGER),
-    which registers what it opens.
+    which registers what it opens. ``patience_s`` is how long a service that is away is waited for, None for ever.
     """
 
     service: str
@@ -41,6 +46,7 @@ class GatewayOptions:
     trader_token_file: Path
     root_certificates: Path | None
     job: HistoryJob
+    patience_s: float | None = None
 
 
 def run_gateway(options: GatewayOptions) -> int:
@@ -55,26 +61,60 @@ def run_gateway(options: GatewayOptions) -> int:
 
 
 async def drive_gateway(options: GatewayOptions) -> RunResult:
-    """Attach, drive the history, say that it has ended. Raises AttachmentLost, what the service refuses (DtmsError of
-    ``dtms_client``), HistoryInvalid, OSError and ValueError for files and arguments."""
+    """Attach, drive the history, say that it has ended; a service that is away is dialled again, and the run goes on.
+
+    A run that another process had begun in the folder goes on too, if it is the service's. Raises AttachmentLost, what
+    the service refuses (DtmsError of ``dtms_client``), DataDirectoryBusy, HistoryInvalid, OSError and ValueError for
+    files and arguments.
+    """
+    options.job.out.mkdir(parents=True, exist_ok=True)
+    lock = DataDirectoryLock(options.job.out)
+    try:
+        with closing(CommandLog(options.job.out / COMMANDS)) as commands:
+            return await _again_and_again(options, commands)
+    finally:
+        lock.release()
+
+
+async def _again_and_again(options: GatewayOptions, commands: CommandLog) -> RunResult:
     roots = options.root_certificates.read_bytes() if options.root_certificates is not None else None
     to = target(options.service, token=None, token_file=options.token_file, root_certificates=roots)
-    with open_run(options.job) as run:
-        trader = AsyncClient(options.service, token_file=options.trader_token_file, root_certificates=roots)
-        async with trader, to.open_aio() as channel:
-            link = GatewayLink(channel, to, await _hello(run), run.door, Trader(trader, run.account_id))
-            async with link:
-                result = await run.drive(link)
-                await link.end()
-                return result
+    backoff, waited_s = Backoff(), 0.0
+    while True:
+        try:
+            trader = AsyncClient(options.service, token_file=options.trader_token_file, root_certificates=roots)
+            async with trader, to.open_aio() as channel:
+                own = Trader(trader, options.job.account.account_id)
+                async with LockstepLink(channel, to, _hello(options.job, commands), own, commands) as link:
+                    backoff.reset()
+                    waited_s = 0.0
+                    return await _drive(options.job, link, commands)
+        except AttachmentLost as lost:
+            pause_s = backoff.pause_s(None)
+            waited_s += pause_s
+            if options.patience_s is not None and waited_s > options.patience_s:
+                raise
+            print(f"dtms gateway: {lost}; again in {pause_s:g} s", file=sys.stderr)  # noqa: T201  # there is no log
+        await asyncio.sleep(pause_s)
 
 
-async def _hello(run: HistoryRun) -> gateway_service_pb2.GatewayHello:
+async def _drive(job: HistoryJob, link: LockstepLink, commands: CommandLog) -> RunResult:
+    if link.place.fresh:
+        commands.begin()
+    with open_run(job, commands, goes_on=not link.place.fresh) as run:
+        link.begin(run)
+        result = await run.drive(link)
+        await link.end()
+        return result
+
+
+def _hello(job: HistoryJob, commands: CommandLog) -> gateway_service_pb2.GatewayHello:
     return gateway_service_pb2.GatewayHello(
-        account_id=run.account_id,
-        account=messages.account_to_wire(await run.door.account(run.account_id)),
-        symbols=[messages.symbol_to_wire(run.job.spec)],
+        account_id=job.account.account_id,
+        account=messages.account_to_wire(PaperBroker(job.account).account()),
+        symbols=[messages.symbol_to_wire(job.spec)],
         lockstep=True,
+        run_id=commands.run_id,
     )
 
 

@@ -41,10 +41,15 @@ class RunFolder:
     """Writes the files of one run. A context manager: an interrupted run keeps what it had observed.
 
     Implements :class:`driver.Observer`. ``log`` takes the broker's requests; ``entry_magic`` tells the entry rule's.
+    ``scores`` are those of the bars that are in the folder already: they are not written again.
     """
 
-    def __init__(self, path: Path, *, entry_magic: int) -> None:
-        """Make the folder, or take over one: the files of an earlier run are replaced. Raises OSError."""
+    def __init__(self, path: Path, *, entry_magic: int, goes_on: bool = False) -> None:
+        """Make the folder, or take over one: the files of an earlier run are replaced. Raises OSError.
+
+        A run that ``goes_on`` is observed from its first tick on once more, but what the service had said of its bars
+        is kept.
+        """
         self.path = path
         self._open_files = ExitStack()
         path.mkdir(parents=True, exist_ok=True)
@@ -52,9 +57,14 @@ class RunFolder:
             (path / name).unlink(missing_ok=True)
         with ExitStack() as opened:
             self.log = opened.enter_context(closing(BrokerLog(path / BROKER_LOG, entry_magic=entry_magic, fresh=True)))
-            bars = opened.enter_context((path / BARS).open("w", encoding="utf-8", newline=""))
+            self.scores = _whole_rows(path / BARS) if goes_on else []
+            mode = "a" if self.scores else "w"
+            # Line by line: what is not in the file when this process is killed, the next cannot ask for any more.
+            bars = opened.enter_context((path / BARS).open(mode, encoding="utf-8", newline="", buffering=1))
             self._bars = csv.writer(bars, lineterminator="\n")
-            self._bars.writerow(_BAR_COLUMNS)
+            self._bars_seen = 0
+            if not self.scores:
+                self._bars.writerow(_BAR_COLUMNS)
             self._open_files = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -68,7 +78,9 @@ class RunFolder:
     # --- while it runs ---
 
     def bar(self, bar: ClosedBar, score: ScoreReading) -> None:
-        self._bars.writerow((bar.time_s, bar.open, bar.high, bar.low, bar.close, *score))
+        self._bars_seen += 1
+        if self._bars_seen > len(self.scores):
+            self._bars.writerow((bar.time_s, bar.open, bar.high, bar.low, bar.close, *score))
 
     def deals(self, made: list[ClosingDeal]) -> None:
         self.log.deals(made)
@@ -111,6 +123,20 @@ class RunFolder:
                 "wall": {"seconds": figures.wall_s, "tick_done_us": asdict(figures.tick_done)},
             },
         )
+
+
+def _whole_rows(path: Path) -> list[ScoreReading]:
+    """The scores of the bars in the file. A line that a kill has torn is cut off."""
+    if not path.exists():
+        return []
+    text = path.read_bytes()
+    whole = text.rfind(b"\n") + 1
+    if whole < len(text):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+    rows = csv.reader(text[:whole].decode().splitlines())
+    next(rows, None)
+    return [ScoreReading(*map(float, row[-len(ScoreReading._fields) :])) for row in rows]
 
 
 def read_broker_writes(path: Path) -> Iterator[BrokerWrite]:

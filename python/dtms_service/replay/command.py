@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,31 +68,48 @@ async def replay(
     job = job_of(options, config, progress)
     system = await System.open(config, names(managers))
     server = await Server.start(system, config, credentials_of(config, (TRADER,)))
-    crew = Crew(managers)
-    tokens = config.data_dir / CREDENTIALS_FOLDER
     assert system.lockstep is not None, "the system was opened for lockstep"
+    lockstep = system.lockstep
+    crew = Crew(managers, progress=lambda: lockstep.seq)
+    tokens = config.data_dir / CREDENTIALS_FOLDER
     try:
         with open_run(job) as run:
             await system.attach(run.account_id, run.door, [job.spec.name])
             older = seen_by(job.entries, warm_up_ticks(options, job.spec.point))
             await system.monitor.warm_up(run.account_id, job.spec.name, older)
             await crew.start(server.address, tokens)
-            await crew.until(system.lockstep.complete)
+            await crew.until(lockstep.complete)
             async with AsyncClient(server.address, token_file=token_path(tokens, TRADER)) as client:
                 link = LocalLink(run.account_id, system.monitor, Trader(client, run.account_id))
                 await run.drive(link)
-            await system.lockstep.end()
+            crew.may_end()
+            lockstep.end()
             await system.executor.idle()
         await crew.ended()
         latency = system.monitor.tick_to_decision.figures()
         head = await system.desk.commits.chain_head()
     finally:
-        crew.stop()
+        await crew.stop()
         await server.stop()
-    return finish(options, config.data_dir, head, latency.p50_us, latency.p99_us)
+    return finish(
+        options,
+        config.data_dir,
+        journal_sha256=head,
+        p50_us=latency.p50_us,
+        p99_us=latency.p99_us,
+        restarts=crew.restarts,
+    )
 
 
-def finish(options: ReplayOptions, data_dir: Path, journal_sha256: str, p50_us: float, p99_us: float) -> Finished:
+def finish(
+    options: ReplayOptions,
+    data_dir: Path,
+    *,
+    journal_sha256: str,
+    p50_us: float,
+    p99_us: float,
+    restarts: Mapping[str, int],
+) -> Finished:
     """Reads the journal and the folder of a run that has ended and writes summary and report."""
     events = list(read_events(data_dir))
     bars = read_bars(options.out / BARS)
@@ -108,6 +125,8 @@ def finish(options: ReplayOptions, data_dir: Path, journal_sha256: str, p50_us: 
     )
     writes = list(read_broker_writes(options.out / BROKER_LOG))
     summary = summarise(events, results, run, writes)
+    if restarts:
+        summary["restarts"] = dict(sorted(restarts.items()))
     (options.out / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
     return Finished(summary, results, write_report(options.out, events, bars, results, run, broker_log=writes))
 

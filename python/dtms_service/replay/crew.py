@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from dtms_service.credentials import token_path
-from dtms_service.errors import DtmsError, Reason
+from dtms_service.replay.children import Children
 
 EXIT_MANAGER, UNIVERSAL_MANAGER = "intelligent_exit_manager", "universal_sl_tp_manager"
 
@@ -48,38 +48,43 @@ def names(crew: Iterable[Program]) -> frozenset[str]:
 
 @dataclass(slots=True)
 class Crew:
-    """Children of this process; their logs go where this process's stderr goes."""
+    """Children of this process; their logs go where this process's stderr goes. One that is killed is started again.
+
+    ``progress`` is anything that changes while the run goes on.
+    """
 
     members: tuple[Program, ...]
-    _children: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+    progress: Callable[[], object] = lambda: None
+    _children: Children = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._children = Children(None, progress=self.progress, notice=_say)
+
+    @property
+    def restarts(self) -> Mapping[str, int]:
+        return self._children.restarts
 
     async def start(self, address: str, tokens: Path) -> None:
         for program in self.members:
-            self._children[program.manager] = await asyncio.create_subprocess_exec(
-                sys.executable, *program.command(address, tokens, "warning")
-            )
+            await self._children.start(program.manager, *program.command(address, tokens, "warning"))
 
     async def until(self, complete: asyncio.Event) -> None:
-        """Returns when the event is set. Raises MODE_UNSUPPORTED when a manager ends before."""
-        joined = asyncio.create_task(complete.wait())
-        ended = {asyncio.create_task(child.wait()): name for name, child in self._children.items()}
-        await asyncio.wait({joined, *ended}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (joined, *ended):
-            task.cancel()
-        if not complete.is_set():
-            raise self._failure(next(name for name, child in self._children.items() if child.returncode is not None))
+        """Returns when the event is set. Raises ProcessFailed when a manager ends before by itself."""
+        await self._children.until(complete)
+
+    def may_end(self) -> None:
+        """The history has ended: a manager that ends now has done its work."""
+        self._children.may_end.set()
 
     async def ended(self) -> None:
-        """Waits for all. Raises MODE_UNSUPPORTED for one that did not end well."""
-        for name, child in self._children.items():
-            if await child.wait():
-                raise self._failure(name)
+        """Waits for all. Raises ProcessFailed for one that did not end well."""
+        for program in self.members:
+            await self._children.until(self._children.running[program.manager].has_ended)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Ends those that still run."""
-        for child in self._children.values():
-            if child.returncode is None:
-                child.terminate()
+        await self._children.stop()
 
-    def _failure(self, name: str) -> DtmsError:
-        return DtmsError(Reason.MODE_UNSUPPORTED, f"{name} ended with code {self._children[name].returncode}")
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)  # noqa: T201  # beside their logs

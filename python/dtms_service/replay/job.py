@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtms_service.broker.command_log import CommandLog, LoggedDoor
 from dtms_service.broker.door import SymbolSpec
 from dtms_service.broker.paper import PaperBroker
 from dtms_service.broker.paper_config import PaperConfig, SymbolTrading
@@ -15,7 +17,7 @@ from dtms_service.broker.recorded import RecordedBroker, RecordedDoor
 from dtms_service.errors import invalid
 from dtms_service.history import Tick
 from dtms_service.replay.artefacts import RunFolder
-from dtms_service.replay.driver import HistoryDriver, Link, RunFigures, RunPlan
+from dtms_service.replay.driver import HistoryDriver, Link, RunFigures, RunPlan, ScoreReading
 from dtms_service.replay.entries import EntryRule
 from dtms_service.replay.results import TradeResult, trade_results
 
@@ -50,12 +52,16 @@ class RunResult:
 
 
 class HistoryRun:
-    """A job with its brokers and folder; make one with :func:`open_run`. The service acts through ``door``."""
+    """A job with its brokers and folder; make one with :func:`open_run`. The service acts through ``door``.
 
-    def __init__(self, job: HistoryJob, folder: RunFolder) -> None:
-        self.job, self._folder = job, folder
+    With ``commands`` a run that was cut off can go on, see :mod:`broker.command_log`.
+    """
+
+    def __init__(self, job: HistoryJob, folder: RunFolder, commands: CommandLog | None) -> None:
+        self.job, self._folder, self._commands = job, folder, commands
         self.broker: PaperBroker = RecordedBroker(job.account, folder.log)
-        self.door = RecordedDoor(PaperDoor({job.account.account_id: self.broker}))
+        door = PaperDoor({job.account.account_id: self.broker})
+        self.door = RecordedDoor(door) if commands is None else LoggedDoor(door, commands)
         self._shadow = PaperBroker(job.account)
         for broker in (self.broker, self._shadow):
             broker.add_symbol(job.spec, job.trading)
@@ -63,6 +69,17 @@ class HistoryRun:
     @property
     def account_id(self) -> str:
         return self.job.account.account_id
+
+    @property
+    def logged_door(self) -> LoggedDoor:
+        """The door of a run that has ``commands``."""
+        assert isinstance(self.door, LoggedDoor), "a run that can go on has a log of its commands"
+        return self.door
+
+    @property
+    def known_scores(self) -> list[ScoreReading]:
+        """What the service had said of the first bars, before the run was cut off."""
+        return self._folder.scores
 
     async def drive(self, link: Link) -> RunResult:
         """Run the whole history over ``link`` and write the results. Raises what the driver raises."""
@@ -79,7 +96,7 @@ class HistoryRun:
                 path_period_s=job.path_period_s,
             ),
             ticks=job.ticks(),
-            entries=job.entries,
+            entries=copy.deepcopy(job.entries),
             link=link,
             observer=self._folder,
         )
@@ -97,7 +114,7 @@ class HistoryRun:
 
 
 @contextmanager
-def open_run(job: HistoryJob) -> Iterator[HistoryRun]:
-    """The run with its folder open."""
-    with RunFolder(job.out, entry_magic=job.entry_magic) as folder:
-        yield HistoryRun(job, folder)
+def open_run(job: HistoryJob, commands: CommandLog | None = None, *, goes_on: bool = False) -> Iterator[HistoryRun]:
+    """The run with its folder open. One that ``goes_on`` is driven from its first tick on once more."""
+    with RunFolder(job.out, entry_magic=job.entry_magic, goes_on=goes_on) as folder:
+        yield HistoryRun(job, folder, commands)

@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypedDict
+from typing import NotRequired, TypeAlias, TypedDict
 
 from dtms.v1 import action_pb2, event_pb2, ownership_pb2, trade_pb2
 from dtms_service.report.inputs import BrokerWrite, ReportInputInvalid, Run, TradeResult, compare
@@ -47,7 +47,7 @@ class Quantiles(TypedDict):
 
 
 class Summary(TypedDict):
-    """All keys but ``tick_to_decision_us`` are equal in two runs of the same history."""
+    """All keys but ``tick_to_decision_us`` and ``restarts`` are equal in two runs of the same history."""
 
     bars: int
     trades: int
@@ -62,6 +62,8 @@ class Summary(TypedDict):
     unprotected_total_r: float
     tick_to_decision_us: Quantiles
     journal_sha256: str
+    # How often each process was started again; only where any was.
+    restarts: NotRequired[dict[str, int]]
 
 
 def summarise(

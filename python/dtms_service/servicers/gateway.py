@@ -15,6 +15,7 @@ from dtms_service.errors import DtmsError, Reason, invalid
 from dtms_service.gateway_door import CALL_DEADLINE_S, GatewayDoor
 from dtms_service.gateway_inbox import Inbox, Waiting
 from dtms_service.interceptors import Call
+from dtms_service.servicers.gateway_in_lockstep import LockstepStream
 from dtms_service.servicers.paging import require
 from dtms_service.system import System
 
@@ -35,7 +36,8 @@ class GatewayServicer:
         if hello.lockstep != (self.system.lockstep is not None):
             raise invalid("hello.lockstep", "the gateway and the service must both run in lockstep, or neither")
         self._admit(hello.account_id, call)
-        stream = _Stream(self.system, hello)
+        run = self.system.run
+        stream = _Stream(self.system, hello) if run is None else LockstepStream(self.system, run, hello)
         at_work = asyncio.create_task(stream.serve(requests))
         why = "its stream ended"
         try:
@@ -66,7 +68,8 @@ class GatewayServicer:
 
 
 class _Stream:
-    """What a gateway sends is sorted at once: no answer waits behind a price, and no price behind a question for long.
+    """In real time. What a gateway sends is sorted at once: no answer waits behind a price, and no price behind a
+    question for long.
 
     Prices, positions and the attachment are worked on beside the stream, because they ask the gateway in turn.
     """
@@ -83,8 +86,8 @@ class _Stream:
         )
         self._inbox = Inbox()
         self._merged = 0
-        # In shadow mode the book follows price by price, and in lockstep everything does.
-        self._apart = system.lockstep is None and system.shadows is None
+        # In shadow mode the book follows price by price.
+        self._apart = system.shadows is None
         self._change_count = -1
         self._changed = asyncio.Event()
         self._compared = asyncio.Event()
@@ -149,8 +152,6 @@ class _Stream:
         await system.attach(self._account_id, self._door, [spec.symbol for spec in self._hello.symbols])
         self._attached = True
         self._gateways.attached(self._account_id)
-        if system.lockstep is not None:
-            await system.lockstep.complete.wait()
         await self.outgoing.put(pb.AttachResponse(attached_at_revision=system.desk.engine.revision))
         done_seq = 0
         while (prices := await self._inbox.get()) is not None:
@@ -158,8 +159,6 @@ class _Stream:
             if self._inbox.done_seq > done_seq:
                 done_seq = self._inbox.done_seq
                 await self.outgoing.put(pb.AttachResponse(ticks_done=done_seq))
-        if system.lockstep is not None:
-            await system.lockstep.end()
         await self.outgoing.put(None)
 
     async def _take(self, prices: Waiting) -> None:

@@ -10,7 +10,7 @@ from dtms.v1 import lockstep_service_pb2 as pb
 from dtms_service import convert
 from dtms_service.errors import DtmsError, Reason
 from dtms_service.interceptors import Call
-from dtms_service.lockstep import Answer, Lockstep, Memo, Participant, Proposal, Result, Step
+from dtms_service.lockstep import Answer, Lockstep, Memo, Proposal, Result, Seat, Step
 from dtms_service.servicers.market_data import timeframes_of
 
 
@@ -22,25 +22,30 @@ class LockstepServicer:
         if self.lockstep is None:
             raise DtmsError(Reason.MODE_UNSUPPORTED, "this service runs in real time: use WatchQuotes and Propose")
         first = await anext(requests)
-        participant = self.lockstep.join(call.principal.name, timeframes_of(first.timeframes_s))
-        reader = asyncio.create_task(_read(requests, participant))
+        seat = self.lockstep.join(call.principal.name, timeframes_of(first.timeframes_s), first.answered_seq)
+        reader = asyncio.create_task(_read(requests, self.lockstep, seat))
         try:
-            while (step := await participant.steps.get()) is not None:
+            while (step := await seat.steps.get()) is not None:
+                if isinstance(step, DtmsError):
+                    raise step
                 yield _step(step)
         finally:
             reader.cancel()
-            self.lockstep.leave(participant)
+            self.lockstep.leave(seat)
 
 
-async def _read(requests: AsyncIterator[pb.JoinRequest], participant: Participant) -> None:
-    async for request in requests:
-        proposals = [
-            Proposal(p.request_id, p.account_id, p.ticket, p.owner_epoch, convert.to_dict(p.action))
-            for p in request.proposals
-        ]
-        memos = [Memo(m.account_id, m.ticket, m.memo) for m in request.memos]
-        await participant.answers.put(Answer(request.seq, proposals, memos))
-    await participant.answers.put(None)
+async def _read(requests: AsyncIterator[pb.JoinRequest], lockstep: Lockstep, seat: Seat) -> None:
+    """Until the manager has said everything; what it must not say ends its stream."""
+    try:
+        async for request in requests:
+            proposals = [
+                Proposal(p.request_id, p.account_id, p.ticket, p.owner_epoch, convert.to_dict(p.action))
+                for p in request.proposals
+            ]
+            memos = [Memo(m.account_id, m.ticket, m.memo) for m in request.memos]
+            lockstep.answer(seat, Answer(request.seq, proposals, memos, request.state))
+    except DtmsError as error:
+        seat.steps.put_nowait(error)
 
 
 def _step(step: Step) -> pb.JoinResponse:
@@ -53,6 +58,7 @@ def _step(step: Step) -> pb.JoinResponse:
         last=step.last,
         bars=map(convert.closed_bar, step.bars),
         indices=map(convert.index, step.indices),
+        state=step.state,
     )
 
 

@@ -129,10 +129,13 @@ class GatewayHello(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     SYMBOLS_FIELD_NUMBER: _builtins.int
     LOCKSTEP_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """Required. login@server."""
     lockstep: _builtins.bool
     """The gateway replays a history in lockstep: it sends the next tick when the last is done."""
+    run_id: _builtins.str
+    """In lockstep, the name of this run of the history: with it a gateway that was started again goes on with the run."""
     @_builtins.property
     def account(self) -> Global___BrokerAccount:
         """The account at this moment."""
@@ -148,14 +151,83 @@ class GatewayHello(_message.Message):
         account: Global___BrokerAccount | None = ...,
         symbols: _abc.Iterable[_event_pb2.SymbolSpec] | None = ...,
         lockstep: _builtins.bool = ...,
+        run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "account_id", b"account_id", "lockstep", b"lockstep", "symbols", b"symbols"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "account_id", b"account_id", "lockstep", b"lockstep", "run_id", b"run_id", "symbols", b"symbols"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GatewayHello: _TypeAlias = GatewayHello  # noqa: Y015
+
+@_typing.final
+class GatewayRecall(_message.Message):
+    """Ticks of a history that were decided on before, told again to a service that was started anew (lockstep)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    TICKS_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """Symbol."""
+    @_builtins.property
+    def ticks(self) -> _containers.RepeatedCompositeFieldContainer[_market_data_service_pb2.Tick]:
+        """Ticks in order of time."""
+
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        ticks: _abc.Iterable[_market_data_service_pb2.Tick] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["symbol", b"symbol", "ticks", b"ticks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GatewayRecall: _TypeAlias = GatewayRecall  # noqa: Y015
+
+@_typing.final
+class RunPlace(_message.Message):
+    """Where a run of a history stands, before anything else is said (lockstep)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONE_FIELD_NUMBER: _builtins.int
+    UNDER_WAY_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    FRESH_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    done: _builtins.int
+    """Everything that follows from so many ticks is done and durable."""
+    under_way: _builtins.bool
+    """The tick after them is being worked on by this service: what it has commanded for it stands."""
+    recall: _builtins.bool
+    """The service was started anew: it wants the ticks that are done told again (GatewayRecall), and commands
+    once more what it had commanded for the tick after them.
+    """
+    fresh: _builtins.bool
+    """The run is not the one that was asked for, it begins anew with the gateway's run_id."""
+    ended: _builtins.bool
+    """The history had ended."""
+    def __init__(
+        self,
+        *,
+        done: _builtins.int = ...,
+        under_way: _builtins.bool = ...,
+        recall: _builtins.bool = ...,
+        fresh: _builtins.bool = ...,
+        ended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "ended", b"ended", "fresh", b"fresh", "recall", b"recall", "under_way", b"under_way"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunPlace: _TypeAlias = RunPlace  # noqa: Y015
 
 @_typing.final
 class BrokerAccount(_message.Message):
@@ -640,8 +712,12 @@ class AttachRequest(_message.Message):
     POSITIONS_FIELD_NUMBER: _builtins.int
     TERMINAL_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
     end: _builtins.bool
     """The history has ended (lockstep)."""
+    ready: _builtins.bool
+    """The books stand where the place says: commands and queries may come (lockstep)."""
     @_builtins.property
     def hello(self) -> Global___GatewayHello:
         """First of all."""
@@ -670,6 +746,10 @@ class AttachRequest(_message.Message):
     def account(self) -> Global___BrokerAccount:
         """Account figures have changed; a gateway that never sends them is asked."""
 
+    @_builtins.property
+    def recall(self) -> Global___GatewayRecall:
+        """Answer to a place with recall (lockstep)."""
+
     def __init__(
         self,
         *,
@@ -681,12 +761,14 @@ class AttachRequest(_message.Message):
         positions: Global___GatewayPositions | None = ...,
         terminal: Global___TerminalState | None = ...,
         account: Global___BrokerAccount | None = ...,
+        recall: Global___GatewayRecall | None = ...,
+        ready: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "command_result", b"command_result", "end", b"end", "hello", b"hello", "message", b"message", "positions", b"positions", "query_result", b"query_result", "terminal", b"terminal", "ticks", b"ticks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "command_result", b"command_result", "end", b"end", "hello", b"hello", "message", b"message", "positions", b"positions", "query_result", b"query_result", "ready", b"ready", "recall", b"recall", "terminal", b"terminal", "ticks", b"ticks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "command_result", b"command_result", "end", b"end", "hello", b"hello", "message", b"message", "positions", b"positions", "query_result", b"query_result", "terminal", b"terminal", "ticks", b"ticks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "command_result", b"command_result", "end", b"end", "hello", b"hello", "message", b"message", "positions", b"positions", "query_result", b"query_result", "ready", b"ready", "recall", b"recall", "terminal", b"terminal", "ticks", b"ticks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "ticks", "command_result", "query_result", "end", "positions", "terminal", "account"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "ticks", "command_result", "query_result", "end", "positions", "terminal", "account", "recall", "ready"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -845,6 +927,7 @@ class AttachResponse(_message.Message):
     COMMAND_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
     TICKS_DONE_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
     attached_at_revision: _builtins.int
     """Accepted: the account is served through this stream; revision at that moment."""
     ticks_done: _builtins.int
@@ -857,6 +940,10 @@ class AttachResponse(_message.Message):
     def query(self) -> Global___GatewayQuery:
         """A question."""
 
+    @_builtins.property
+    def place(self) -> Global___RunPlace:
+        """Answer to a hello in lockstep."""
+
     def __init__(
         self,
         *,
@@ -864,12 +951,13 @@ class AttachResponse(_message.Message):
         command: Global___GatewayCommand | None = ...,
         query: Global___GatewayQuery | None = ...,
         ticks_done: _builtins.int = ...,
+        place: Global___RunPlace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attached_at_revision", b"attached_at_revision", "command", b"command", "message", b"message", "query", b"query", "ticks_done", b"ticks_done"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attached_at_revision", b"attached_at_revision", "command", b"command", "message", b"message", "place", b"place", "query", b"query", "ticks_done", b"ticks_done"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached_at_revision", b"attached_at_revision", "command", b"command", "message", b"message", "query", b"query", "ticks_done", b"ticks_done"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached_at_revision", b"attached_at_revision", "command", b"command", "message", b"message", "place", b"place", "query", b"query", "ticks_done", b"ticks_done"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["attached_at_revision", "command", "query", "ticks_done"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["attached_at_revision", "command", "query", "ticks_done", "place"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

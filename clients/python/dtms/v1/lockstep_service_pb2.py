@@ -28,7 +28,7 @@ from dtms.v1 import event_pb2 as dtms_dot_v1_dot_event__pb2
 from dtms.v1 import market_data_service_pb2 as dtms_dot_v1_dot_market__data__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64tms/v1/lockstep_service.proto\x12\x07\x64tms.v1\x1a\x14\x64tms/v1/action.proto\x1a!dtms/v1/arbitration_service.proto\x1a\x13\x64tms/v1/event.proto\x1a!dtms/v1/market_data_service.proto\"\x84\x01\n\x0bJoinRequest\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12*\n\tproposals\x18\x02 \x03(\x0b\x32\x17.dtms.v1.ProposeRequest\x12&\n\x05memos\x18\x03 \x03(\x0b\x32\x17.dtms.v1.SetMemoRequest\x12\x14\n\x0ctimeframes_s\x18\x04 \x03(\r\"\x82\x01\n\x0eProposalResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x11.dtms.v1.Decision\x12!\n\x07outcome\x18\x03 \x01(\x0b\x32\x10.dtms.v1.Outcome\x12\x14\n\x0c\x65rror_reason\x18\x04 \x01(\t\"\xd9\x01\n\x0cJoinResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\x1e\n\x06quotes\x18\x03 \x03(\x0b\x32\x0e.dtms.v1.Quote\x12(\n\x07results\x18\x04 \x03(\x0b\x32\x17.dtms.v1.ProposalResult\x12\x10\n\x08revision\x18\x05 \x01(\x04\x12\x0c\n\x04last\x18\x06 \x01(\x08\x12 \n\x04\x62\x61rs\x18\x07 \x03(\x0b\x32\x12.dtms.v1.ClosedBar\x12\x1f\n\x07indices\x18\x08 \x03(\x0b\x32\x0e.dtms.v1.Index2J\n\x0fLockstepService\x12\x37\n\x04Join\x12\x14.dtms.v1.JoinRequest\x1a\x15.dtms.v1.JoinResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64tms/v1/lockstep_service.proto\x12\x07\x64tms.v1\x1a\x14\x64tms/v1/action.proto\x1a!dtms/v1/arbitration_service.proto\x1a\x13\x64tms/v1/event.proto\x1a!dtms/v1/market_data_service.proto\"\xa9\x01\n\x0bJoinRequest\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12*\n\tproposals\x18\x02 \x03(\x0b\x32\x17.dtms.v1.ProposeRequest\x12&\n\x05memos\x18\x03 \x03(\x0b\x32\x17.dtms.v1.SetMemoRequest\x12\x14\n\x0ctimeframes_s\x18\x04 \x03(\r\x12\x14\n\x0c\x61nswered_seq\x18\x05 \x01(\x04\x12\r\n\x05state\x18\x06 \x01(\t\"\x82\x01\n\x0eProposalResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x11.dtms.v1.Decision\x12!\n\x07outcome\x18\x03 \x01(\x0b\x32\x10.dtms.v1.Outcome\x12\x14\n\x0c\x65rror_reason\x18\x04 \x01(\t\"\xe8\x01\n\x0cJoinResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\x1e\n\x06quotes\x18\x03 \x03(\x0b\x32\x0e.dtms.v1.Quote\x12(\n\x07results\x18\x04 \x03(\x0b\x32\x17.dtms.v1.ProposalResult\x12\x10\n\x08revision\x18\x05 \x01(\x04\x12\x0c\n\x04last\x18\x06 \x01(\x08\x12 \n\x04\x62\x61rs\x18\x07 \x03(\x0b\x32\x12.dtms.v1.ClosedBar\x12\x1f\n\x07indices\x18\x08 \x03(\x0b\x32\x0e.dtms.v1.Index\x12\r\n\x05state\x18\t \x01(\t2J\n\x0fLockstepService\x12\x37\n\x04Join\x12\x14.dtms.v1.JoinRequest\x1a\x15.dtms.v1.JoinResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,11 +36,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dtms.v1.lockstep_service_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JOINREQUEST']._serialized_start=157
-  _globals['_JOINREQUEST']._serialized_end=289
-  _globals['_PROPOSALRESULT']._serialized_start=292
-  _globals['_PROPOSALRESULT']._serialized_end=422
-  _globals['_JOINRESPONSE']._serialized_start=425
-  _globals['_JOINRESPONSE']._serialized_end=642
-  _globals['_LOCKSTEPSERVICE']._serialized_start=644
-  _globals['_LOCKSTEPSERVICE']._serialized_end=718
+  _globals['_JOINREQUEST']._serialized_end=326
+  _globals['_PROPOSALRESULT']._serialized_start=329
+  _globals['_PROPOSALRESULT']._serialized_end=459
+  _globals['_JOINRESPONSE']._serialized_start=462
+  _globals['_JOINRESPONSE']._serialized_end=694
+  _globals['_LOCKSTEPSERVICE']._serialized_start=696
+  _globals['_LOCKSTEPSERVICE']._serialized_end=770
 # @@protoc_insertion_point(module_scope)

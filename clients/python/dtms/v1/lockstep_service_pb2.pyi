@@ -32,8 +32,14 @@ class JoinRequest(_message.Message):
     PROPOSALS_FIELD_NUMBER: _builtins.int
     MEMOS_FIELD_NUMBER: _builtins.int
     TIMEFRAMES_S_FIELD_NUMBER: _builtins.int
+    ANSWERED_SEQ_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """The step that it answers."""
+    answered_seq: _builtins.int
+    """In the first message: the last step that it has answered and remembers; 0 for a manager that was just started."""
+    state: _builtins.str
+    """What a restart of the manager must not lose, as of this answer; at most 64 KiB, of its own making."""
     @_builtins.property
     def proposals(self) -> _containers.RepeatedCompositeFieldContainer[_arbitration_service_pb2.ProposeRequest]:
         """What it proposes. All proposals of a step are decided in a fixed order: manager, account, ticket, request_id."""
@@ -53,10 +59,12 @@ class JoinRequest(_message.Message):
         proposals: _abc.Iterable[_arbitration_service_pb2.ProposeRequest] | None = ...,
         memos: _abc.Iterable[_arbitration_service_pb2.SetMemoRequest] | None = ...,
         timeframes_s: _abc.Iterable[_builtins.int] | None = ...,
+        answered_seq: _builtins.int = ...,
+        state: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["memos", b"memos", "proposals", b"proposals", "seq", b"seq", "timeframes_s", b"timeframes_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_seq", b"answered_seq", "memos", b"memos", "proposals", b"proposals", "seq", b"seq", "state", b"state", "timeframes_s", b"timeframes_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -102,7 +110,7 @@ Global___ProposalResult: _TypeAlias = ProposalResult  # noqa: Y015
 
 @_typing.final
 class JoinResponse(_message.Message):
-    """One step."""
+    """One step; or with seq 0, before the first, what a manager that was just started in the middle of a run has missed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -114,6 +122,7 @@ class JoinResponse(_message.Message):
     LAST_FIELD_NUMBER: _builtins.int
     BARS_FIELD_NUMBER: _builtins.int
     INDICES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Rises by one each step."""
     time_ns: _builtins.int
@@ -122,6 +131,8 @@ class JoinResponse(_message.Message):
     """Revision that this step is decided on."""
     last: _builtins.bool
     """The history has ended; the stream ends after this."""
+    state: _builtins.str
+    """With seq 0: what its last answer left."""
     @_builtins.property
     def quotes(self) -> _containers.RepeatedCompositeFieldContainer[_market_data_service_pb2.Quote]:
         """Quotes that changed in this step."""
@@ -149,10 +160,11 @@ class JoinResponse(_message.Message):
         last: _builtins.bool = ...,
         bars: _abc.Iterable[_market_data_service_pb2.ClosedBar] | None = ...,
         indices: _abc.Iterable[_event_pb2.Index] | None = ...,
+        state: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "indices", b"indices", "last", b"last", "quotes", b"quotes", "results", b"results", "revision", b"revision", "seq", b"seq", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "indices", b"indices", "last", b"last", "quotes", b"quotes", "results", b"results", "revision", b"revision", "seq", b"seq", "state", b"state", "time_ns", b"time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,7 +48,8 @@ class LockstepServiceServicer:
 
     def Join(self, request_iterator, context):
         """A manager joins: its first message names nothing but itself by its credential. For each step the service sends
-        the quotes, the manager answers with its proposals, and finds their results in the next step.
+        the quotes, the manager answers with its proposals, and finds their results in the next step. A manager that lost
+        its stream, or was started again, joins again and the run goes on: the step without an answer is sent once more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,8 @@ class LockstepServiceStub:
     def __new__(cls, channel: _aio.Channel) -> LockstepServiceAsyncStub: ...
     Join: _grpc.StreamStreamMultiCallable[_lockstep_service_pb2.JoinRequest, _lockstep_service_pb2.JoinResponse]
     """A manager joins: its first message names nothing but itself by its credential. For each step the service sends
-    the quotes, the manager answers with its proposals, and finds their results in the next step.
+    the quotes, the manager answers with its proposals, and finds their results in the next step. A manager that lost
+    its stream, or was started again, joins again and the run goes on: the step without an answer is sent once more.
     """
 
 @_typing.type_check_only
@@ -45,7 +46,8 @@ class LockstepServiceAsyncStub(LockstepServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Join: _aio.StreamStreamMultiCallable[_lockstep_service_pb2.JoinRequest, _lockstep_service_pb2.JoinResponse]  # type: ignore[assignment]
     """A manager joins: its first message names nothing but itself by its credential. For each step the service sends
-    the quotes, the manager answers with its proposals, and finds their results in the next step.
+    the quotes, the manager answers with its proposals, and finds their results in the next step. A manager that lost
+    its stream, or was started again, joins again and the run goes on: the step without an answer is sent once more.
     """
 
 class LockstepServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -58,7 +60,8 @@ class LockstepServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_lockstep_service_pb2.JoinResponse], _abc.AsyncIterator[_lockstep_service_pb2.JoinResponse]]:
         """A manager joins: its first message names nothing but itself by its credential. For each step the service sends
-        the quotes, the manager answers with its proposals, and finds their results in the next step.
+        the quotes, the manager answers with its proposals, and finds their results in the next step. A manager that lost
+        its stream, or was started again, joins again and the run goes on: the step without an answer is sent once more.
         """
 
 def add_LockstepServiceServicer_to_server(servicer: LockstepServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -81,7 +81,7 @@ class Memo:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pause:
+class Pause:
     """After a "no", until the trade changes: nothing of that purpose for a moment, the very same wish for longer."""
 
     trade: TradeView
@@ -129,7 +129,7 @@ class Brain(ABC):
         self.name = name
         self.tally = Tally()
         self._quotes: dict[Instrument, QuoteView] = {}
-        self._pauses: dict[tuple[Key, Purpose.ValueType], _Pause] = {}
+        self._pauses: dict[tuple[Key, Purpose.ValueType], Pause] = {}
 
     # ---- what a manager says
 
@@ -223,13 +223,21 @@ class Brain(ABC):
         self.tally.expired += 1
         logger.warning("expired", extra={"facts": proposal.facts()})
 
+    def pauses(self, *, now_ns: int) -> list[Pause]:
+        """Those that are not over."""
+        return [pause for pause in self._pauses.values() if now_ns < max(pause.any_until_ns, pause.same_until_ns)]
+
+    def resume(self, pauses: Iterable[Pause]) -> None:
+        """Waits as another process of this manager did."""
+        self._pauses |= {(pause.trade.key, pause.wish.purpose): pause for pause in pauses}
+
     def forget(self, key: Key) -> None:
         """The trade is gone."""
         for paused in [paused for paused in self._pauses if paused[0] == key]:
             del self._pauses[paused]
 
     def _pause(self, proposal: Proposal, now_ns: int, *, final: bool) -> None:
-        self._pauses[proposal.key, proposal.wish.purpose] = _Pause(
+        self._pauses[proposal.key, proposal.wish.purpose] = Pause(
             trade=proposal.trade,
             wish=proposal.wish,
             any_until_ns=now_ns + PAUSE_NS,

@@ -39,6 +39,24 @@ impl Engine {
         Ok(self.step(()))
     }
 
+    /// The last figure that was taken before, and whether a trade was open then; nothing is recorded.
+    ///
+    /// # Errors
+    /// As [`Self::on_account`].
+    pub fn recall_account(
+        &mut self,
+        account_id: &str,
+        equity: f64,
+        is_exposed: bool,
+    ) -> Result<()> {
+        let index = self.book.account(account_id)?;
+        if !equity.is_finite() {
+            return Err(CoreError::field("equity", "is not finite"));
+        }
+        self.book.account_mut(index)?.seen = Some(Seen { equity, is_exposed });
+        Ok(())
+    }
+
     /// Sets the times in which news may move the symbol, in place of those before.
     ///
     /// # Errors
@@ -209,18 +227,25 @@ impl Engine {
 
     /// What a new price says about the rails of its symbol; next to nothing on a quiet tick.
     pub(super) fn look_at_quote(&mut self, index: usize, now_ns: i64) -> Result<()> {
-        let factor = self.book.config.spread_factor;
+        self.note_spread(index, now_ns)?;
         let instrument = self.book.instrument_mut(index)?;
-        if let Some(quote) = instrument.quote {
-            let spread = (quote.ask - quote.bid).0;
-            instrument.spreads.take(spread, factor, now_ns);
-        }
         if instrument.rails.holds(Rail::StaleData) {
             let limit = real(self.book.config.stale_after_s);
             let changed = freed(Rail::StaleData, 0.0, limit, "a price came");
             self.emit(About::Instrument(index), now_ns, changed)?;
         }
         self.look_at_market(index, now_ns)
+    }
+
+    /// Takes the spread of the last price.
+    pub(super) fn note_spread(&mut self, index: usize, now_ns: i64) -> Result<()> {
+        let factor = self.book.config.spread_factor;
+        let instrument = self.book.instrument_mut(index)?;
+        if let Some(quote) = instrument.quote {
+            let spread = (quote.ask - quote.bid).0;
+            instrument.spreads.take(spread, factor, now_ns);
+        }
+        Ok(())
     }
 
     /// Spread and news, as they stand at `now_ns`. A rail is engaged for a symbol with open trades only.

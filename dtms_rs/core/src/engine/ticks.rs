@@ -40,6 +40,31 @@ impl Engine {
         Ok(self.step(()))
     }
 
+    /// Takes a tick that was decided on before, for what stands beside the folded events: market, quote
+    /// and spread. No trade is judged by it and nothing is recorded.
+    ///
+    /// # Errors
+    /// As [`Self::on_tick`].
+    #[expect(clippy::too_many_arguments, reason = "a tick is these numbers")]
+    pub fn recall_tick(
+        &mut self,
+        account_id: &str,
+        symbol: &str,
+        time_msc: i64,
+        bid: f64,
+        ask: f64,
+        volume: f64,
+        now_ns: i64,
+    ) -> Result<()> {
+        let index = self.book.instrument_index(account_id, symbol)?;
+        if !self.note_tick(index, time_msc, bid, ask, volume, now_ns)? {
+            return Ok(());
+        }
+        self.note_spread(index, now_ns)?;
+        self.book.instrument_mut(index)?.evaluated_at_ns = now_ns;
+        Ok(())
+    }
+
     /// Takes ticks until one makes events; the reply is the number taken.
     ///
     /// # Errors
@@ -84,6 +109,23 @@ impl Engine {
         volume: f64,
         now_ns: i64,
     ) -> Result<()> {
+        if !self.note_tick(index, time_msc, bid, ask, volume, now_ns)? {
+            return Ok(());
+        }
+        self.look_at_quote(index, now_ns)?;
+        self.evaluate_attentive(index, now_ns, true)
+    }
+
+    /// Takes the price into the market; false for one older than the last.
+    fn note_tick(
+        &mut self,
+        index: usize,
+        time_msc: i64,
+        bid: f64,
+        ask: f64,
+        volume: f64,
+        now_ns: i64,
+    ) -> Result<bool> {
         let instrument = self.book.instrument_mut(index)?;
         let quote = Quote {
             bid: instrument.symbol.nearest_price("bid", bid)?,
@@ -100,14 +142,13 @@ impl Engine {
             .quote
             .is_some_and(|last| time_msc < last.time_msc)
         {
-            return Ok(());
+            return Ok(false);
         }
         instrument.quote = Some(quote);
         instrument.quoted_at_ns = now_ns;
         instrument.stale_alarmed = false;
         instrument.market.on_tick(time_msc, bid, ask, volume);
-        self.look_at_quote(index, now_ns)?;
-        self.evaluate_attentive(index, now_ns, true)
+        Ok(true)
     }
 
     /// Takes a closed bar of bid prices; the reply says whether it was of use. One that is late,
