@@ -22,11 +22,11 @@ LAYERS = MappingProxyType(
         unit: layer
         for layer, units in {
             1: "_core",
-            2: "bar_store bars broker clock config config_changes credentials errors event_log fault_disk fault_points "
-            "history journal latency news quotes stage symbols",
+            2: "bar_store bars bookmark broker clock config config_changes credentials errors event_log fault_disk "
+            "fault_points history journal latency news quotes stage symbols",
             3: "convert describe gateway_messages status",
-            4: "audit backup desk doors executor gateway_door gateway_inbox gateways lockstep monitor news_watch "
-            "notify paper_account recovery reload shadow system",
+            4: "audit backup desk doors executor gateway_door gateway_inbox gateways lockstep lockstep_run monitor "
+            "news_watch notify paper_account recovery reload shadow system",
             5: "interceptors servicers",
             6: "__main__ certificates server cli doctor gateway demo live_table logs replay report service settings "
             "supervisor",

@@ -86,7 +86,7 @@ class Desk:
     _views: dict[TradeKey, tuple[int, bytes]] = field(default_factory=dict)
     _outcomes: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
     # Events of the journal that are made once more, oldest first: see ``repeat``.
-    _repeats: deque[tuple[int, bytes]] = field(default_factory=deque)
+    _repeats: deque[Event] = field(default_factory=deque)
     # Those of before the start are (revision, encoded event) until somebody asks for them.
     _decisions: deque[dict[str, Any] | Event] = field(default_factory=deque)
 
@@ -379,7 +379,7 @@ class Desk:
         self._decisions.extendleft(reversed(older[-room:] if room > 0 else []))
         return len(older) < room
 
-    def repeat(self, events: Iterable[tuple[int, bytes]]) -> None:
+    def repeat(self, events: Sequence[Event]) -> None:
         """A run in lockstep makes these events once more, because what led to them was cut off in the middle.
 
         They are in the journal and published: each is compared, acted on, and not written again.

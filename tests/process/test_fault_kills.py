@@ -254,11 +254,22 @@ GATEWAY = (
     Point.RESULT_SEND,
     Point.RESULT_SENT,
 )
+# Deaths of a run in lockstep: test_killed_run.py.
+IN_LOCKSTEP = (
+    Point.BOOKMARK,
+    Point.BOOKMARK_WRITE,
+    Point.BOOKMARK_SYNC,
+    Point.BOOKMARK_PUT,
+    Point.COMMAND_LOG,
+    Point.COMMAND_LOG_WRITE,
+    Point.COMMAND_LOG_SYNC,
+    Point.COMMAND_LOGGED,
+)
 
 
 def test_no_point_is_without_its_death() -> None:
     """Each point of the list is reached by one of the runs below (they fail otherwise), and none is left out."""
-    assert {*SERVICE, Point.MESSAGE_SENT, *BOOKS, *GATEWAY} == set(Point)
+    assert {*SERVICE, Point.MESSAGE_SENT, *BOOKS, *GATEWAY, *IN_LOCKSTEP} == set(Point)
 
 
 @pytest.mark.timeout(150)  # six starts, on a machine that may have more to do

@@ -13,21 +13,25 @@ import os
 import random
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from dtms_service.demo.run import GATEWAY, HISTORY, PROFILE, SERVICE, options_of, run_demo
+from dtms_service.credentials import CREDENTIALS_FOLDER
+from dtms_service.demo.run import GATEWAY, HISTORY, PROFILE, SERVICE, gateway_arguments, options_of, run_demo
 from dtms_service.fault_points import KILL_VARIABLE, Point
 from dtms_service.replay.artefacts import BARS, BROKER_LOG, RESULTS
 from dtms_service.replay.children import Children
-from dtms_service.replay.command import Finished, fresh_data_dir, replay
-from dtms_service.replay.crew import EXIT_MANAGER, UNIVERSAL_MANAGER, programs
+from dtms_service.replay.command import TRADER, Finished, fresh_data_dir, replay
+from dtms_service.replay.crew import EXIT_MANAGER, UNIVERSAL_MANAGER, names, programs
 from dtms_service.settings import configuration
+from tests.process.service_process import Process, serve
 
 SHORT_BARS = 360  # hours: two trades, a hedge, stops moved by all three
+DEMO_HISTORY = Path(str(files("dtms_service.demo").joinpath(HISTORY)))
 SEED = int(os.environ.get("SEED", "1"))
 
 # Where each is killed: points that are passed often, and those of a command, which are rare.
@@ -44,6 +48,7 @@ OFTEN: Mapping[str, Sequence[Point]] = {
         Point.ANSWER,
         Point.BOOKMARK,
         Point.BOOKMARK_WRITE,
+        Point.BOOKMARK_SYNC,
         Point.BOOKMARK_PUT,
     ),
     GATEWAY: (Point.TICKS_SEND, Point.QUERY_RECEIVED),
@@ -60,29 +65,29 @@ OF_A_COMMAND: Mapping[str, Sequence[Point]] = {
         Point.RESULT_SENT,
     ),
 }
-MANAGER_BESIDE = {SERVICE: EXIT_MANAGER, GATEWAY: UNIVERSAL_MANAGER}
-PASSAGES = {Point.TICKS_SEND: 400, Point.BOOKMARK: 150, Point.BOOKMARK_WRITE: 150, Point.BOOKMARK_PUT: 150}
+MOST_PASSAGES = {Point.TICKS_SEND: 400, Point.BOOKMARK: 150, Point.BOOKMARK_PUT: 150, Point.BOOKMARK_SYNC: 1}
 
 
 @dataclass(slots=True)
 class Killer:
-    """``lives`` are the deaths of each process, one after the other, as DTMS_FAULT_POINT has them."""
+    """``lives`` are the deaths of each process, one after the other, as DTMS_FAULT_POINT has them; ``beside`` is the
+    manager that dies when the process is started again."""
 
     lives: dict[str, list[str]]
-    beside: Mapping[str, str] = field(default_factory=lambda: MANAGER_BESIDE)
+    beside: Mapping[str, str]
     children: Children | None = None
 
     @classmethod
-    def by(cls, seed: int, *, of_a_command: int, often: int) -> Killer:
-        """Deaths of service and gateway, so many of each kind, mixed."""
+    def by(cls, seed: int, points: Mapping[str, Sequence[Point]], beside: Mapping[str, str]) -> Killer:
+        """Each of these deaths once, in an order and at passages that the seed says."""
         chance = random.Random(seed)
         lives: dict[str, list[str]] = {}
-        for name in (SERVICE, GATEWAY):
-            points = chance.choices(OF_A_COMMAND[name], k=of_a_command) + chance.choices(OFTEN[name], k=often)
-            chance.shuffle(points)
-            lives[name] = [f"{point}:{chance.randint(1, PASSAGES.get(point, 3))}" for point in points]
+        for name, of_process in points.items():
+            most = dict.fromkeys(OF_A_COMMAND[name], 3) | MOST_PASSAGES
+            shuffled = chance.sample(of_process, k=len(of_process))
+            lives[name] = [f"{point}:{chance.randint(1, most.get(point, 40))}" for point in shuffled]
         print(f"SEED={seed}", lives)
-        return cls(lives)
+        return cls(lives, beside)
 
     def watch(self, children: Children) -> None:
         self.children = children
@@ -99,7 +104,7 @@ class Killer:
 
 
 def short_history(folder: Path) -> Path:
-    with gzip.open(str(files("dtms_service.demo").joinpath(HISTORY)), "rt") as whole:
+    with gzip.open(DEMO_HISTORY, "rt") as whole:
         lines = [next(whole) for _ in range(SHORT_BARS + 1)]
     path = folder / "short.csv"
     path.write_text("".join(lines))
@@ -118,9 +123,7 @@ def same(one: Path, other: Path) -> None:
 
 def figures(finished: Finished) -> dict[str, object]:
     """Trades, states, decisions, and the hash of every event with its time."""
-    return {
-        name: value for name, value in finished.summary.items() if name not in ("tick_to_decision_us", "restarts")
-    }
+    return {name: value for name, value in finished.summary.items() if name not in ("tick_to_decision_us", "restarts")}
 
 
 async def undisturbed(out: Path, history: Path) -> Finished:
@@ -134,8 +137,9 @@ async def undisturbed(out: Path, history: Path) -> Finished:
 async def test_a_run_whose_processes_are_killed_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
     """Service and gateway die in the middle of a command, and a manager: same events, same deals, no orphan."""
     history = short_history(tmp_path)
-    killer = Killer.by(SEED, of_a_command=1, often=0)
-    killer.beside = {SERVICE: EXIT_MANAGER}
+    chosen = random.Random(SEED)
+    points = {name: [chosen.choice(of_process)] for name, of_process in OF_A_COMMAND.items()}
+    killer = Killer.by(SEED, points, {SERVICE: EXIT_MANAGER})
     reference, killed = await asyncio.gather(
         undisturbed(tmp_path / "undisturbed", history),
         run_demo(tmp_path / "killed", quiet(), history=history, started=killer.watch),
@@ -144,3 +148,55 @@ async def test_a_run_whose_processes_are_killed_ends_as_if_nothing_had_been(tmp_
     assert "restarts" not in reference.summary
     same(tmp_path / "undisturbed", tmp_path / "killed")
     assert figures(reference) == figures(killed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_the_demo_survives_a_death_at_every_point(tmp_path: Path) -> None:
+    """The whole year, with a death at each write, sync and send of the way of a tick, and a manager with each."""
+    points = {name: [*OFTEN[name], *OF_A_COMMAND[name]] for name in OFTEN}
+    killer = Killer.by(SEED, points, {SERVICE: EXIT_MANAGER, GATEWAY: UNIVERSAL_MANAGER})
+    reference = await undisturbed(tmp_path / "undisturbed", DEMO_HISTORY)
+    killed = await run_demo(tmp_path / "killed", quiet(), started=killer.watch)
+    restarts = killed.summary.get("restarts", {})
+    assert {name: restarts[name] for name in points} == {name: len(deaths) for name, deaths in points.items()}
+    assert restarts[EXIT_MANAGER] >= 3 <= restarts[UNIVERSAL_MANAGER]
+    same(tmp_path / "undisturbed", tmp_path / "killed")
+    assert figures(reference) == figures(killed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_processes_started_by_hand_find_each_other_again(tmp_path: Path) -> None:
+    """Without the demo around them: service and gateway die and are started again with the same command, the others
+    dial again, and the run ends as one that nobody disturbed."""
+    history, out = short_history(tmp_path), tmp_path / "killed"
+    reference = await undisturbed(tmp_path / "undisturbed", history)
+    managers = programs(exit_manager=True, universal_manager=True, profile=PROFILE, vix=None)
+    data_dir = fresh_data_dir(out)
+    in_lockstep = ("--profile", PROFILE, "--lockstep", *sorted(names(managers)), "--trader", TRADER)
+    service = await serve(data_dir, arguments=in_lockstep, env={KILL_VARIABLE: "outcome.kept:2"})
+    tokens, port = data_dir / CREDENTIALS_FOLDER, int(service.address.rpartition(":")[2])
+    crew = Children(out)
+    for program in managers:
+        await crew.start(program.manager, *program.command(service.address, tokens, "info"))
+    command = gateway_arguments(service.address, tokens, options_of(out, history))[2:]
+    gateway = await Process.start(*command, env={KILL_VARIABLE: "commands.logged:3"})
+    try:
+        await service.process.wait()
+        service = await serve(data_dir, port=port, arguments=in_lockstep)
+        await gateway.process.wait()
+        gateway = await Process.start(*command)
+        assert await gateway.process.wait() == 0
+        crew.may_end.set()
+        for program in managers:
+            await crew.until(crew.running[program.manager].has_ended)
+        async with service.client("viewer") as client:
+            status = await client.system_status()
+    finally:
+        await crew.stop()
+        await gateway.kill()
+        await service.kill()
+    assert not crew.restarts
+    assert status.journal_sha256 == reference.summary["journal_sha256"]
+    same(tmp_path / "undisturbed", out)

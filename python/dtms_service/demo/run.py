@@ -68,7 +68,7 @@ async def run_demo(
         tokens = data_dir / CREDENTIALS_FOLDER
         for program in managers:
             await children.start(program.manager, *program.command(address, tokens, "info"))
-        gateway = await children.start(GATEWAY, *_gateway_arguments(address, tokens, options), is_last=True)
+        gateway = await children.start(GATEWAY, *gateway_arguments(address, tokens, options), is_last=True)
         async with AsyncClient(address, token_file=token_path(tokens, "viewer")) as client:
             await _show(client, table, children.until(gateway.has_ended), console)
             for manager in sorted(names(managers)):
@@ -121,7 +121,7 @@ def _service_arguments(data_dir: Path, managers: frozenset[str], *, port: int) -
     ]
 
 
-def _gateway_arguments(address: str, tokens: Path, options: ReplayOptions) -> list[str]:
+def gateway_arguments(address: str, tokens: Path, options: ReplayOptions) -> list[str]:
     return [
         *("-m", "dtms_service", "gateway", *map(str, options.files), "--symbol", SYMBOL, "--profile", PROFILE),
         *("--volume", str(VOLUME), "--entry-bar-s", str(ENTRY_BAR_S), "--spread-points", str(SPREAD_POINTS)),
