@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from types import MappingProxyType
@@ -235,6 +236,52 @@ def test_a_snapshot_restores_the_state_and_nothing_else() -> None:
     restored.restore(recorder.snapshot())
     assert restored.snapshot() == recorder.snapshot()
     assert restored.keys() == [(ACCOUNT, TICKET)]
+
+
+def test_an_engine_that_is_told_again_decides_as_the_one_before() -> None:
+    """Folded events, and beside them the prices and the last figure told once more: every later event is the same."""
+    chance = random.Random(1)
+    walk, bid = [], 1.1
+    for number in range(4_000):
+        bid = round(bid + chance.choice((-1, 1)) * chance.randint(0, 40) / 100_000, 5)
+        walk.append((START_S * 1000 + number * 20_000, bid, round(bid + 0.0001, 5), 1.0))
+    recorder = engine()
+    recorder.start(0)
+    events = recorder.define_account(ACCOUNT, True, "USD", START_S * S).events
+    events += recorder.define_symbol(ACCOUNT, SPEC, START_S * S).events
+
+    def play(to: Engine, ticks: list[tuple[int, float, float, float]]) -> list[dict[str, Any]]:
+        made: list[dict[str, Any]] = []
+        for tick in ticks:
+            now_ns = tick[0] * 1_000_000
+            for step in (
+                to.on_account(ACCOUNT, 10_000 + 1_000 * (tick[1] - 1.1), now_ns),
+                to.on_tick(ACCOUNT, SYMBOL, *tick, now_ns),
+                to.on_time(now_ns, 0),
+            ):
+                made += [] if step is None else step.events
+            made += settle(to)
+        return made
+
+    events += play(recorder, walk[:2_000])
+    now_ns = walk[1_999][0] * 1_000_000
+    opened = walk[1_999][1]
+    levels = (round(opened - 0.01, 5), round(opened + 0.03, 5))
+    events += recorder.register(
+        ACCOUNT, TICKET, SYMBOL, 1, opened, 1.0, *levels, "", now_ns, 1, "test", now_ns, 0
+    ).events
+    events += play(recorder, walk[2_000:3_000])
+    again = engine()
+    for event in events:
+        again.apply(event)
+    again.start(0)
+    for tick in walk[:3_000]:
+        again.recall_tick(ACCOUNT, SYMBOL, *tick, tick[0] * 1_000_000)
+    again.recall_account(ACCOUNT, 10_000 + 1_000 * (walk[2_999][1] - 1.1), recorder.is_exposed(ACCOUNT))
+    assert again.snapshot() == recorder.snapshot()
+    expected = play(recorder, walk[3_000:])
+    assert any("state_changed" in event for event in expected), "a walk on which nothing happens shows nothing"
+    assert play(again, walk[3_000:]) == expected
 
 
 def test_queries_have_the_shapes_that_the_service_reads() -> None:

@@ -86,7 +86,7 @@ class Killer:
             most = dict.fromkeys(OF_A_COMMAND[name], 3) | MOST_PASSAGES
             shuffled = chance.sample(of_process, k=len(of_process))
             lives[name] = [f"{point}:{chance.randint(1, most.get(point, 40))}" for point in shuffled]
-        print(f"SEED={seed}", lives)
+        print(f"SEED={seed}", lives)  # noqa: T201  # how to see a failure again
         return cls(lives, beside)
 
     def watch(self, children: Children) -> None:

@@ -216,7 +216,9 @@ type GatewayHello struct {
 	// Symbols that the gateway will send ticks of.
 	Symbols []*SymbolSpec `protobuf:"bytes,3,rep,name=symbols,proto3" json:"symbols,omitempty"`
 	// The gateway replays a history in lockstep: it sends the next tick when the last is done.
-	Lockstep      bool `protobuf:"varint,4,opt,name=lockstep,proto3" json:"lockstep,omitempty"`
+	Lockstep bool `protobuf:"varint,4,opt,name=lockstep,proto3" json:"lockstep,omitempty"`
+	// In lockstep, the name of this run of the history: with it a gateway that was started again goes on with the run.
+	RunId         string `protobuf:"bytes,5,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +281,151 @@ func (x *GatewayHello) GetLockstep() bool {
 	return false
 }
 
+func (x *GatewayHello) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+// Ticks of a history that were decided on before, told again to a service that was started anew (lockstep).
+type GatewayRecall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Symbol.
+	Symbol string `protobuf:"bytes,1,opt,name=symbol,proto3" json:"symbol,omitempty"`
+	// Ticks in order of time.
+	Ticks         []*Tick `protobuf:"bytes,2,rep,name=ticks,proto3" json:"ticks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GatewayRecall) Reset() {
+	*x = GatewayRecall{}
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GatewayRecall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GatewayRecall) ProtoMessage() {}
+
+func (x *GatewayRecall) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GatewayRecall.ProtoReflect.Descriptor instead.
+func (*GatewayRecall) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *GatewayRecall) GetSymbol() string {
+	if x != nil {
+		return x.Symbol
+	}
+	return ""
+}
+
+func (x *GatewayRecall) GetTicks() []*Tick {
+	if x != nil {
+		return x.Ticks
+	}
+	return nil
+}
+
+// Where a run of a history stands, before anything else is said (lockstep).
+type RunPlace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Everything that follows from so many ticks is done and durable.
+	Done uint64 `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"`
+	// The tick after them is being worked on by this service: what it has commanded for it stands.
+	UnderWay bool `protobuf:"varint,2,opt,name=under_way,json=underWay,proto3" json:"under_way,omitempty"`
+	// The service was started anew: it wants the ticks that are done told again (GatewayRecall), and commands
+	// once more what it had commanded for the tick after them.
+	Recall bool `protobuf:"varint,3,opt,name=recall,proto3" json:"recall,omitempty"`
+	// The run is not the one that was asked for, it begins anew with the gateway's run_id.
+	Fresh bool `protobuf:"varint,4,opt,name=fresh,proto3" json:"fresh,omitempty"`
+	// The history had ended.
+	Ended         bool `protobuf:"varint,5,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunPlace) Reset() {
+	*x = RunPlace{}
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunPlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunPlace) ProtoMessage() {}
+
+func (x *RunPlace) ProtoReflect() protoreflect.Message {
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunPlace.ProtoReflect.Descriptor instead.
+func (*RunPlace) Descriptor() ([]byte, []int) {
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RunPlace) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *RunPlace) GetUnderWay() bool {
+	if x != nil {
+		return x.UnderWay
+	}
+	return false
+}
+
+func (x *RunPlace) GetRecall() bool {
+	if x != nil {
+		return x.Recall
+	}
+	return false
+}
+
+func (x *RunPlace) GetFresh() bool {
+	if x != nil {
+		return x.Fresh
+	}
+	return false
+}
+
+func (x *RunPlace) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
 // Account figures.
 type BrokerAccount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -304,7 +451,7 @@ type BrokerAccount struct {
 
 func (x *BrokerAccount) Reset() {
 	*x = BrokerAccount{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[1]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +463,7 @@ func (x *BrokerAccount) String() string {
 func (*BrokerAccount) ProtoMessage() {}
 
 func (x *BrokerAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[1]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +476,7 @@ func (x *BrokerAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrokerAccount.ProtoReflect.Descriptor instead.
 func (*BrokerAccount) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{1}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *BrokerAccount) GetAccountId() string {
@@ -421,7 +568,7 @@ type BrokerPosition struct {
 
 func (x *BrokerPosition) Reset() {
 	*x = BrokerPosition{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[2]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -433,7 +580,7 @@ func (x *BrokerPosition) String() string {
 func (*BrokerPosition) ProtoMessage() {}
 
 func (x *BrokerPosition) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[2]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -446,7 +593,7 @@ func (x *BrokerPosition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrokerPosition.ProtoReflect.Descriptor instead.
 func (*BrokerPosition) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{2}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BrokerPosition) GetTicket() uint64 {
@@ -566,7 +713,7 @@ type BrokerDeal struct {
 
 func (x *BrokerDeal) Reset() {
 	*x = BrokerDeal{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[3]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +725,7 @@ func (x *BrokerDeal) String() string {
 func (*BrokerDeal) ProtoMessage() {}
 
 func (x *BrokerDeal) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[3]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +738,7 @@ func (x *BrokerDeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrokerDeal.ProtoReflect.Descriptor instead.
 func (*BrokerDeal) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{3}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *BrokerDeal) GetDeal() uint64 {
@@ -698,7 +845,7 @@ type GatewayTicks struct {
 
 func (x *GatewayTicks) Reset() {
 	*x = GatewayTicks{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[4]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +857,7 @@ func (x *GatewayTicks) String() string {
 func (*GatewayTicks) ProtoMessage() {}
 
 func (x *GatewayTicks) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[4]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +870,7 @@ func (x *GatewayTicks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayTicks.ProtoReflect.Descriptor instead.
 func (*GatewayTicks) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{4}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GatewayTicks) GetSeq() uint64 {
@@ -776,7 +923,7 @@ type GatewayPositions struct {
 
 func (x *GatewayPositions) Reset() {
 	*x = GatewayPositions{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[5]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +935,7 @@ func (x *GatewayPositions) String() string {
 func (*GatewayPositions) ProtoMessage() {}
 
 func (x *GatewayPositions) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[5]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +948,7 @@ func (x *GatewayPositions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayPositions.ProtoReflect.Descriptor instead.
 func (*GatewayPositions) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{5}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GatewayPositions) GetChangeCount() uint64 {
@@ -856,7 +1003,7 @@ type TerminalState struct {
 
 func (x *TerminalState) Reset() {
 	*x = TerminalState{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[6]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +1015,7 @@ func (x *TerminalState) String() string {
 func (*TerminalState) ProtoMessage() {}
 
 func (x *TerminalState) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[6]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +1028,7 @@ func (x *TerminalState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalState.ProtoReflect.Descriptor instead.
 func (*TerminalState) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{6}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TerminalState) GetPath() string {
@@ -984,7 +1131,7 @@ type BrokerOrder struct {
 
 func (x *BrokerOrder) Reset() {
 	*x = BrokerOrder{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[7]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1143,7 @@ func (x *BrokerOrder) String() string {
 func (*BrokerOrder) ProtoMessage() {}
 
 func (x *BrokerOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[7]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1156,7 @@ func (x *BrokerOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrokerOrder.ProtoReflect.Descriptor instead.
 func (*BrokerOrder) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{7}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BrokerOrder) GetOrder() uint64 {
@@ -1074,7 +1221,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[8]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1233,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[8]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1246,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{8}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CommandResult) GetCallId() uint64 {
@@ -1143,7 +1290,7 @@ type QueryResult struct {
 
 func (x *QueryResult) Reset() {
 	*x = QueryResult{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[9]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1302,7 @@ func (x *QueryResult) String() string {
 func (*QueryResult) ProtoMessage() {}
 
 func (x *QueryResult) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[9]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1315,7 @@ func (x *QueryResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryResult.ProtoReflect.Descriptor instead.
 func (*QueryResult) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{9}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *QueryResult) GetCallId() uint64 {
@@ -1249,6 +1396,8 @@ type AttachRequest struct {
 	//	*AttachRequest_Positions
 	//	*AttachRequest_Terminal
 	//	*AttachRequest_Account
+	//	*AttachRequest_Recall
+	//	*AttachRequest_Ready
 	Message       isAttachRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1256,7 +1405,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[10]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1417,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[10]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1430,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{10}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -1363,6 +1512,24 @@ func (x *AttachRequest) GetAccount() *BrokerAccount {
 	return nil
 }
 
+func (x *AttachRequest) GetRecall() *GatewayRecall {
+	if x != nil {
+		if x, ok := x.Message.(*AttachRequest_Recall); ok {
+			return x.Recall
+		}
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetReady() bool {
+	if x != nil {
+		if x, ok := x.Message.(*AttachRequest_Ready); ok {
+			return x.Ready
+		}
+	}
+	return false
+}
+
 type isAttachRequest_Message interface {
 	isAttachRequest_Message()
 }
@@ -1407,6 +1574,16 @@ type AttachRequest_Account struct {
 	Account *BrokerAccount `protobuf:"bytes,8,opt,name=account,proto3,oneof"`
 }
 
+type AttachRequest_Recall struct {
+	// Answer to a place with recall (lockstep).
+	Recall *GatewayRecall `protobuf:"bytes,9,opt,name=recall,proto3,oneof"`
+}
+
+type AttachRequest_Ready struct {
+	// The books stand where the place says: commands and queries may come (lockstep).
+	Ready bool `protobuf:"varint,10,opt,name=ready,proto3,oneof"`
+}
+
 func (*AttachRequest_Hello) isAttachRequest_Message() {}
 
 func (*AttachRequest_Ticks) isAttachRequest_Message() {}
@@ -1422,6 +1599,10 @@ func (*AttachRequest_Positions) isAttachRequest_Message() {}
 func (*AttachRequest_Terminal) isAttachRequest_Message() {}
 
 func (*AttachRequest_Account) isAttachRequest_Message() {}
+
+func (*AttachRequest_Recall) isAttachRequest_Message() {}
+
+func (*AttachRequest_Ready) isAttachRequest_Message() {}
 
 // One order for the broker.
 type GatewayCommand struct {
@@ -1466,7 +1647,7 @@ type GatewayCommand struct {
 
 func (x *GatewayCommand) Reset() {
 	*x = GatewayCommand{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[11]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1659,7 @@ func (x *GatewayCommand) String() string {
 func (*GatewayCommand) ProtoMessage() {}
 
 func (x *GatewayCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[11]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1672,7 @@ func (x *GatewayCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayCommand.ProtoReflect.Descriptor instead.
 func (*GatewayCommand) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{11}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GatewayCommand) GetCallId() uint64 {
@@ -1638,7 +1819,7 @@ type GatewayQuery struct {
 
 func (x *GatewayQuery) Reset() {
 	*x = GatewayQuery{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[12]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +1831,7 @@ func (x *GatewayQuery) String() string {
 func (*GatewayQuery) ProtoMessage() {}
 
 func (x *GatewayQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[12]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1663,7 +1844,7 @@ func (x *GatewayQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayQuery.ProtoReflect.Descriptor instead.
 func (*GatewayQuery) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{12}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GatewayQuery) GetCallId() uint64 {
@@ -1733,6 +1914,7 @@ type AttachResponse struct {
 	//	*AttachResponse_Command
 	//	*AttachResponse_Query
 	//	*AttachResponse_TicksDone
+	//	*AttachResponse_Place
 	Message       isAttachResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1740,7 +1922,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[13]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +1934,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dtms_v1_gateway_service_proto_msgTypes[13]
+	mi := &file_dtms_v1_gateway_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +1947,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{13}
+	return file_dtms_v1_gateway_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -1811,6 +1993,15 @@ func (x *AttachResponse) GetTicksDone() uint64 {
 	return 0
 }
 
+func (x *AttachResponse) GetPlace() *RunPlace {
+	if x != nil {
+		if x, ok := x.Message.(*AttachResponse_Place); ok {
+			return x.Place
+		}
+	}
+	return nil
+}
+
 type isAttachResponse_Message interface {
 	isAttachResponse_Message()
 }
@@ -1835,6 +2026,11 @@ type AttachResponse_TicksDone struct {
 	TicksDone uint64 `protobuf:"varint,4,opt,name=ticks_done,json=ticksDone,proto3,oneof"`
 }
 
+type AttachResponse_Place struct {
+	// Answer to a hello in lockstep.
+	Place *RunPlace `protobuf:"bytes,5,opt,name=place,proto3,oneof"`
+}
+
 func (*AttachResponse_AttachedAtRevision) isAttachResponse_Message() {}
 
 func (*AttachResponse_Command) isAttachResponse_Message() {}
@@ -1843,17 +2039,29 @@ func (*AttachResponse_Query) isAttachResponse_Message() {}
 
 func (*AttachResponse_TicksDone) isAttachResponse_Message() {}
 
+func (*AttachResponse_Place) isAttachResponse_Message() {}
+
 var File_dtms_v1_gateway_service_proto protoreflect.FileDescriptor
 
 const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1ddtms/v1/gateway_service.proto\x12\adtms.v1\x1a\x14dtms/v1/action.proto\x1a\x13dtms/v1/event.proto\x1a!dtms/v1/market_data_service.proto\x1a\x13dtms/v1/trade.proto\"\xaa\x01\n" +
+	"\x1ddtms/v1/gateway_service.proto\x12\adtms.v1\x1a\x14dtms/v1/action.proto\x1a\x13dtms/v1/event.proto\x1a!dtms/v1/market_data_service.proto\x1a\x13dtms/v1/trade.proto\"\xc1\x01\n" +
 	"\fGatewayHello\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x120\n" +
 	"\aaccount\x18\x02 \x01(\v2\x16.dtms.v1.BrokerAccountR\aaccount\x12-\n" +
 	"\asymbols\x18\x03 \x03(\v2\x13.dtms.v1.SymbolSpecR\asymbols\x12\x1a\n" +
-	"\blockstep\x18\x04 \x01(\bR\blockstep\"\xeb\x01\n" +
+	"\blockstep\x18\x04 \x01(\bR\blockstep\x12\x15\n" +
+	"\x06run_id\x18\x05 \x01(\tR\x05runId\"L\n" +
+	"\rGatewayRecall\x12\x16\n" +
+	"\x06symbol\x18\x01 \x01(\tR\x06symbol\x12#\n" +
+	"\x05ticks\x18\x02 \x03(\v2\r.dtms.v1.TickR\x05ticks\"\x7f\n" +
+	"\bRunPlace\x12\x12\n" +
+	"\x04done\x18\x01 \x01(\x04R\x04done\x12\x1b\n" +
+	"\tunder_way\x18\x02 \x01(\bR\bunderWay\x12\x16\n" +
+	"\x06recall\x18\x03 \x01(\bR\x06recall\x12\x14\n" +
+	"\x05fresh\x18\x04 \x01(\bR\x05fresh\x12\x14\n" +
+	"\x05ended\x18\x05 \x01(\bR\x05ended\"\xeb\x01\n" +
 	"\rBrokerAccount\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x18\n" +
@@ -1946,7 +2154,7 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\aaccount\x18\x06 \x01(\v2\x16.dtms.v1.BrokerAccountR\aaccount\x12'\n" +
 	"\x04spec\x18\a \x01(\v2\x13.dtms.v1.SymbolSpecR\x04spec\x12 \n" +
 	"\x04bars\x18\b \x03(\v2\f.dtms.v1.BarR\x04bars\x12,\n" +
-	"\x06orders\x18\f \x03(\v2\x14.dtms.v1.BrokerOrderR\x06orders\"\xad\x03\n" +
+	"\x06orders\x18\f \x03(\v2\x14.dtms.v1.BrokerOrderR\x06orders\"\xf7\x03\n" +
 	"\rAttachRequest\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.dtms.v1.GatewayHelloH\x00R\x05hello\x12-\n" +
 	"\x05ticks\x18\x02 \x01(\v2\x15.dtms.v1.GatewayTicksH\x00R\x05ticks\x12?\n" +
@@ -1955,7 +2163,10 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\x03end\x18\x05 \x01(\bH\x00R\x03end\x129\n" +
 	"\tpositions\x18\x06 \x01(\v2\x19.dtms.v1.GatewayPositionsH\x00R\tpositions\x124\n" +
 	"\bterminal\x18\a \x01(\v2\x16.dtms.v1.TerminalStateH\x00R\bterminal\x122\n" +
-	"\aaccount\x18\b \x01(\v2\x16.dtms.v1.BrokerAccountH\x00R\aaccountB\t\n" +
+	"\aaccount\x18\b \x01(\v2\x16.dtms.v1.BrokerAccountH\x00R\aaccount\x120\n" +
+	"\x06recall\x18\t \x01(\v2\x16.dtms.v1.GatewayRecallH\x00R\x06recall\x12\x16\n" +
+	"\x05ready\x18\n" +
+	" \x01(\bH\x00R\x05readyB\t\n" +
 	"\amessage\"\xf5\x03\n" +
 	"\x0eGatewayCommand\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\x04R\x06callId\x12\x1b\n" +
@@ -1989,13 +2200,14 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\x05count\x18\x06 \x01(\rR\x05count\x12\x18\n" +
 	"\acomment\x18\n" +
 	" \x01(\tR\acomment\x12\x1b\n" +
-	"\tsince_msc\x18\v \x01(\x03R\bsinceMsc\"\xd4\x01\n" +
+	"\tsince_msc\x18\v \x01(\x03R\bsinceMsc\"\xff\x01\n" +
 	"\x0eAttachResponse\x122\n" +
 	"\x14attached_at_revision\x18\x01 \x01(\x04H\x00R\x12attachedAtRevision\x123\n" +
 	"\acommand\x18\x02 \x01(\v2\x17.dtms.v1.GatewayCommandH\x00R\acommand\x12-\n" +
 	"\x05query\x18\x03 \x01(\v2\x15.dtms.v1.GatewayQueryH\x00R\x05query\x12\x1f\n" +
 	"\n" +
-	"ticks_done\x18\x04 \x01(\x04H\x00R\tticksDoneB\t\n" +
+	"ticks_done\x18\x04 \x01(\x04H\x00R\tticksDone\x12)\n" +
+	"\x05place\x18\x05 \x01(\v2\x11.dtms.v1.RunPlaceH\x00R\x05placeB\t\n" +
 	"\amessage*n\n" +
 	"\tOrderFate\x12\x1a\n" +
 	"\x16ORDER_FATE_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -2032,64 +2244,69 @@ func file_dtms_v1_gateway_service_proto_rawDescGZIP() []byte {
 }
 
 var file_dtms_v1_gateway_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_dtms_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_dtms_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_dtms_v1_gateway_service_proto_goTypes = []any{
 	(OrderFate)(0),           // 0: dtms.v1.OrderFate
 	(CommandKind)(0),         // 1: dtms.v1.CommandKind
 	(QueryKind)(0),           // 2: dtms.v1.QueryKind
 	(*GatewayHello)(nil),     // 3: dtms.v1.GatewayHello
-	(*BrokerAccount)(nil),    // 4: dtms.v1.BrokerAccount
-	(*BrokerPosition)(nil),   // 5: dtms.v1.BrokerPosition
-	(*BrokerDeal)(nil),       // 6: dtms.v1.BrokerDeal
-	(*GatewayTicks)(nil),     // 7: dtms.v1.GatewayTicks
-	(*GatewayPositions)(nil), // 8: dtms.v1.GatewayPositions
-	(*TerminalState)(nil),    // 9: dtms.v1.TerminalState
-	(*BrokerOrder)(nil),      // 10: dtms.v1.BrokerOrder
-	(*CommandResult)(nil),    // 11: dtms.v1.CommandResult
-	(*QueryResult)(nil),      // 12: dtms.v1.QueryResult
-	(*AttachRequest)(nil),    // 13: dtms.v1.AttachRequest
-	(*GatewayCommand)(nil),   // 14: dtms.v1.GatewayCommand
-	(*GatewayQuery)(nil),     // 15: dtms.v1.GatewayQuery
-	(*AttachResponse)(nil),   // 16: dtms.v1.AttachResponse
-	(*SymbolSpec)(nil),       // 17: dtms.v1.SymbolSpec
-	(Side)(0),                // 18: dtms.v1.Side
-	(*Tick)(nil),             // 19: dtms.v1.Tick
-	(*Outcome)(nil),          // 20: dtms.v1.Outcome
-	(*Bar)(nil),              // 21: dtms.v1.Bar
+	(*GatewayRecall)(nil),    // 4: dtms.v1.GatewayRecall
+	(*RunPlace)(nil),         // 5: dtms.v1.RunPlace
+	(*BrokerAccount)(nil),    // 6: dtms.v1.BrokerAccount
+	(*BrokerPosition)(nil),   // 7: dtms.v1.BrokerPosition
+	(*BrokerDeal)(nil),       // 8: dtms.v1.BrokerDeal
+	(*GatewayTicks)(nil),     // 9: dtms.v1.GatewayTicks
+	(*GatewayPositions)(nil), // 10: dtms.v1.GatewayPositions
+	(*TerminalState)(nil),    // 11: dtms.v1.TerminalState
+	(*BrokerOrder)(nil),      // 12: dtms.v1.BrokerOrder
+	(*CommandResult)(nil),    // 13: dtms.v1.CommandResult
+	(*QueryResult)(nil),      // 14: dtms.v1.QueryResult
+	(*AttachRequest)(nil),    // 15: dtms.v1.AttachRequest
+	(*GatewayCommand)(nil),   // 16: dtms.v1.GatewayCommand
+	(*GatewayQuery)(nil),     // 17: dtms.v1.GatewayQuery
+	(*AttachResponse)(nil),   // 18: dtms.v1.AttachResponse
+	(*SymbolSpec)(nil),       // 19: dtms.v1.SymbolSpec
+	(*Tick)(nil),             // 20: dtms.v1.Tick
+	(Side)(0),                // 21: dtms.v1.Side
+	(*Outcome)(nil),          // 22: dtms.v1.Outcome
+	(*Bar)(nil),              // 23: dtms.v1.Bar
 }
 var file_dtms_v1_gateway_service_proto_depIdxs = []int32{
-	4,  // 0: dtms.v1.GatewayHello.account:type_name -> dtms.v1.BrokerAccount
-	17, // 1: dtms.v1.GatewayHello.symbols:type_name -> dtms.v1.SymbolSpec
-	18, // 2: dtms.v1.BrokerPosition.side:type_name -> dtms.v1.Side
-	19, // 3: dtms.v1.GatewayTicks.ticks:type_name -> dtms.v1.Tick
-	5,  // 4: dtms.v1.GatewayPositions.positions:type_name -> dtms.v1.BrokerPosition
-	0,  // 5: dtms.v1.BrokerOrder.fate:type_name -> dtms.v1.OrderFate
-	20, // 6: dtms.v1.CommandResult.outcome:type_name -> dtms.v1.Outcome
-	5,  // 7: dtms.v1.QueryResult.positions:type_name -> dtms.v1.BrokerPosition
-	6,  // 8: dtms.v1.QueryResult.deals:type_name -> dtms.v1.BrokerDeal
-	4,  // 9: dtms.v1.QueryResult.account:type_name -> dtms.v1.BrokerAccount
-	17, // 10: dtms.v1.QueryResult.spec:type_name -> dtms.v1.SymbolSpec
-	21, // 11: dtms.v1.QueryResult.bars:type_name -> dtms.v1.Bar
-	10, // 12: dtms.v1.QueryResult.orders:type_name -> dtms.v1.BrokerOrder
-	3,  // 13: dtms.v1.AttachRequest.hello:type_name -> dtms.v1.GatewayHello
-	7,  // 14: dtms.v1.AttachRequest.ticks:type_name -> dtms.v1.GatewayTicks
-	11, // 15: dtms.v1.AttachRequest.command_result:type_name -> dtms.v1.CommandResult
-	12, // 16: dtms.v1.AttachRequest.query_result:type_name -> dtms.v1.QueryResult
-	8,  // 17: dtms.v1.AttachRequest.positions:type_name -> dtms.v1.GatewayPositions
-	9,  // 18: dtms.v1.AttachRequest.terminal:type_name -> dtms.v1.TerminalState
-	4,  // 19: dtms.v1.AttachRequest.account:type_name -> dtms.v1.BrokerAccount
-	1,  // 20: dtms.v1.GatewayCommand.kind:type_name -> dtms.v1.CommandKind
-	18, // 21: dtms.v1.GatewayCommand.side:type_name -> dtms.v1.Side
-	2,  // 22: dtms.v1.GatewayQuery.kind:type_name -> dtms.v1.QueryKind
-	14, // 23: dtms.v1.AttachResponse.command:type_name -> dtms.v1.GatewayCommand
-	15, // 24: dtms.v1.AttachResponse.query:type_name -> dtms.v1.GatewayQuery
-	13, // 25: dtms.v1.GatewayService.Attach:input_type -> dtms.v1.AttachRequest
-	16, // 26: dtms.v1.GatewayService.Attach:output_type -> dtms.v1.AttachResponse
-	26, // [26:27] is the sub-list for method output_type
-	25, // [25:26] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	6,  // 0: dtms.v1.GatewayHello.account:type_name -> dtms.v1.BrokerAccount
+	19, // 1: dtms.v1.GatewayHello.symbols:type_name -> dtms.v1.SymbolSpec
+	20, // 2: dtms.v1.GatewayRecall.ticks:type_name -> dtms.v1.Tick
+	21, // 3: dtms.v1.BrokerPosition.side:type_name -> dtms.v1.Side
+	20, // 4: dtms.v1.GatewayTicks.ticks:type_name -> dtms.v1.Tick
+	7,  // 5: dtms.v1.GatewayPositions.positions:type_name -> dtms.v1.BrokerPosition
+	0,  // 6: dtms.v1.BrokerOrder.fate:type_name -> dtms.v1.OrderFate
+	22, // 7: dtms.v1.CommandResult.outcome:type_name -> dtms.v1.Outcome
+	7,  // 8: dtms.v1.QueryResult.positions:type_name -> dtms.v1.BrokerPosition
+	8,  // 9: dtms.v1.QueryResult.deals:type_name -> dtms.v1.BrokerDeal
+	6,  // 10: dtms.v1.QueryResult.account:type_name -> dtms.v1.BrokerAccount
+	19, // 11: dtms.v1.QueryResult.spec:type_name -> dtms.v1.SymbolSpec
+	23, // 12: dtms.v1.QueryResult.bars:type_name -> dtms.v1.Bar
+	12, // 13: dtms.v1.QueryResult.orders:type_name -> dtms.v1.BrokerOrder
+	3,  // 14: dtms.v1.AttachRequest.hello:type_name -> dtms.v1.GatewayHello
+	9,  // 15: dtms.v1.AttachRequest.ticks:type_name -> dtms.v1.GatewayTicks
+	13, // 16: dtms.v1.AttachRequest.command_result:type_name -> dtms.v1.CommandResult
+	14, // 17: dtms.v1.AttachRequest.query_result:type_name -> dtms.v1.QueryResult
+	10, // 18: dtms.v1.AttachRequest.positions:type_name -> dtms.v1.GatewayPositions
+	11, // 19: dtms.v1.AttachRequest.terminal:type_name -> dtms.v1.TerminalState
+	6,  // 20: dtms.v1.AttachRequest.account:type_name -> dtms.v1.BrokerAccount
+	4,  // 21: dtms.v1.AttachRequest.recall:type_name -> dtms.v1.GatewayRecall
+	1,  // 22: dtms.v1.GatewayCommand.kind:type_name -> dtms.v1.CommandKind
+	21, // 23: dtms.v1.GatewayCommand.side:type_name -> dtms.v1.Side
+	2,  // 24: dtms.v1.GatewayQuery.kind:type_name -> dtms.v1.QueryKind
+	16, // 25: dtms.v1.AttachResponse.command:type_name -> dtms.v1.GatewayCommand
+	17, // 26: dtms.v1.AttachResponse.query:type_name -> dtms.v1.GatewayQuery
+	5,  // 27: dtms.v1.AttachResponse.place:type_name -> dtms.v1.RunPlace
+	15, // 28: dtms.v1.GatewayService.Attach:input_type -> dtms.v1.AttachRequest
+	18, // 29: dtms.v1.GatewayService.Attach:output_type -> dtms.v1.AttachResponse
+	29, // [29:30] is the sub-list for method output_type
+	28, // [28:29] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_dtms_v1_gateway_service_proto_init() }
@@ -2101,10 +2318,10 @@ func file_dtms_v1_gateway_service_proto_init() {
 	file_dtms_v1_event_proto_init()
 	file_dtms_v1_market_data_service_proto_init()
 	file_dtms_v1_trade_proto_init()
-	file_dtms_v1_gateway_service_proto_msgTypes[2].OneofWrappers = []any{}
 	file_dtms_v1_gateway_service_proto_msgTypes[4].OneofWrappers = []any{}
 	file_dtms_v1_gateway_service_proto_msgTypes[6].OneofWrappers = []any{}
-	file_dtms_v1_gateway_service_proto_msgTypes[10].OneofWrappers = []any{
+	file_dtms_v1_gateway_service_proto_msgTypes[8].OneofWrappers = []any{}
+	file_dtms_v1_gateway_service_proto_msgTypes[12].OneofWrappers = []any{
 		(*AttachRequest_Hello)(nil),
 		(*AttachRequest_Ticks)(nil),
 		(*AttachRequest_CommandResult)(nil),
@@ -2113,13 +2330,16 @@ func file_dtms_v1_gateway_service_proto_init() {
 		(*AttachRequest_Positions)(nil),
 		(*AttachRequest_Terminal)(nil),
 		(*AttachRequest_Account)(nil),
+		(*AttachRequest_Recall)(nil),
+		(*AttachRequest_Ready)(nil),
 	}
-	file_dtms_v1_gateway_service_proto_msgTypes[11].OneofWrappers = []any{}
-	file_dtms_v1_gateway_service_proto_msgTypes[13].OneofWrappers = []any{
+	file_dtms_v1_gateway_service_proto_msgTypes[13].OneofWrappers = []any{}
+	file_dtms_v1_gateway_service_proto_msgTypes[15].OneofWrappers = []any{
 		(*AttachResponse_AttachedAtRevision)(nil),
 		(*AttachResponse_Command)(nil),
 		(*AttachResponse_Query)(nil),
 		(*AttachResponse_TicksDone)(nil),
+		(*AttachResponse_Place)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2127,7 +2347,7 @@ func file_dtms_v1_gateway_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dtms_v1_gateway_service_proto_rawDesc), len(file_dtms_v1_gateway_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,7 +33,11 @@ type JoinRequest struct {
 	// Memos that it leaves, before its proposals.
 	Memos []*SetMemoRequest `protobuf:"bytes,3,rep,name=memos,proto3" json:"memos,omitempty"`
 	// In the first message: lengths of bars that it wants, s.
-	TimeframesS   []uint32 `protobuf:"varint,4,rep,packed,name=timeframes_s,json=timeframesS,proto3" json:"timeframes_s,omitempty"`
+	TimeframesS []uint32 `protobuf:"varint,4,rep,packed,name=timeframes_s,json=timeframesS,proto3" json:"timeframes_s,omitempty"`
+	// In the first message: the last step that it has answered and remembers; 0 for a manager that was just started.
+	AnsweredSeq uint64 `protobuf:"varint,5,opt,name=answered_seq,json=answeredSeq,proto3" json:"answered_seq,omitempty"`
+	// What a restart of the manager must not lose, as of this answer; at most 64 KiB, of its own making.
+	State         string `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -94,6 +98,20 @@ func (x *JoinRequest) GetTimeframesS() []uint32 {
 		return x.TimeframesS
 	}
 	return nil
+}
+
+func (x *JoinRequest) GetAnsweredSeq() uint64 {
+	if x != nil {
+		return x.AnsweredSeq
+	}
+	return 0
+}
+
+func (x *JoinRequest) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
 }
 
 // What became of a proposal.
@@ -169,7 +187,7 @@ func (x *ProposalResult) GetErrorReason() string {
 	return ""
 }
 
-// One step.
+// One step; or with seq 0, before the first, what a manager that was just started in the middle of a run has missed.
 type JoinResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Rises by one each step.
@@ -187,7 +205,9 @@ type JoinResponse struct {
 	// Bars that closed since the step before, of the lengths asked for; in the first step all that are kept.
 	Bars []*ClosedBar `protobuf:"bytes,7,rep,name=bars,proto3" json:"bars,omitempty"`
 	// Indices that were reported since the step before; in the first step all that are known.
-	Indices       []*Index `protobuf:"bytes,8,rep,name=indices,proto3" json:"indices,omitempty"`
+	Indices []*Index `protobuf:"bytes,8,rep,name=indices,proto3" json:"indices,omitempty"`
+	// With seq 0: what its last answer left.
+	State         string `protobuf:"bytes,9,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -278,22 +298,31 @@ func (x *JoinResponse) GetIndices() []*Index {
 	return nil
 }
 
+func (x *JoinResponse) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
 var File_dtms_v1_lockstep_service_proto protoreflect.FileDescriptor
 
 const file_dtms_v1_lockstep_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1edtms/v1/lockstep_service.proto\x12\adtms.v1\x1a\x14dtms/v1/action.proto\x1a!dtms/v1/arbitration_service.proto\x1a\x13dtms/v1/event.proto\x1a!dtms/v1/market_data_service.proto\"\xa8\x01\n" +
+	"\x1edtms/v1/lockstep_service.proto\x12\adtms.v1\x1a\x14dtms/v1/action.proto\x1a!dtms/v1/arbitration_service.proto\x1a\x13dtms/v1/event.proto\x1a!dtms/v1/market_data_service.proto\"\xe1\x01\n" +
 	"\vJoinRequest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x125\n" +
 	"\tproposals\x18\x02 \x03(\v2\x17.dtms.v1.ProposeRequestR\tproposals\x12-\n" +
 	"\x05memos\x18\x03 \x03(\v2\x17.dtms.v1.SetMemoRequestR\x05memos\x12!\n" +
-	"\ftimeframes_s\x18\x04 \x03(\rR\vtimeframesS\"\xad\x01\n" +
+	"\ftimeframes_s\x18\x04 \x03(\rR\vtimeframesS\x12!\n" +
+	"\fanswered_seq\x18\x05 \x01(\x04R\vansweredSeq\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05state\"\xad\x01\n" +
 	"\x0eProposalResult\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12-\n" +
 	"\bdecision\x18\x02 \x01(\v2\x11.dtms.v1.DecisionR\bdecision\x12*\n" +
 	"\aoutcome\x18\x03 \x01(\v2\x10.dtms.v1.OutcomeR\aoutcome\x12!\n" +
-	"\ferror_reason\x18\x04 \x01(\tR\verrorReason\"\x96\x02\n" +
+	"\ferror_reason\x18\x04 \x01(\tR\verrorReason\"\xac\x02\n" +
 	"\fJoinResponse\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x12&\n" +
@@ -302,7 +331,8 @@ const file_dtms_v1_lockstep_service_proto_rawDesc = "" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04last\x18\x06 \x01(\bR\x04last\x12&\n" +
 	"\x04bars\x18\a \x03(\v2\x12.dtms.v1.ClosedBarR\x04bars\x12(\n" +
-	"\aindices\x18\b \x03(\v2\x0e.dtms.v1.IndexR\aindices2J\n" +
+	"\aindices\x18\b \x03(\v2\x0e.dtms.v1.IndexR\aindices\x12\x14\n" +
+	"\x05state\x18\t \x01(\tR\x05state2J\n" +
 	"\x0fLockstepService\x127\n" +
 	"\x04Join\x12\x14.dtms.v1.JoinRequest\x1a\x15.dtms.v1.JoinResponse(\x010\x01B\x84\x01\n" +
 	"\vcom.dtms.v1B\x14LockstepServiceProtoP\x01Z\"dtms/clients/go/gen/dtms/v1;dtmsv1\xa2\x02\x03DXX\xaa\x02\aDtms.V1\xca\x02\aDtms\\V1\xe2\x02\x13Dtms\\V1\\GPBMetadata\xea\x02\bDtms::V1b\x06proto3"

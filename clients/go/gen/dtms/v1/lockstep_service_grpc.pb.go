@@ -31,7 +31,8 @@ const (
 // Only where the service runs in lockstep (replay, demo); elsewhere FAILED_PRECONDITION/MODE_UNSUPPORTED.
 type LockstepServiceClient interface {
 	// A manager joins: its first message names nothing but itself by its credential. For each step the service sends
-	// the quotes, the manager answers with its proposals, and finds their results in the next step.
+	// the quotes, the manager answers with its proposals, and finds their results in the next step. A manager that lost
+	// its stream, or was started again, joins again and the run goes on: the step without an answer is sent once more.
 	Join(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[JoinRequest, JoinResponse], error)
 }
 
@@ -63,7 +64,8 @@ type LockstepService_JoinClient = grpc.BidiStreamingClient[JoinRequest, JoinResp
 // Only where the service runs in lockstep (replay, demo); elsewhere FAILED_PRECONDITION/MODE_UNSUPPORTED.
 type LockstepServiceServer interface {
 	// A manager joins: its first message names nothing but itself by its credential. For each step the service sends
-	// the quotes, the manager answers with its proposals, and finds their results in the next step.
+	// the quotes, the manager answers with its proposals, and finds their results in the next step. A manager that lost
+	// its stream, or was started again, joins again and the run goes on: the step without an answer is sent once more.
 	Join(grpc.BidiStreamingServer[JoinRequest, JoinResponse]) error
 	mustEmbedUnimplementedLockstepServiceServer()
 }
