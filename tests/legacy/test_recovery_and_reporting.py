@@ -30,12 +30,14 @@ REGISTRATIONS = 200
 async def test_d01_every_action_has_the_numbers_of_its_trade(stack: Stack) -> None:
     """Actions got a status without price, volume or levels, took 0 for each of them, and all came to nothing.
 
-    One typed trade: a command has no default for anything, and each one sent bears levels or a volume.
+    One typed trade: a command has no default for any of its numbers and names (what it keeps of a position it says),
+    and each one sent bears levels or a volume.
     """
     assert not [
         field.name
         for field in dataclasses.fields(Command)
         if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if field.name not in {"keeps_sl", "keeps_tp"}
     ]
     trade = await hedged(stack)
     watch = await stack.stream("viewer", WatchRequest(start_revision=1))
