@@ -101,14 +101,14 @@ def states_are_not_kept() -> Iterator[None]:
     """D9. What was last is not there after a restart."""
     load = recovery.replay
 
-    def replay(desk: Any, journal: SqliteJournal, progress: Any) -> Any:
+    def replay(desk: Any, journal: SqliteJournal, progress: Any, *, until: Any) -> Any:
         if journal.newest_revision > 20:
             newest = journal.newest_revision - 2
             journal._connection.execute("DELETE FROM event WHERE revision > ?", (newest,))
             journal._connection.execute("DELETE FROM snapshot WHERE revision > ?", (newest,))
             chain: Any = journal._connection.execute("SELECT chain FROM event WHERE revision = ?", (newest,)).get
             journal._newest, journal._chain = newest, chain
-        return load(desk, journal, progress)
+        return load(desk, journal, progress, until=until)
 
     with patch.object(recovery, "replay", replay):
         yield
