@@ -16,8 +16,8 @@ from dtms.v1.event_pb2 import Event
 from dtms.v1.market_data_service_pb2 import Bar, StreamBarsRequest
 from dtms.v1.market_data_service_pb2_grpc import MarketDataServiceStub
 from dtms.v1.registry_service_pb2 import Registration
-from dtms.v1.trade_pb2 import SIDE_BUY
-from dtms.v1.trade_status_service_pb2 import WatchRequest
+from dtms.v1.trade_pb2 import SIDE_BUY, TradeState
+from dtms.v1.trade_status_service_pb2 import WatchFilter, WatchRequest
 from dtms.v1.trade_status_service_pb2_grpc import TradeStatusServiceStub
 from dtms_client.errors import DtmsError
 from dtms_service.broker.foreign import ForeignActor
@@ -36,6 +36,7 @@ from tests.sim.world import ACCOUNT, BOT, SYMBOLS, World
 MANAGERS: Final = ("intelligent_exit_manager", "universal_sl_tp_manager", BOT)
 CLIENTS: Final = (*MANAGERS, "entry", "feed", "viewer", "operator")
 EVERYBODY: Final = (*CLIENTS, "gateway")
+HUNDRED: Final = 100
 HOUR_NS: Final = 3_600_000_000_000
 
 OF_SERVICE: Final = (
@@ -495,22 +496,40 @@ class TerminalGone(Fault):
 
 
 class Watchers(Fault):
-    """Many watch, and one of them never reads."""
+    """A hundred watch: all of it or a part, some slowly, and some never read."""
 
     number, name = 19, "a hundred watchers, one that never reads"
 
     async def strike(self, world: World, chance: Random) -> None:
         client = world.clients["viewer"]
-        for _ in range(5):
+        for _ in range(2):
             stub: Any = TradeStatusServiceStub(client.channel)
-            stub.Watch(WatchRequest(start_revision=1), metadata=client.metadata)  # never read
-        if len(world.watched) < 12:
-            for _ in range(3):
-                name = f"viewer-{len(world.watched)}"
-                revision = chance.randint(1, max(world.witness.durable_revision, 1))
-                world.watched[name] = []
-                world.loop.spawn(world.hosts["viewer"], world.watch_as_viewer(name, revision), name)
+            request = WatchRequest(start_revision=1, filter=self._part_of(world, chance))
+            stub.Watch(request, metadata=client.metadata)  # never read
+        for _ in range(min(25, HUNDRED - len(world.watched))):
+            name = f"viewer-{len(world.watched)}"
+            revision = chance.randint(1, max(world.witness.durable_revision, 1))
+            slow_s = chance.uniform(0.1, 2.0) if chance.random() < 0.1 else 0.0
+            watching = world.watch_as_viewer(name, revision, self._part_of(world, chance), slow_s)
+            world.loop.spawn(world.hosts["viewer"], watching, name)
         await asyncio.sleep(3.0)
+
+    @staticmethod
+    def _part_of(world: World, chance: Random) -> WatchFilter:
+        """Everything, or a symbol, some trades, some states, or two of these at once."""
+        wanted = WatchFilter()
+        for _ in range(chance.choice((0, 0, 1, 1, 2))):
+            match chance.randrange(4):
+                case 0:
+                    wanted.symbols[:] = [chance.choice(SYMBOLS)]
+                case 1:
+                    wanted.account_ids[:] = [ACCOUNT]
+                case 2:
+                    wanted.states[:] = chance.sample(TradeState.values()[1:], 2)
+                case _:
+                    tickets = sorted(world.registered)
+                    wanted.tickets[:] = chance.sample(tickets, min(2, len(tickets)))
+        return wanted
 
 
 class Compaction(Fault):

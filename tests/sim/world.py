@@ -26,6 +26,7 @@ from dtms.v1.market_data_service_pb2_grpc import MarketDataServiceStub
 from dtms.v1.registry_service_pb2 import Registration
 from dtms.v1.score_pb2 import Score
 from dtms.v1.trade_pb2 import SIDE_BUY, SIDE_SELL
+from dtms.v1.trade_status_service_pb2 import WatchFilter
 from dtms_client import AsyncClient, _alarm
 from dtms_client.errors import DtmsError as ClientError
 from dtms_client.exit_manager.brain import ExitManager
@@ -71,6 +72,7 @@ ENTRY_MAGIC: Final = 77
 WARM_BARS: Final = 40  # more than ATR and the regime need
 PRICE_S: Final = 0.5  # between two prices of a symbol
 STORM_S: Final = 60.0
+SLOW_MARKS_MS: Final = 2_500
 GRACE_S: Final = 9.0  # after trouble: back-off is 5 s at most, a dead stream is noticed after 3 s of silence
 COMPARED_S: Final = 5.0  # an attachment is told so long after it has read the positions, at most
 SETTLE_S: Final = 240.0  # a refused close is tried again after a minute at most
@@ -184,6 +186,8 @@ class World:
         self.is_serving_at_the_end = False
         self.deadly: tuple[Point, int] | None = None
         self.watched_from: dict[str, int] = {}
+        self.wanted: dict[str, WatchFilter] = {}
+        self.slow: set[str] = set()
         self.model = Model()
         self.witness.on_event.append(self.model.take)
         self.ended_s = 0.0
@@ -546,12 +550,26 @@ class World:
                     await asyncio.sleep(0.5)
             await asyncio.sleep(chance.uniform(1.0, 4.0))
 
-    async def watch_as_viewer(self, name: str, start_revision: int) -> None:
-        """One more stream of the viewer's, noted under a name of its own."""
-        client = self.clients["viewer"]
-        self.watched[name], self.watched_from[name] = [], start_revision
-        async for item in client.watch(start_revision=start_revision, progress_interval_ms=1_000):
-            self.watched[name].append((self.loop.time(), item))
+    def watch_as_viewer(
+        self, name: str, start_revision: int, wanted: WatchFilter, slow_s: float
+    ) -> Coroutine[Any, Any, None]:
+        """One more stream of the viewer's, noted under a name of its own; it may rest after each item."""
+        client, seen = self.clients["viewer"], self.watched.setdefault(name, [])
+        self.watched_from[name], self.wanted[name] = start_revision, wanted
+        if slow_s:
+            self.slow.add(name)
+
+        async def watch() -> None:
+            # Who reads slowly has no right to marks in time, and is known by this interval.
+            interval_ms = SLOW_MARKS_MS if slow_s else 1_000 * (1 + len(self.watched) % 2)
+            async for item in client.watch(
+                start_revision=start_revision, watch_filter=wanted, progress_interval_ms=interval_ms
+            ):
+                seen.append((self.loop.time(), item))
+                if slow_s and self.storming:
+                    await asyncio.sleep(slow_s)
+
+        return watch()
 
     async def _watch(self, name: str, start_revision: int) -> None:
         """A viewer that wants everything, for ever."""
