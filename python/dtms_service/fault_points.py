@@ -52,6 +52,9 @@ class Point(StrEnum):
     OUTCOME = "outcome"  # the door has answered; nobody else knows
     OUTCOME_KEPT = "outcome.kept"  # handed to the journal, not durable
     ANSWER = "answer"  # a call's answer is made; the client has nothing
+    WATCH = "watch"  # the turn of a watcher: all that it was sent before is on its way
+    NOTICE_SEND = "notice.send"  # on the thread of a target of notifications
+    NOTICE_SENT = "notice.sent"
     CREDENTIAL_WRITE = "credential.write"
     BARS_WRITE = "bars.write"
     BARS_WRITTEN = "bars.written"

@@ -7,33 +7,43 @@ own process, so it outlives everybody; the embedded account dies with its servic
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
+import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from dtms.v1 import trade_pb2
+from dtms.v1.arbitration_service_pb2 import ProposeRequest
+from dtms.v1.event_pb2 import Event
 from dtms.v1.market_data_service_pb2 import Bar, StreamBarsRequest, StreamTicksRequest, Tick
 from dtms.v1.paper_service_pb2 import OpenPositionRequest
 from dtms_client import AsyncClient
 from dtms_client.errors import OUTAGE, Cancelled, FailedPrecondition, NotFound
-from dtms_client.watch import Quotes
+from dtms_client.watch import Quotes, Relisted
 from dtms_service.broker.mt5_enums import DealEntry
 from dtms_service.broker.paper import PaperBroker
+from dtms_service.broker.paper_door import PaperDoor
 from dtms_service.broker.paper_store import PaperStore
 from dtms_service.credentials import CREDENTIALS_FOLDER, token_path
 from dtms_service.fault_points import KILL_VARIABLE, Point
+from dtms_service.journal import JOURNAL_NAME
 from dtms_service.service import SERVING, paper_account
 from dtms_service.settings import configuration
+from dtms_service.stage import Stage
 from tests import wire
 from tests.conftest import REPO
 from tests.paper_terminal import PORT, Serving
 from tests.paper_terminal import serving as terminal_serving
 from tests.process.service_process import Process
-from tests.stack import SLOW_S, SYMBOL, T0_MSC, WARM_BARS
+from tests.stack import EXIT_MANAGER, SLOW_S, SYMBOL, T0_MSC, WARM_BARS, running, stop_at
 from tests.unit.paper_world import CONFIG, SPEC, TRADING
 
 T = TypeVar("T")
@@ -47,6 +57,15 @@ AGAIN_S = 0.02
 FEED_S = 0.1
 WARM_MSC = T0_MSC - WARM_BARS * SLOW_S * 1000
 SL, TP = 1.0951, 1.1101
+NOBODYS = 999_999
+KNOCK_S = 0.005
+AT_ONCE = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 20),
+    ("grpc.min_reconnect_backoff_ms", 20),
+    ("grpc.max_reconnect_backoff_ms", 20),
+)
+"""A channel that tries again and again."""
 OFTEN = {"DTMS_JOURNAL__SNAPSHOT_EVERY_EVENTS": "25", "DTMS_JOURNAL__KEEP_EVENTS": "10"}
 """Snapshots and compaction within a test."""
 
@@ -71,7 +90,8 @@ class Kept:
     deaths: deque[Death]
     fired: list[Death] = field(default_factory=list)
     process: Process | None = None
-    said: Callable[[str], None] = lambda _line: None
+    reborn: Callable[[Process], None] = lambda _process: None
+    died: Callable[[], None] = lambda: None
     failed: str = ""
     _task: asyncio.Task[None] | None = None
 
@@ -82,12 +102,15 @@ class Kept:
         while True:
             armed = {KILL_VARIABLE: str(self.deaths[0])} if self.deaths else {}
             self.process = await Process.start(*self.command, env=self.env | armed)
+            if self.fired:
+                self.reborn(self.process)
             code = await self.process.process.wait()
             await self.process.ended()
             if code != KILLED or not armed:
                 self.failed = f"{self.command[0]} ended with {code}: {self.process.text()[-3000:]}"
                 return
             self.fired.append(self.deaths.popleft())
+            self.died()
 
     def raise_if_failed(self) -> None:
         if self.failed:
@@ -234,6 +257,11 @@ class Crashing:
         self.account: Account
         self.kept: list[Kept] = []
         self._clients: dict[str, AsyncClient] = {}
+        # What a service that died has left behind, and who knocks at the one that starts after it.
+        self.left: list[Path] = []
+        self.refused = 0
+        self.seen = 0  # the newest event that a watcher was shown
+        self._beside: list[asyncio.Task[None]] = []
 
     def keep(self, *command: str | Path, deaths: Sequence[Death], env: dict[str, str]) -> Kept:
         kept = Kept(tuple(map(str, command)), env, deque(deaths))
@@ -242,15 +270,71 @@ class Crashing:
         kept.start()
         return kept
 
-    def keep_service(self, *arguments: str, deaths: Sequence[Death]) -> Kept:
+    def keep_service(self, *arguments: str, deaths: Sequence[Death], told: str = "") -> Kept:
+        """``told`` is a URL that gets notifications."""
         port = self.address.rpartition(":")[2]
         where = ("serve", "--data-dir", self.data_dir, "--port", port)
-        return self.keep(
+        kept = self.keep(
             *where,
             *arguments,
             deaths=deaths,
-            env=OFTEN | {"DTMS_ENGINE__LEASE_TTL_MS": "600000", "DTMS_RECONCILIATION__SETTLE_MS": "500"},
+            env=OFTEN
+            | {"DTMS_ENGINE__LEASE_TTL_MS": "600000", "DTMS_RECONCILIATION__SETTLE_MS": "500"}
+            | ({"DTMS_NOTIFICATIONS__URLS": told, "DTMS_NOTIFICATIONS__DEDUPE_S": "0"} if told else {}),
         )
+        kept.reborn, kept.died = self._knock, self._leave
+        return kept
+
+    async def watch(self) -> None:
+        """Somebody follows everything, over all deaths (I15, I16): each event once and in order, none left out unless
+        it is said that the journal was compacted meanwhile."""
+        async for item in self.client("viewer").watch(start_revision=1, progress_interval_ms=1000):
+            if isinstance(item, Relisted):
+                self.seen = item.revision
+            elif isinstance(item, Event):
+                assert item.revision == self.seen + 1
+                self.seen = item.revision
+
+    def _leave(self) -> None:
+        folder = self.data_dir.with_name(f"left-{len(self.left)}")
+        shutil.copytree(self.data_dir, folder)
+        self.left.append(folder)
+
+    def _knock(self, process: Process) -> None:
+        """Somebody wants to change something from the first moment at which the port answers (I22)."""
+        self.beside(self._write_until_decided(process))
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Goes on for as long as the desk, and fails it."""
+        task = asyncio.create_task(work)
+        self._beside.append(task)
+        self.exits.callback(task.cancel)
+
+    async def _write_until_decided(self, process: Process) -> None:
+        """Asks for a change of a trade that is not there. Before the comparison has ended each answer is RECOVERING
+        and health NOT_SERVING; the first decision stands behind the end of the comparison in the journal."""
+        await self.until(lambda: EXIT_MANAGER in self._clients)
+        metadata = self.client(EXIT_MANAGER).metadata
+        request = ProposeRequest(request_id=f"knock {process.pid}", ticket=NOBODYS, action=stop_at(SL))
+        async with grpc.aio.insecure_channel(self.address, options=AT_ONCE) as channel:
+            health, before = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckResponse.UNKNOWN
+            while process.process.returncode is None:
+                try:
+                    before = (await health.Check(health_pb2.HealthCheckRequest(), timeout=5)).status
+                    answer = await wire.call(channel, request, metadata=metadata, timeout_s=5)
+                except grpc.aio.AioRpcError:
+                    await asyncio.sleep(KNOCK_S)
+                except (*OUTAGE, Cancelled) as error:
+                    if error.reason == "RECOVERING" and process.process.returncode is None:
+                        assert before == health_pb2.HealthCheckResponse.NOT_SERVING
+                        self.refused += 1
+                    await asyncio.sleep(KNOCK_S)
+                else:
+                    compared = await process.until(
+                        lambda: next((line for line in process.log if line.get("stage") == "SERVING"), None)
+                    )
+                    assert answer.decision.revision > compared["revision"]
+                    return
 
     def token(self, name: str) -> Path:
         return token_path(self.data_dir / CREDENTIALS_FOLDER, name)
@@ -319,15 +403,18 @@ class Crashing:
     def _raise_if_failed(self) -> None:
         for kept in self.kept:
             kept.raise_if_failed()
+        for task in self._beside:
+            if task.done() and not task.cancelled():
+                task.result()
 
 
 @asynccontextmanager
-async def embedded(folder: Path, deaths: Sequence[Death]) -> AsyncIterator[Crashing]:
+async def embedded(folder: Path, deaths: Sequence[Death], told: str = "") -> AsyncIterator[Crashing]:
     """A service with the play-money account."""
     async with AsyncExitStack() as exits:
         desk = Crashing(folder, exits)
         desk.account = Embedded(desk)
-        desk.keep_service("--paper", deaths=deaths)
+        desk.keep_service("--paper", deaths=deaths, told=told)
         await desk.connect("feed", "viewer", "operator", "intelligent_exit_manager")
         yield desk
 
@@ -358,6 +445,27 @@ async def behind_a_gateway(
         yield desk, broker
 
 
+async def recover_twice(left: Path, broker: PaperBroker | None) -> None:
+    """I24: what a service that died has left is recovered, and once more: the second time adds not a byte.
+
+    Against ``broker`` as it is now, or the books that lie there too.
+    """
+
+    async def recovered() -> list[tuple[int, bytes, bytes]]:
+        async with running(left, attach=broker is None) as stack:
+            if broker is not None:
+                account_id = broker.config.account_id
+                await stack.system.attach(account_id, PaperDoor({account_id: broker}), [SYMBOL])
+            assert stack.system.stage is Stage.SERVING
+            revision = stack.system.desk.engine.revision
+        with closing(sqlite3.connect(left / JOURNAL_NAME)) as journal:
+            return journal.execute("SELECT * FROM event WHERE revision <= ? ORDER BY revision", (revision,)).fetchall()
+
+    first = await recovered()
+    assert first
+    assert await recovered() == first
+
+
 def books_of(data_dir: Path) -> PaperBroker:
     """The embedded account as it was left on disk."""
     config = configuration(None, paper=True, given={"data_dir": data_dir})
@@ -375,4 +483,14 @@ def deals_of(broker: PaperBroker) -> list[tuple[str, float, float]]:
     return [(DealEntry(deal.entry).name, deal.volume, deal.remaining) for deal in ledger.deals if deal.position]
 
 
-__all__ = ["SERVING", "Crashing", "Death", "PaperStore", "behind_a_gateway", "books_of", "deals_of", "embedded"]
+__all__ = [
+    "SERVING",
+    "Crashing",
+    "Death",
+    "PaperStore",
+    "behind_a_gateway",
+    "books_of",
+    "deals_of",
+    "embedded",
+    "recover_twice",
+]

@@ -247,7 +247,7 @@ def stop_takes_the_target_away() -> Iterator[None]:
 
     def command(intent: Any, **options: Any) -> Any:
         made = before(intent, **options)
-        return replace(made, tp=None) if made.kind is CommandKind.MODIFY else made
+        return replace(made, tp=None, keeps_tp=False) if made.kind is CommandKind.MODIFY else made
 
     with patch.object(convert, "command", command):
         yield

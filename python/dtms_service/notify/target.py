@@ -11,6 +11,8 @@ from typing import Final, Protocol
 import structlog
 from prometheus_client import Counter
 
+from dtms_service.fault_points import Point, reach
+
 MESSAGE_CHARS: Final = 1800
 """What waits is joined up to this length: Discord takes 2,000 characters, and chats throttle messages, not lines."""
 BACKOFF_S: Final = (1.0, 4.0, 15.0)
@@ -125,14 +127,18 @@ class Target:
     def _send(self, text: str) -> str | None:
         """Tries until it is delivered or the pauses are used up; while stopping once."""
         pauses = iter(self._backoff_s)
-        while (why := self._sender(self._title, text)) is not None:
+        while True:
+            reach(Point.NOTICE_SEND)
+            why = self._sender(self._title, text)
+            reach(Point.NOTICE_SENT)
+            if why is None:
+                return None
             MESSAGES.labels("failed").inc()
             pause_s = next(pauses, None)
             if pause_s is None or self._closing.is_set():
                 return why
             log.warning("notification_failed", target=self.label, why=why, again_in_s=pause_s)
             self._closing.wait(pause_s)
-        return None
 
     def _lose(self, notices: Sequence[Notice], why: str) -> None:
         """Under the lock."""
