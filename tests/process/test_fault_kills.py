@@ -222,7 +222,8 @@ def chain(points: Sequence[Point], passage: int) -> list[Death]:
     return [Death(point, 1 if point in ONCE else passage) for point in points]
 
 
-# Passed once in a process's life, or in a directory's; bars, snapshots and what they free are rare.
+# Passed once in a process's life, or in a directory's; bars, snapshots and what they free are rare, and a watcher that
+# is told of much at once has few turns.
 ONCE = (
     Point.BARS_WRITE,
     Point.BARS_WRITTEN,
@@ -234,6 +235,7 @@ ONCE = (
     Point.COMPARED,
     Point.JOURNAL_CHECKPOINT,
     Point.JOURNAL_CHECKPOINTED,
+    Point.WATCH,
 )
 # In a short life only a service that ends in good order comes by.
 AT_THE_END = (Point.JOURNAL_CHECKPOINT, Point.JOURNAL_CHECKPOINTED)
