@@ -23,7 +23,7 @@ from dtms_service.lockstep import Lockstep
 from dtms_service.monitor import Monitor
 
 CALL_DEADLINE_S = 120.0  # a gateway may be started again meanwhile
-NOTE_EVERY = 500  # ticks that nothing follows from, between two bookmarks: half a second of work to repeat
+NOTE_EVERY = 500  # ticks that nothing follows from, between two bookmarks: about a second of work to repeat in a demo
 
 TakeIn = Callable[[str, BrokerDoor, list[str], Seen | None], Awaitable[None]]
 

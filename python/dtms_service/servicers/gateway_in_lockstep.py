@@ -41,9 +41,9 @@ class LockstepStream:
                 if task.done():
                     task.result()
             await self.outgoing.put(None)
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
-                raise
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001  a panic of the core too: the stream raises it
             await self.outgoing.put(error)
         finally:
             for task in (reading, working):
