@@ -53,8 +53,6 @@ class Point(StrEnum):
     OUTCOME_KEPT = "outcome.kept"  # handed to the journal, not durable
     ANSWER = "answer"  # a call's answer is made; the client has nothing
     WATCH = "watch"  # the turn of a watcher: all that it was sent before is on its way
-    QUOTES_SEND = "quotes.send"
-    BARS_SEND = "bars.send"
     NOTICE_SEND = "notice.send"  # on the thread of a target of notifications
     NOTICE_SENT = "notice.sent"
     CREDENTIAL_WRITE = "credential.write"

@@ -295,16 +295,6 @@ class Crashing:
                 assert item.revision == self.seen + 1
                 self.seen = item.revision
 
-    async def watch_prices(self) -> None:
-        """Somebody is told of prices and bars, over all deaths."""
-
-        async def drain(items: AsyncIterator[Any]) -> None:
-            async for _ in items:
-                pass
-
-        viewer = self.client("viewer")
-        await asyncio.gather(drain(viewer.watch_quotes()), drain(viewer.watch_bars(timeframes_s=[SLOW_S])))
-
     def _leave(self) -> None:
         folder = self.data_dir.with_name(f"left-{len(self.left)}")
         shutil.copytree(self.data_dir, folder)

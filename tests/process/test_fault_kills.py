@@ -193,7 +193,6 @@ async def survive(desk: Crashing, broker: PaperBroker | None = None, *, recoveri
     """
     await desk.account.warm_up()
     desk.beside(desk.watch())
-    desk.beside(desk.watch_prices())
     script = Script(desk)
     rounds = 0
     while desk.to_come and rounds < ROUNDS_MOST:
@@ -237,8 +236,6 @@ ONCE = (
     Point.JOURNAL_CHECKPOINT,
     Point.JOURNAL_CHECKPOINTED,
     Point.WATCH,
-    Point.QUOTES_SEND,
-    Point.BARS_SEND,
 )
 # In a short life only a service that ends in good order comes by.
 AT_THE_END = (Point.JOURNAL_CHECKPOINT, Point.JOURNAL_CHECKPOINTED)
@@ -261,8 +258,6 @@ SERVICE = (
     Point.OUTCOME_KEPT,
     Point.ANSWER,
     Point.WATCH,
-    Point.QUOTES_SEND,
-    Point.BARS_SEND,
     Point.SNAPSHOT_WRITE,
     Point.SNAPSHOT_WRITTEN,
     Point.COMPACT_WRITE,

@@ -12,7 +12,6 @@ from dtms_service.bars import KEPT, TIMEFRAMES_S, ClosedBar, Wanted
 from dtms_service.desk import Desk
 from dtms_service.doors import Doors
 from dtms_service.errors import DtmsError, Reason, invalid
-from dtms_service.fault_points import Point, reach
 from dtms_service.interceptors import Call
 from dtms_service.monitor import Monitor
 from dtms_service.paper_account import PaperAccount
@@ -80,7 +79,6 @@ class MarketDataServicer:
             raise invalid("min_interval_ms", f"at most {MAX_QUOTES_INTERVAL_MS}")
         account_id = self.doors.resolve(request.account_id) if request.account_id else ""
         async for changes in self.quotes.watch(account_id, request.symbols, request.min_interval_ms / 1000):
-            reach(Point.QUOTES_SEND)
             yield pb.WatchQuotesResponse(
                 quotes=map(convert.quote, changes.quotes), indices=map(convert.index, changes.indices)
             )
@@ -100,7 +98,6 @@ class MarketDataServicer:
         wanted = Wanted(account_id, frozenset(request.symbols), timeframes_of(request.timeframes_s))
         async for bars in self.monitor.bars.watch(wanted, request.history):
             for start in range(0, len(bars), MAX_BATCH):
-                reach(Point.BARS_SEND)
                 yield pb.WatchBarsResponse(bars=map(convert.closed_bar, bars[start : start + MAX_BATCH]))
 
     def _batch(self, account_id: str, symbol: str, count: int, field: str) -> tuple[str, str]:
