@@ -41,9 +41,9 @@ class LockstepStream:
                 if task.done():
                     task.result()
             await self.outgoing.put(None)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001  a panic of the core too: the stream raises it
+        except BaseException as error:  # a panic of the core too: the stream raises it
+            if isinstance(error, asyncio.CancelledError):
+                raise
             await self.outgoing.put(error)
         finally:
             for task in (reading, working):
