@@ -8,6 +8,7 @@ bars are a cache: neither is part of it.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,17 +16,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import structlog
+
 from dtms_service.clock import Clock
 from dtms_service.errors import DtmsError, Reason
 from dtms_service.journal import JOURNAL_NAME, CommitQueue, JournalReader, Progress, VerifyReport, backup
 from dtms_service.shadow.store import SHADOW_FOLDER
 
 PAPER_STORE: Final = "paper.db"
-DRAFT_PREFIX: Final = "backup-"
-"""Of a folder below the data directory in which a copy is made; the next start removes what a crash left."""
+DRAFT_PREFIX: Final = ".backup-draft-"
+"""Of a folder below the data directory in which a copy is made; no name that anybody gives a backup."""
 PIECE_BYTES: Final = 1 << 18
 
 _making = asyncio.Lock()
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,15 @@ async def made(commits: CommitQueue, data_dir: Path, clock: Clock) -> AsyncItera
             await commits.copy(folder / JOURNAL_NAME)
             report = await asyncio.to_thread(_finish, data_dir, folder, clock.now_ns())
             yield folder, report
+
+
+def remove_drafts(data_dir: Path) -> None:
+    """What a crash in the middle of a backup left. For whoever holds the directory's lock."""
+    for draft in data_dir.glob(f"{DRAFT_PREFIX}*"):
+        try:
+            shutil.rmtree(draft)
+        except OSError as error:
+            log.warning("draft_stays", path=str(draft), why=str(error))
 
 
 def make(data_dir: Path, folder: Path, clock: Clock, progress: Progress) -> VerifyReport:

@@ -27,8 +27,9 @@ FAULT_VARIABLES: Final = frozenset({KILL_VARIABLE, PASSED_VARIABLE})
 
 
 class Point(StrEnum):
-    """All of them. Each is reached in one place; tests/process/fault_cases.py says how each is tested."""
+    """All of them. Each is reached in one place; tests/process/test_fault_kills.py says which run dies of it."""
 
+    LOCK_WRITE = "lock.write"
     # The journal's thread. WRITE, SYNC and SYNCED are those of its files, inside of SQLite.
     JOURNAL_BEGIN = "journal.begin"
     JOURNAL_INSERTED = "journal.inserted"
@@ -52,7 +53,15 @@ class Point(StrEnum):
     OUTCOME = "outcome"  # the door has answered; nobody else knows
     OUTCOME_KEPT = "outcome.kept"  # handed to the journal, not durable
     ANSWER = "answer"  # a call's answer is made; the client has nothing
-    WATCH = "watch"  # the turn of a watcher: all that it was sent before is on its way
+    # Before each message of a stream, a point a method: what was sent before is on its way.
+    WATCH_SEND = "watch.send"
+    QUOTES_SEND = "quotes.send"
+    BARS_SEND = "bars.send"
+    TICKS_ANSWER = "ticks.answer"
+    BARS_ANSWER = "bars.answer"
+    BACKUP_SEND = "backup.send"
+    ATTACH_SEND = "attach.send"
+    JOIN_SEND = "join.send"
     NOTICE_SEND = "notice.send"  # on the thread of a target of notifications
     NOTICE_SENT = "notice.sent"
     CREDENTIAL_WRITE = "credential.write"
@@ -63,6 +72,12 @@ class Point(StrEnum):
     BOOKS_WRITE = "books.write"
     BOOKS_SYNC = "books.sync"
     BOOKS_SAVED = "books.saved"
+    BROKER_LOG = "broker_log"
+    # A backup: of a service that runs by its own process, else by the command's.
+    BACKUP_STEP = "backup.step"
+    BACKUP_SYNC = "backup.sync"
+    BACKUP_MARK = "backup.mark"
+    BACKUP_MARKED = "backup.marked"
     # How far a run in lockstep is; and at its gateway, what the broker was commanded.
     BOOKMARK = "bookmark"
     BOOKMARK_WRITE = "bookmark.write"
@@ -72,8 +87,15 @@ class Point(StrEnum):
     COMMAND_LOG_WRITE = "commands.write"
     COMMAND_LOG_SYNC = "commands.sync"
     COMMAND_LOGGED = "commands.logged"
-    # The gateway.
+    # The gateway. SEND: before a message of this kind.
+    HELLO_SEND = "gateway.hello"
     TICKS_SEND = "gateway.ticks"
+    POSITIONS_SEND = "gateway.positions"
+    ACCOUNT_SEND = "gateway.account"
+    TERMINAL_SEND = "gateway.terminal"
+    RECALL_SEND = "gateway.recall"
+    READY_SEND = "gateway.ready"
+    END_SEND = "gateway.end"
     COMMAND_RECEIVED = "gateway.command"
     FENCE_RAISE = "fence.raise"
     FENCE_WRITE = "fence.write"
@@ -84,6 +106,7 @@ class Point(StrEnum):
     RESULT_SEND = "gateway.result"
     RESULT_SENT = "gateway.result_sent"
     QUERY_RECEIVED = "gateway.query"
+    QUERY_SEND = "gateway.query_result"
     SERVER_TIME_WRITE = "server_time.write"
 
 

@@ -107,6 +107,16 @@ def _access() -> dict[str, Access]:
 
 
 ACCESS = _access()
+SENDS = {
+    "TradeStatusService/Watch": Point.WATCH_SEND,
+    "MarketDataService/StreamTicks": Point.TICKS_ANSWER,
+    "MarketDataService/StreamBars": Point.BARS_ANSWER,
+    "MarketDataService/WatchBars": Point.BARS_SEND,
+    "MarketDataService/WatchQuotes": Point.QUOTES_SEND,
+    "LockstepService/Join": Point.JOIN_SEND,
+    "GatewayService/Attach": Point.ATTACH_SEND,
+    "AdminService/Backup": Point.BACKUP_SEND,
+}
 # Ends by itself when the service drains, because only it can say where to resume.
 _ENDS_BY_ITSELF = frozenset({"TradeStatusService/Watch"})
 
@@ -214,7 +224,7 @@ class Pipeline:
         return unary
 
     def _stream(self, name: str, serve: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-        access = ACCESS[name]
+        access, point = ACCESS[name], SENDS[name]
         ok = CALLS.labels(name, "OK")
 
         async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
@@ -225,6 +235,7 @@ class Pipeline:
                     opened = _Stream(until_ended, call.principal, name in _ENDS_BY_ITSELF)
                     self._streams.add(opened)
                     async for answer in serve(request, call):
+                        reach(point)
                         yield answer
             except Exception as error:
                 ended = opened.why if opened is not None and opened.until.expired() else None

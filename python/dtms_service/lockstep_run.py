@@ -9,7 +9,7 @@ answers a command that it has carried out before as it did then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -56,6 +56,7 @@ class LockstepRun:
     _run_id: str = ""
     _account_id: str = ""
     _done: int = 0
+    _recalled: int = 0
     # What another process of this service had come to, until the gateway has told its ticks again.
     _cut_off: Bookmark | None = field(init=False)
     _taking_in: asyncio.Task[None] | None = None
@@ -68,26 +69,41 @@ class LockstepRun:
         """For a gateway that says hello. Raises FIELD_INVALID for one that is not this run's."""
         if self._run_id:
             self._check(account_id, run_id, self._account_id, self._run_id)
-            return Place(self._done, self._tick is not None, False, False, self.lockstep.has_ended)
+            return self._place()
         known = self._cut_off
         if known is None or (known.has_ended and known.run_id != run_id):
             self._run_id, self._account_id, self._cut_off = run_id, account_id, None
             self.bookmarks.clear()
             self.lockstep.has_ended = False
-            return Place(0, False, False, True, False)
+            return self._place()
         self._check(account_id, run_id, known.account_id, known.run_id)
         self._run_id, self._account_id, self._done = run_id, account_id, known.done
         log.info("run_goes_on", run=run_id, done=known.done, revision=known.revision)
-        return Place(known.done, False, not known.has_ended, False, known.has_ended)
+        return self._place()
+
+    def _place(self) -> Place:
+        """A gateway that dies before it is ready leaves everything to the next."""
+        has_ended = self.lockstep.has_ended
+        begins, goes_on = self._taking_in is None and not has_ended, self._cut_off is not None
+        return Place(
+            self._done,
+            under_way=self._tick is not None,
+            recall=begins and goes_on,
+            fresh=begins and not goes_on,
+            ended=has_ended,
+        )
 
     @staticmethod
     def _check(account_id: str, run_id: str, own_account: str, own_run: str) -> None:
         if (account_id, run_id) != (own_account, own_run):
             raise invalid("hello.run_id", f"this service is in the run {own_run!r} of {own_account}, not {run_id!r}")
 
-    def recall(self, symbol: str, ticks: Iterable[Tick]) -> None:
-        """Ticks that another process of this service has decided on."""
-        self.monitor.recall(self._account_id, symbol, ticks)
+    def recall(self, before: int, symbol: str, ticks: Sequence[Tick]) -> None:
+        """Ticks that another process of this service has decided on, behind so many that the same gateway told
+        ``before``. Another one may have told the first of them and died."""
+        missing = ticks[max(0, self._recalled - before) :]
+        self.monitor.recall(self._account_id, symbol, missing)
+        self._recalled += len(missing)
 
     async def ready(self, send: Send, symbols: Sequence[str]) -> None:
         """The gateway's books stand where its place says. Returns when every manager takes part."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from dtms_service import convert, news_watch, recovery, symbols
+from dtms_service import backup, convert, news_watch, recovery, symbols
 from dtms_service._core import CorePanic, Engine
 from dtms_service.bar_store import BarStore
 from dtms_service.bars import KEPT, ClosedBars
@@ -119,6 +119,7 @@ class System:
             progress=_log_progress,
             shadow=config.shadow,
         )
+        backup.remove_drafts(config.data_dir)
         if report.recovered:
             log.warning("journal_recovered", torn_revisions=report.torn_revisions, torn_log_bytes=report.torn_log_bytes)
         engine = Engine(

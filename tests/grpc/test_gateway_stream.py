@@ -48,10 +48,11 @@ class Rough:
         self.attached = asyncio.Event()
         self.done = 0
         self._news = asyncio.Condition()
+        self._write_turn = asyncio.Lock()
 
     async def run(self) -> None:
         hello = pb.GatewayHello(account_id=ACCOUNT, symbols=[messages.symbol_to_wire(SPEC)])
-        await self.call.write(pb.AttachRequest(hello=hello))
+        await self._write(pb.AttachRequest(hello=hello))
         async for message in self.call:
             match message.WhichOneof("message"):
                 case "query" if self.holds:
@@ -86,12 +87,16 @@ class Rough:
                 result.positions.extend(map(messages.position_to_wire, held))
             case _:  # no deals, no bars
                 pass
-        await self.call.write(pb.AttachRequest(query_result=result))
+        await self._write(pb.AttachRequest(query_result=result))
 
     async def tick(self, seq: int, change_count: int = 0) -> None:
         tick = Tick(time_msc=1_700_000_000_000 + seq, bid=1.1, ask=1.1001, volume=1)
         message = pb.GatewayTicks(seq=seq, symbol=SPEC.name, ticks=[tick], change_count=change_count)
-        await self.call.write(pb.AttachRequest(ticks=message))
+        await self._write(pb.AttachRequest(ticks=message))
+
+    async def _write(self, message: pb.AttachRequest) -> None:
+        async with self._write_turn:
+            await self.call.write(message)
 
 
 @asynccontextmanager

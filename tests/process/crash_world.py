@@ -251,6 +251,7 @@ class Crashing:
 
     def __init__(self, folder: Path, exits: AsyncExitStack) -> None:
         self.data_dir, self.exits = folder / "data", exits
+        self.broker_log = folder / "broker.jsonl"  # of the embedded account
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -270,7 +271,7 @@ class Crashing:
         kept.start()
         return kept
 
-    def keep_service(self, *arguments: str, deaths: Sequence[Death], told: str = "") -> Kept:
+    def keep_service(self, *arguments: str | Path, deaths: Sequence[Death], told: str = "") -> Kept:
         """``told`` is a URL that gets notifications."""
         port = self.address.rpartition(":")[2]
         where = ("serve", "--data-dir", self.data_dir, "--port", port)
@@ -294,6 +295,16 @@ class Crashing:
             elif isinstance(item, Event):
                 assert item.revision == self.seen + 1
                 self.seen = item.revision
+
+    async def watch_prices(self) -> None:
+        """Somebody is told of prices and bars, over all deaths."""
+
+        async def follow(items: AsyncIterator[Any]) -> None:
+            async for _ in items:
+                pass
+
+        viewer = self.client("viewer")
+        await asyncio.gather(follow(viewer.watch_quotes()), follow(viewer.watch_bars(timeframes_s=[SLOW_S])))
 
     def _leave(self) -> None:
         folder = self.data_dir.with_name(f"left-{len(self.left)}")
@@ -414,7 +425,7 @@ async def embedded(folder: Path, deaths: Sequence[Death], told: str = "") -> Asy
     async with AsyncExitStack() as exits:
         desk = Crashing(folder, exits)
         desk.account = Embedded(desk)
-        desk.keep_service("--paper", deaths=deaths, told=told)
+        desk.keep_service("--paper", "--broker-log", desk.broker_log, deaths=deaths, told=told)
         await desk.connect("feed", "viewer", "operator", "intelligent_exit_manager")
         yield desk
 

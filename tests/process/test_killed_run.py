@@ -20,6 +20,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from dtms.v1.gateway_service_pb2 import AttachRequest, AttachResponse, GatewayHello, RunPlace
+from dtms_client.errors import InvalidArgument
 from dtms_service.credentials import CREDENTIALS_FOLDER
 from dtms_service.demo.run import GATEWAY, HISTORY, PROFILE, SERVICE, gateway_arguments, options_of, run_demo
 from dtms_service.fault_points import KILL_VARIABLE, Point
@@ -28,7 +30,8 @@ from dtms_service.replay.children import Children
 from dtms_service.replay.command import TRADER, Finished, fresh_data_dir, replay
 from dtms_service.replay.crew import EXIT_MANAGER, UNIVERSAL_MANAGER, names, programs
 from dtms_service.settings import configuration
-from tests.process.service_process import Process, serve
+from tests.process.service_process import Process, Service, serve, serving
+from tests.wire import exchange
 
 SHORT_BARS = 360  # hours: two trades, a hedge, stops moved by all three
 DEMO_HISTORY = Path(str(files("dtms_service.demo").joinpath(HISTORY)))
@@ -46,12 +49,14 @@ OFTEN: Mapping[str, Sequence[Point]] = {
         Point.PUBLISH,
         Point.PUBLISHED,
         Point.ANSWER,
+        Point.ATTACH_SEND,
+        Point.JOIN_SEND,
         Point.BOOKMARK,
         Point.BOOKMARK_WRITE,
         Point.BOOKMARK_SYNC,
         Point.BOOKMARK_PUT,
     ),
-    GATEWAY: (Point.TICKS_SEND, Point.QUERY_RECEIVED),
+    GATEWAY: (Point.HELLO_SEND, Point.READY_SEND, Point.TICKS_SEND, Point.QUERY_RECEIVED, Point.QUERY_SEND),
 }
 OF_A_COMMAND: Mapping[str, Sequence[Point]] = {
     SERVICE: (Point.COMMAND, Point.MESSAGE_SENT, Point.OUTCOME, Point.OUTCOME_KEPT),
@@ -65,7 +70,14 @@ OF_A_COMMAND: Mapping[str, Sequence[Point]] = {
         Point.RESULT_SENT,
     ),
 }
-MOST_PASSAGES = {Point.TICKS_SEND: 400, Point.BOOKMARK: 150, Point.BOOKMARK_PUT: 150, Point.BOOKMARK_SYNC: 1}
+MOST_PASSAGES = {
+    Point.TICKS_SEND: 400,
+    Point.BOOKMARK: 150,
+    Point.BOOKMARK_PUT: 150,
+    Point.BOOKMARK_SYNC: 1,
+    Point.HELLO_SEND: 1,
+    Point.READY_SEND: 1,
+}
 
 
 @dataclass(slots=True)
@@ -150,16 +162,34 @@ async def test_a_run_whose_processes_are_killed_ends_as_if_nothing_had_been(tmp_
     assert figures(reference) == figures(killed)
 
 
+async def test_a_gateway_that_dies_before_it_is_ready_leaves_everything_to_the_next(tmp_path: Path) -> None:
+    """It may have forgotten an earlier run or not: the next one is told the same. Another run's gateway is refused."""
+
+    async def place(service: Service, run_id: str) -> RunPlace:
+        hello = GatewayHello(account_id="demo", lockstep=True, run_id=run_id)
+        async with service.client("gateway") as client:
+            answers = await exchange(client.channel, [AttachRequest(hello=hello)], metadata=client.metadata)
+        told: AttachResponse = answers[0]
+        return told.place
+
+    async with serving(tmp_path, arguments=("--lockstep", EXIT_MANAGER, "--trader", TRADER)) as service:
+        assert [await place(service, "one") for _ in range(2)] == [RunPlace(fresh=True)] * 2
+        with pytest.raises(InvalidArgument, match="this service is in the run 'one'"):
+            await place(service, "other")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_the_demo_survives_a_death_at_every_point(tmp_path: Path) -> None:
     """The whole year, with a death at each write, sync and send of the way of a tick, and a manager with each."""
     points = {name: [*OFTEN[name], *OF_A_COMMAND[name]] for name in OFTEN}
     killer = Killer.by(SEED, points, {SERVICE: EXIT_MANAGER, GATEWAY: UNIVERSAL_MANAGER})
+    # What was done is told anew to a service that was killed; the end is told once.
+    killer.lives[GATEWAY] = [f"{Point.RECALL_SEND}:1", *killer.lives[GATEWAY], f"{Point.END_SEND}:1"]
     reference = await undisturbed(tmp_path / "undisturbed", DEMO_HISTORY)
     killed = await run_demo(tmp_path / "killed", quiet(), started=killer.watch)
     restarts = killed.summary.get("restarts", {})
-    assert {name: restarts[name] for name in points} == {name: len(deaths) for name, deaths in points.items()}
+    assert {name: restarts[name] for name in points} == {name: len(deaths) for name, deaths in killer.lives.items()}
     assert restarts[EXIT_MANAGER] >= 3 <= restarts[UNIVERSAL_MANAGER]
     same(tmp_path / "undisturbed", tmp_path / "killed")
     assert figures(reference) == figures(killed)

@@ -87,14 +87,23 @@ async def test_a_service_that_repeats_a_step_must_command_the_same(tmp_path: Pat
             await door.execute(command(trade, CommandKind.MODIFY, 2, sl=1.0996))
 
 
+def test_a_run_has_its_name_before_the_service_hears_of_it(tmp_path: Path) -> None:
+    """A gateway that is killed with its first word on its lips comes back under the same name."""
+    names = set()
+    for _ in range(2):
+        with closing(CommandLog(tmp_path / "commands.db")) as log:
+            names.add(log.run_id)
+    assert len(names) == 1
+
+
 async def test_another_run_in_the_same_folder_begins_with_nothing(tmp_path: Path) -> None:
     """The name of a run lasts as long as the run; what another one was commanded is forgotten."""
     with process(tmp_path) as (door, _broker, trade):
         await door.execute(command(trade, CommandKind.MODIFY, 1, sl=1.0995))
     with closing(CommandLog(tmp_path / "commands.db")) as log:
+        name = log.run_id
         log.begin()
         log.note_call(3)
         assert (log.commands(), log.last_call()) == ([], 3)
-        name = log.run_id
     with closing(CommandLog(tmp_path / "commands.db")) as log:
         assert (log.run_id, log.last_call()) == (name, 3)

@@ -297,7 +297,9 @@ class AsyncClient:
             except DtmsError as failure:
                 error = failure
             cursor.broken(error)
-            if not isinstance(error, Compacted):
+            if isinstance(error, Compacted):
+                backoff.reset()  # the service is there
+            else:
                 yield Interrupted(error)
             await asyncio.sleep(backoff.pause_s(error.retry_after_s))
 

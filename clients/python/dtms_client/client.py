@@ -283,7 +283,9 @@ class Client:
             if self._closed.is_set():
                 return
             cursor.broken(error)
-            if not isinstance(error, Compacted):
+            if isinstance(error, Compacted):
+                backoff.reset()  # the service is there
+            else:
                 yield Interrupted(error)
             self._closed.wait(backoff.pause_s(error.retry_after_s))
 

@@ -22,6 +22,7 @@ from dtms_service.broker.door import ClosingDeal, Command
 from dtms_service.broker.mt5_enums import Action, OrderType
 from dtms_service.broker.recorded import Held
 from dtms_service.broker.structs import OrderSendResult
+from dtms_service.fault_points import Point, reach
 
 ENTRY, DTMS, OTHER = "entry", "dtms", "other"
 
@@ -87,6 +88,7 @@ class BrokerLog:
             self.write({"event": "deal", **asdict(deal), "reason": deal.reason.name})
 
     def write(self, line: Mapping[str, object]) -> None:
+        reach(Point.BROKER_LOG)
         self._seq += 1
         self._file.write(json.dumps({"seq": self._seq, **line}, ensure_ascii=False, allow_nan=False) + "\n")
 

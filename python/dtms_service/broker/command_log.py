@@ -40,15 +40,15 @@ class CommandLog:
         self._connection.pragma("journal_mode", "wal")
         self._connection.pragma("synchronous", "full")
         self._connection.execute(_SCHEMA)
-        row = self._connection.execute("SELECT run_id FROM run").fetchone()
-        self.run_id = str(uuid4()) if row is None else str(row[0])
+        # Before the service hears of it: it takes nobody else for this run's gateway.
+        self._connection.execute("INSERT OR IGNORE INTO run VALUES (1, ?)", (str(uuid4()),))
+        self.run_id = str(self._connection.execute("SELECT run_id FROM run").get)
 
     def begin(self) -> None:
         """A run from its first tick on, under ``run_id``: what is there is of another one."""
         with self._connection:
-            for table in ("run", "command", "call"):
-                self._connection.execute(f"DELETE FROM {table}")  # noqa: S608  # one of three words
-            self._connection.execute("INSERT INTO run VALUES (1, ?)", (self.run_id,))
+            for table in ("command", "call"):
+                self._connection.execute(f"DELETE FROM {table}")  # noqa: S608  # one of two words
 
     def commands(self) -> list[tuple[int, Command]]:
         """(call, command) in the order in which they came."""

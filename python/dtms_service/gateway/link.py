@@ -29,6 +29,18 @@ METHOD = "dtms.v1.GatewayService/Attach"
 ASKED_MAX = 10_000  # commands and queries that may wait: as many as a service may have under way
 BARS_MAX = 1_000  # in one answer: 50 KB
 LEAVE_S = 2.0  # for the service to close a stream that is let go
+SENDS = {
+    "hello": Point.HELLO_SEND,
+    "ticks": Point.TICKS_SEND,
+    "positions": Point.POSITIONS_SEND,
+    "account": Point.ACCOUNT_SEND,
+    "terminal": Point.TERMINAL_SEND,
+    "command_result": Point.RESULT_SEND,
+    "query_result": Point.QUERY_SEND,
+    "recall": Point.RECALL_SEND,
+    "ready": Point.READY_SEND,
+    "end": Point.END_SEND,
+}
 ATTACH_TRIES = 3  # a refusal that was lost over our first write comes again; three times in a row it is no accident
 
 
@@ -128,7 +140,6 @@ class Attachment:
         self, symbol: str, ticks: Iterable[market_data_service_pb2.Tick], change_count: int, equity: float | None
     ) -> None:
         """Returns when the service has worked on them: at most one message is under way. Raises AttachmentLost."""
-        reach(Point.TICKS_SEND)
         self._seq += 1
         self._done = asyncio.get_running_loop().create_future()
         message = gateway_service_pb2.GatewayTicks(
@@ -234,7 +245,6 @@ class Attachment:
         result = gateway_service_pb2.CommandResult(
             call_id=message.call_id, outcome=messages.outcome_to_wire(command, outcome)
         )
-        reach(Point.RESULT_SEND)
         await self._write(gateway_service_pb2.AttachRequest(command_result=result))
         reach(Point.RESULT_SENT)
 
@@ -287,6 +297,8 @@ class Attachment:
 
     async def _write(self, message: gateway_service_pb2.AttachRequest) -> None:
         self.raise_if_lost()
+        if (kind := message.WhichOneof("message")) is not None:
+            reach(SENDS[kind])
         try:
             async with self._write_turn:
                 await self._call.write(message)

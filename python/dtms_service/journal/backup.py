@@ -16,6 +16,7 @@ from typing import Final
 import apsw
 
 from dtms_service.errors import DtmsError, Reason
+from dtms_service.fault_points import Point, reach
 
 _PAGES_PER_STEP: Final = 2_500
 """10 MB: about 10 ms, because commits wait meanwhile."""
@@ -35,8 +36,10 @@ def copy_pages(source: apsw.Connection, target: Path) -> Iterator[None]:
             copy.pragma("synchronous", "off")
             with copy.backup("main", source, "main") as pages:
                 while not pages.done:
+                    reach(Point.BACKUP_STEP)
                     pages.step(_PAGES_PER_STEP)
                     yield
+        reach(Point.BACKUP_SYNC)
         sync(target)
     except (apsw.Error, OSError) as error:
         limit = {"limit": "disk", "value": str(target)}
@@ -54,9 +57,11 @@ def mark(path: Path, made_ns: int) -> None:
     """Say in a copy what it is."""
     with closing(apsw.Connection(str(path))) as connection:
         connection.execute(_MARK)
+        reach(Point.BACKUP_MARK)
         connection.execute("INSERT OR REPLACE INTO backup VALUES (1, ?)", (made_ns,))
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     sync(path)
+    reach(Point.BACKUP_MARKED)
 
 
 def made_ns_of(connection: apsw.Connection) -> int | None:

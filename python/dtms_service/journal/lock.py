@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from dtms_service.errors import DataDirectoryBusy
+from dtms_service.fault_points import Point, reach
 
 _NAME: Final = "dtms.lock"
 _PID_BYTES: Final = 20  # no process id has more digits
@@ -47,6 +48,7 @@ class DataDirectoryLock:
             raise DataDirectoryBusy(directory, pid) from error
         os.lseek(fd, 0, os.SEEK_SET)
         os.ftruncate(fd, 0)
+        reach(Point.LOCK_WRITE)
         os.write(fd, str(os.getpid()).encode())
         self._fd: int | None = fd
 

@@ -20,33 +20,33 @@ class LockstepStream:
 
     async def serve(self, requests: AsyncIterator[pb.AttachRequest]) -> None:
         """Until the history has ended, or another stream of the same gateway takes over."""
-        place = self._run.place(self._hello.account_id, self._hello.run_id)
-        inbox: asyncio.Queue[pb.AttachRequest] = asyncio.Queue()
-        reading = asyncio.create_task(self._read(requests, inbox))
-        working = asyncio.create_task(self._work(inbox))
-        await self.outgoing.put(
-            pb.AttachResponse(
-                place=pb.RunPlace(
-                    done=place.done,
-                    under_way=place.under_way,
-                    recall=place.recall,
-                    fresh=place.fresh,
-                    ended=place.ended,
-                )
-            )
-        )
         try:
-            await asyncio.wait({reading, working}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (reading, working):
-                if task.done():
-                    task.result()
+            await self._serve(requests)
             await self.outgoing.put(None)
         except BaseException as error:  # a panic of the core too: the stream raises it
             if isinstance(error, asyncio.CancelledError):
                 raise
             await self.outgoing.put(error)
+
+    async def _serve(self, requests: AsyncIterator[pb.AttachRequest]) -> None:
+        place = self._run.place(self._hello.account_id, self._hello.run_id)
+        told = pb.RunPlace(
+            done=place.done,
+            under_way=place.under_way,
+            recall=place.recall,
+            fresh=place.fresh,
+            ended=place.ended,
+        )
+        await self.outgoing.put(pb.AttachResponse(place=told))
+        inbox: asyncio.Queue[pb.AttachRequest] = asyncio.Queue()
+        at_work = [asyncio.create_task(self._read(requests, inbox)), asyncio.create_task(self._work(inbox))]
+        try:
+            await asyncio.wait(at_work, return_when=asyncio.FIRST_COMPLETED)
+            for task in at_work:
+                if task.done():
+                    task.result()
         finally:
-            for task in (reading, working):
+            for task in at_work:
                 task.cancel()
 
     def lost(self, why: str) -> None:
@@ -63,12 +63,13 @@ class LockstepStream:
                 self._run.door.handle(request)
 
     async def _work(self, inbox: asyncio.Queue[pb.AttachRequest]) -> None:
-        run, account_id = self._run, self._hello.account_id
+        run, account_id, recalled = self._run, self._hello.account_id, 0
         while True:
             request = await inbox.get()
             match request.WhichOneof("message"):
                 case "recall":
-                    run.recall(request.recall.symbol, request.recall.ticks)
+                    run.recall(recalled, request.recall.symbol, request.recall.ticks)
+                    recalled += len(request.recall.ticks)
                 case "ready":
                     await run.ready(self.outgoing.put, [spec.symbol for spec in self._hello.symbols])
                     self._system.gateways.attached(account_id)

@@ -14,7 +14,6 @@ from dtms_service.config import LimitsConfig
 from dtms_service.desk import Desk
 from dtms_service.errors import DtmsError, Reason
 from dtms_service.event_log import EventLog, Filter
-from dtms_service.fault_points import Point, reach
 from dtms_service.stage import Stage
 
 TRADES_PER_CHUNK = 200  # about 60 KB
@@ -65,7 +64,6 @@ class Watches:
         self.open += 1
         try:
             while True:
-                reach(Point.WATCH)
                 while (full := ready(cursor, limit)) is not None:
                     cursor, whole = full
                     yield whole
