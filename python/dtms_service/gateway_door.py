@@ -159,7 +159,7 @@ class GatewayDoor:
         result = await self._query(gateway_service_pb2.QUERY_KIND_SYMBOL, "symbol", symbol=name)
         if not result.HasField("spec"):
             raise KeyError(name)
-        return messages.symbol_from_wire(result.spec)
+        return messages.symbol_from_wire(result.spec, result.profit_currency)
 
     async def positions(self, account_id: str) -> list[Position]:  # noqa: ARG002  # one stream, one account
         result = await self._query(gateway_service_pb2.QUERY_KIND_POSITIONS, "positions")

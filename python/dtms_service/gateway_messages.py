@@ -184,8 +184,7 @@ def symbol_to_wire(spec: SymbolSpec) -> event_pb2.SymbolSpec:
     )
 
 
-def symbol_from_wire(message: event_pb2.SymbolSpec) -> SymbolSpec:
-    """``currency_profit`` is empty: the wire does not carry it."""
+def symbol_from_wire(message: event_pb2.SymbolSpec, profit_currency: str) -> SymbolSpec:
     return SymbolSpec(
         name=message.symbol,
         digits=message.digits,
@@ -197,7 +196,7 @@ def symbol_from_wire(message: event_pb2.SymbolSpec) -> SymbolSpec:
         volume_step=message.volume_step,
         stops_level=message.stops_level,
         freeze_level=message.freeze_level,
-        currency_profit="",
+        currency_profit=profit_currency,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -75,8 +75,7 @@ async def test_queries_answer_what_the_broker_holds(tmp_path: Path) -> None:
         assert await ends.door.account(ACCOUNT) == await near.account(ACCOUNT)
         assert await ends.door.positions(ACCOUNT) == await near.positions(ACCOUNT) != []
         assert await ends.door.closing_deals(ACCOUNT, trade.ticket) == []
-        # The wire has no field for the profit currency.
-        assert await ends.door.symbol(ACCOUNT, "EURUSD") == replace(SPEC, currency_profit="")
+        assert await ends.door.symbol(ACCOUNT, "EURUSD") == SPEC
         ends.run.broker.on_tick("EURUSD", T0 + 2000, 1.0985, 1.0986)
         (deal,) = await ends.door.closing_deals(ACCOUNT, trade.ticket)
         assert [deal] == await near.closing_deals(ACCOUNT, trade.ticket)

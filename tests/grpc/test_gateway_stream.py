@@ -82,6 +82,7 @@ class Rough:
                 result.account.CopyFrom(messages.account_to_wire(await self.door.account(ACCOUNT)))
             case pb.QUERY_KIND_SYMBOL:
                 result.spec.CopyFrom(messages.symbol_to_wire(SPEC))
+                result.profit_currency = SPEC.currency_profit
             case pb.QUERY_KIND_POSITIONS:
                 held = await self.door.positions(ACCOUNT)
                 result.positions.extend(map(messages.position_to_wire, held))

@@ -37,6 +37,7 @@ from dtms_service.fault_points import KILL_VARIABLE, Point
 from dtms_service.journal import JOURNAL_NAME
 from dtms_service.service import SERVING, paper_account
 from dtms_service.settings import configuration
+from dtms_service.shadow.store import SHADOW_FOLDER, ShadowStore
 from dtms_service.stage import Stage
 from tests import wire
 from tests.conftest import REPO
@@ -180,6 +181,14 @@ class Terminal:
             broker = self.serving.broker
             opened = broker.order_send({"action": 1, "symbol": SYMBOL, "type": 0, "volume": 1.0, "sl": SL, "tp": TP})
             return broker.position(opened.order)
+
+    async def close(self, ticket: int) -> None:
+        """By hand."""
+        with self.serving.lock:
+            broker = self.serving.broker
+            volume = broker.book.positions[ticket].volume
+            order = {"action": 1, "symbol": SYMBOL, "type": 1, "volume": volume, "position": ticket}
+            assert broker.order_send(order).deal
 
     async def held(self) -> dict[int, float]:
         with self.serving.lock:
@@ -432,9 +441,12 @@ async def embedded(folder: Path, deaths: Sequence[Death], told: str = "") -> Asy
 
 @asynccontextmanager
 async def behind_a_gateway(
-    folder: Path, *, service: Sequence[Death], gateway: Sequence[Death]
+    folder: Path, *, service: Sequence[Death], gateway: Sequence[Death], mode: Sequence[str] = ()
 ) -> AsyncIterator[tuple[Crashing, PaperBroker]]:
-    """A service and `dtms gateway --broker mt5`, each with its deaths; the terminal outlives both."""
+    """A service and `dtms gateway --broker mt5`, each with its deaths; the terminal outlives both.
+
+    ``mode`` are arguments of the service.
+    """
     broker = PaperBroker(replace(CONFIG, balance=1_000_000.0))
     broker.add_symbol(SPEC, TRADING)
     async with AsyncExitStack() as exits:
@@ -443,7 +455,7 @@ async def behind_a_gateway(
         desk.account = account = Terminal(terminal, desk)
         account.past()
         account.tick(1.1)
-        desk.keep_service(deaths=service)
+        desk.keep_service(*mode, deaths=service)
         await desk.connect("feed", "viewer", "operator", "intelligent_exit_manager")
         await desk.until(desk.token("gateway").exists)
         desk.keep(
@@ -488,6 +500,14 @@ def books_of(data_dir: Path) -> PaperBroker:
         account.close()
 
 
+def shadow_books_of(data_dir: Path) -> PaperBroker:
+    """The books of the one account's shadow as they were left on disk."""
+    (path,) = (data_dir / SHADOW_FOLDER).glob("*.db")
+    store = ShadowStore.open(path)
+    store.release()
+    return store.book
+
+
 def deals_of(broker: PaperBroker) -> list[tuple[str, float, float]]:
     """(entry, lots, what is left) of every deal on the account, in order."""
     ledger = broker.book.ledger
@@ -504,4 +524,5 @@ __all__ = [
     "deals_of",
     "embedded",
     "recover_twice",
+    "shadow_books_of",
 ]

@@ -49,16 +49,19 @@ from tests.process.crash_world import (
     TP,
     Crashing,
     Death,
+    Terminal,
     behind_a_gateway,
     books_of,
     deals_of,
     embedded,
     recover_twice,
+    shadow_books_of,
 )
 from tests.stack import EXIT_MANAGER, SYMBOL, stop_at
 
 # What a round leaves at the broker: entry, half closed in WARNING_L2, the hedge, its stop, the rest by the operator.
 DEALS = [("IN", 1.0, 1.0), ("OUT", 0.5, 0.5), ("IN", 0.25, 0.25), ("OUT", 0.25, 0.0), ("OUT", 0.5, 0.0)]
+BY_HAND = [("IN", 1.0, 1.0), ("OUT", 1.0, 0.0)]
 TIGHTENED, BEHIND, BREAKEVEN = 1.096, 1.1, 1.1001
 ROUNDS_MOST = 12  # for one death: a passage that needs three snapshots in one life is the rarest
 
@@ -97,14 +100,18 @@ class Script:
         await self._score(trade, "warn1", "warn2", TRADE_STATE_WARNING_L1, (1.0, BEHIND))
         await self._score(trade, "warn2", "critical", TRADE_STATE_WARNING_L2, (0.5, BREAKEVEN))
         hedged = await self._score(trade, "critical", None, TRADE_STATE_HEDGED, (0.5, BREAKEVEN))
-        assert await desk.account.held() == {trade.ticket: 0.5, hedged.hedge.ticket: 0.25}  # I13
+        await self._has({trade.ticket: 0.5, hedged.hedge.ticket: 0.25})  # I13
 
         await self._report(0.001)
         await desk.account.price(round(hedged.hedge.sl + 0.0002, 5))
         await self._in(trade.ticket, TRADE_STATE_RECOVERING, (0.5, BREAKEVEN))
         await self._propose("operator", trade.ticket, Action(kind=ACTION_KIND_CLOSE, purpose=PURPOSE_FLATTEN))
         await self._in(trade.ticket, TRADE_STATE_CLOSED, None)
-        assert await desk.account.held() == {}  # no orphan
+        await self._has({})  # no orphan
+
+    async def _has(self, held: dict[int, float]) -> None:
+        """The account has just these, volumes by ticket."""
+        assert await self.desk.account.held() == held
 
     async def _score(
         self,
@@ -166,6 +173,10 @@ class Script:
             # Not sent before the crash, as the broker shows; or denied, as it stands there already.
         raise AssertionError(f"never confirmed: {self.answered[-20:]}")
 
+    def check_deals(self, broker: PaperBroker | None) -> None:
+        """Each round left at the broker what an undisturbed one leaves: one hedge, each order once, no orphan."""
+        assert deals_of(broker or books_of(self.desk.data_dir)) == DEALS * len(self.registered)
+
     async def check_answers(self) -> None:
         """I10, I20: whatever was answered is answered so again."""
         for manager, key, trade, action, answer in self.answered:
@@ -186,7 +197,30 @@ class Script:
         assert set(self.registered) <= set(listed)
 
 
-async def survive(desk: Crashing, broker: PaperBroker | None = None, *, recoveries: int | None = None) -> None:
+@dataclass(slots=True)
+class InTheShadow(Script):
+    """The account has what was bought by hand, and nothing else happens there until it is sold by hand."""
+
+    async def _has(self, held: dict[int, float]) -> None:
+        assert await self.desk.account.held() == {self.registered[-1]: 1.0}
+        if not held:
+            assert isinstance(self.desk.account, Terminal)
+            await self.desk.account.close(self.registered[-1])
+
+    def check_deals(self, broker: PaperBroker | None) -> None:
+        """The entries are the account's; what the shadow did of itself it did once."""
+        assert broker is not None
+        assert deals_of(broker) == BY_HAND * len(self.registered)
+        assert deals_of(shadow_books_of(self.desk.data_dir)) == DEALS[1:] * len(self.registered)
+
+
+async def survive(
+    desk: Crashing,
+    broker: PaperBroker | None = None,
+    *,
+    recoveries: int | None = None,
+    script_of: type[Script] = Script,
+) -> None:
     """Rounds until everybody has died of everything, and one more in peace.
 
     ``broker`` is the one that outlives them, None the service's own. What ``recoveries`` deaths of the service (None:
@@ -195,7 +229,7 @@ async def survive(desk: Crashing, broker: PaperBroker | None = None, *, recoveri
     await desk.account.warm_up()
     desk.beside(desk.watch())
     desk.beside(desk.watch_prices())
-    script = Script(desk)
+    script = script_of(desk)
     rounds = in_vain = 0
     while desk.to_come:
         before = desk.fired
@@ -212,8 +246,7 @@ async def survive(desk: Crashing, broker: PaperBroker | None = None, *, recoveri
     newest = (await desk.sure(desk.client("viewer").system_status)).revision
     await desk.until(lambda: desk.seen >= newest)
     await desk.end()
-    # The outcome of each round at the broker is that of an undisturbed one: one hedge, each order once, no orphan.
-    assert deals_of(broker or books_of(desk.data_dir)) == DEALS * (rounds + 1)
+    script.check_deals(broker)
     # I22: there was a time in which changes were asked for and refused, at least while the gateway was not back.
     assert desk.refused or broker is None or not desk.left
     for left in desk.left[:recoveries]:
@@ -288,6 +321,8 @@ TO_A_GATEWAY = (Point.ATTACH_SEND, Point.MESSAGE_SENT)
 FED = (Point.BARS_ANSWER, Point.TICKS_ANSWER)
 NOTICES = (Point.NOTICE_SEND, Point.NOTICE_SENT)
 BOOKS = (Point.BOOKS_SAVE, Point.BOOKS_WRITE, Point.BOOKS_SYNC, Point.BOOKS_SAVED, Point.BROKER_LOG)
+# Books, and what is written around them.
+SHADOW = (*BOOKS[:-1], Point.OUTCOME, Point.OUTCOME_KEPT, Point.JOURNAL_COMMITTED)
 GATEWAY = (
     Point.SERVER_TIME_WRITE,
     Point.HELLO_SEND,
@@ -376,6 +411,21 @@ async def test_a_service_that_dies_with_its_embedded_account(tmp_path: Path, pas
         await survive(desk)
         assert people.answered
         check_broker_log(desk, books_of(desk.data_dir))
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize(
+    "deaths",
+    [
+        pytest.param([Death(Point.BOOKS_SAVED, 2)], id="fast choice"),
+        pytest.param([death for n in (1, 3, 7) for death in chain(SHADOW, n)], id="all", marks=pytest.mark.slow),
+    ],
+)
+async def test_a_service_that_dies_with_its_shadow_book(tmp_path: Path, deaths: Sequence[Death]) -> None:
+    """Shadow and account still fit, whatever of both was on disk: the day in the shadow ends as if nobody had died,
+    and the account saw nothing of it."""
+    async with behind_a_gateway(tmp_path, service=deaths, gateway=(), mode=["--shadow"]) as (desk, broker):
+        await survive(desk, broker, recoveries=0, script_of=InTheShadow)
 
 
 # Passed so often that a life of a process has a hundred moments to die in.

@@ -282,6 +282,7 @@ class Attachment:
             return  # an absent spec is the answer: the broker has no such symbol
         self.symbols[name] = None
         result.spec.CopyFrom(messages.symbol_to_wire(spec))
+        result.profit_currency = spec.currency_profit
 
     async def _answer_bars(
         self, query: gateway_service_pb2.GatewayQuery, result: gateway_service_pb2.QueryResult

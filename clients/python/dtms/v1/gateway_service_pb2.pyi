@@ -646,6 +646,7 @@ class QueryResult(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     BARS_FIELD_NUMBER: _builtins.int
+    PROFIT_CURRENCY_FIELD_NUMBER: _builtins.int
     ORDERS_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """Which query."""
@@ -653,6 +654,8 @@ class QueryResult(_message.Message):
     """MT5 last_error code when the query failed; then nothing else is set."""
     error_text: _builtins.str
     """Its text."""
+    profit_currency: _builtins.str
+    """Currency of the profits of the spec's symbol, such as USD: shadow books and news need it."""
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerPosition]:
         """Positions, for QUERY_KIND_POSITIONS."""
@@ -688,11 +691,12 @@ class QueryResult(_message.Message):
         account: Global___BrokerAccount | None = ...,
         spec: _event_pb2.SymbolSpec | None = ...,
         bars: _abc.Iterable[_market_data_service_pb2.Bar] | None = ...,
+        profit_currency: _builtins.str = ...,
         orders: _abc.Iterable[Global___BrokerOrder] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "bars", b"bars", "call_id", b"call_id", "deals", b"deals", "error_code", b"error_code", "error_text", b"error_text", "orders", b"orders", "positions", b"positions", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "bars", b"bars", "call_id", b"call_id", "deals", b"deals", "error_code", b"error_code", "error_text", b"error_text", "orders", b"orders", "positions", b"positions", "profit_currency", b"profit_currency", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

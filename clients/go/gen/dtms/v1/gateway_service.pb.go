@@ -1282,6 +1282,8 @@ type QueryResult struct {
 	Spec *SymbolSpec `protobuf:"bytes,7,opt,name=spec,proto3" json:"spec,omitempty"`
 	// Closed bars, for QUERY_KIND_BARS, oldest first.
 	Bars []*Bar `protobuf:"bytes,8,rep,name=bars,proto3" json:"bars,omitempty"`
+	// Currency of the profits of the spec's symbol, such as USD: shadow books and news need it.
+	ProfitCurrency string `protobuf:"bytes,9,opt,name=profit_currency,json=profitCurrency,proto3" json:"profit_currency,omitempty"`
 	// Orders, for QUERY_KIND_ORDERS.
 	Orders        []*BrokerOrder `protobuf:"bytes,12,rep,name=orders,proto3" json:"orders,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1372,6 +1374,13 @@ func (x *QueryResult) GetBars() []*Bar {
 		return x.Bars
 	}
 	return nil
+}
+
+func (x *QueryResult) GetProfitCurrency() string {
+	if x != nil {
+		return x.ProfitCurrency
+	}
+	return ""
 }
 
 func (x *QueryResult) GetOrders() []*BrokerOrder {
@@ -2142,7 +2151,7 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\x04deal\x18\a \x01(\x04R\x04deal\"T\n" +
 	"\rCommandResult\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\x04R\x06callId\x12*\n" +
-	"\aoutcome\x18\x02 \x01(\v2\x10.dtms.v1.OutcomeR\aoutcome\"\xf1\x02\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x10.dtms.v1.OutcomeR\aoutcome\"\x9a\x03\n" +
 	"\vQueryResult\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\x04R\x06callId\x12\x1d\n" +
 	"\n" +
@@ -2153,7 +2162,8 @@ const file_dtms_v1_gateway_service_proto_rawDesc = "" +
 	"\x05deals\x18\x05 \x03(\v2\x13.dtms.v1.BrokerDealR\x05deals\x120\n" +
 	"\aaccount\x18\x06 \x01(\v2\x16.dtms.v1.BrokerAccountR\aaccount\x12'\n" +
 	"\x04spec\x18\a \x01(\v2\x13.dtms.v1.SymbolSpecR\x04spec\x12 \n" +
-	"\x04bars\x18\b \x03(\v2\f.dtms.v1.BarR\x04bars\x12,\n" +
+	"\x04bars\x18\b \x03(\v2\f.dtms.v1.BarR\x04bars\x12'\n" +
+	"\x0fprofit_currency\x18\t \x01(\tR\x0eprofitCurrency\x12,\n" +
 	"\x06orders\x18\f \x03(\v2\x14.dtms.v1.BrokerOrderR\x06orders\"\xf7\x03\n" +
 	"\rAttachRequest\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.dtms.v1.GatewayHelloH\x00R\x05hello\x12-\n" +
