@@ -44,6 +44,7 @@ from dtms_service.fault_points import Point
 from dtms_service.journal import no_progress
 from dtms_service.settings import configuration
 from tests.messenger import messenger
+from tests.process import test_killed_backup, test_killed_run
 from tests.process.crash_world import (
     SL,
     TP,
@@ -342,35 +343,12 @@ GATEWAY = (
     Point.RESULT_SEND,
     Point.RESULT_SENT,
 )
-# Deaths of a run in lockstep: test_killed_run.py.
-IN_LOCKSTEP = (
-    Point.BOOKMARK,
-    Point.BOOKMARK_WRITE,
-    Point.BOOKMARK_SYNC,
-    Point.BOOKMARK_PUT,
-    Point.COMMAND_LOG,
-    Point.COMMAND_LOG_WRITE,
-    Point.COMMAND_LOG_SYNC,
-    Point.COMMAND_LOGGED,
-    Point.JOIN_SEND,
-    Point.READY_SEND,
-    Point.RECALL_SEND,
-    Point.END_SEND,
-)
-# Deaths of whoever makes a backup: test_killed_backup.py.
-IN_A_BACKUP = (
-    Point.BACKUP_STEP,
-    Point.BACKUP_SYNC,
-    Point.BACKUP_MARK,
-    Point.BACKUP_MARKED,
-    Point.BACKUP_SEND,
-)
 
 
 def test_no_point_is_without_its_death() -> None:
     """Each point of the list is reached by one of the runs (they fail otherwise), and none is left out."""
-    of_service = {*START, *SERVICE, *TO_A_GATEWAY, *FED, *NOTICES, *BOOKS}
-    assert of_service | {*GATEWAY, *IN_LOCKSTEP, *IN_A_BACKUP} == set(Point)
+    here = {*START, *SERVICE, *TO_A_GATEWAY, *FED, *NOTICES, *BOOKS, *GATEWAY}
+    assert here | test_killed_run.POINTS | test_killed_backup.POINTS == set(Point)
 
 
 @pytest.mark.timeout(150)  # six starts, on a machine that may have more to do

@@ -18,6 +18,8 @@ from tests.process.test_kill import all_trades
 from tests.stack import T0_MSC
 
 COPY = (Point.BACKUP_STEP, Point.BACKUP_SYNC, Point.BACKUP_MARK, Point.BACKUP_MARKED)
+BY_THE_SERVICE = [*map(Death, COPY), Death(Point.BACKUP_SEND), Death(Point.BACKUP_SEND, 2)]
+POINTS = {death.point for death in BY_THE_SERVICE}
 
 
 def drafts(data_dir: Path) -> list[Path]:
@@ -38,9 +40,8 @@ async def is_whole(backup: Path, trades: int) -> None:
 async def test_a_service_that_dies_while_it_makes_a_backup(tmp_path: Path) -> None:
     """At each step: who asked is told, and has nothing. The next start clears up, and the next backup is whole."""
     data_dir, backup = tmp_path / "data", tmp_path / "backup"
-    deaths = [*map(Death, COPY), Death(Point.BACKUP_SEND), Death(Point.BACKUP_SEND, 2)]
     acknowledged = set()
-    for number, death in enumerate(deaths):
+    for number, death in enumerate(BY_THE_SERVICE):
         service = await serve(data_dir, env={KILL_VARIABLE: str(death)})
         async with service.client("feed") as feed:
             market = Market(feed, feed, T0_MSC + 60_000 * number)

@@ -70,6 +70,9 @@ OF_A_COMMAND: Mapping[str, Sequence[Point]] = {
         Point.RESULT_SENT,
     ),
 }
+# What was done is told anew to a service that was killed, before anything else; the end is told once.
+FIRST, LAST = Point.RECALL_SEND, Point.END_SEND
+POINTS = {FIRST, LAST, *(point for kind in (OFTEN, OF_A_COMMAND) for points in kind.values() for point in points)}
 MOST_PASSAGES = {
     Point.TICKS_SEND: 400,
     Point.BOOKMARK: 150,
@@ -184,8 +187,7 @@ async def test_the_demo_survives_a_death_at_every_point(tmp_path: Path) -> None:
     """The whole year, with a death at each write, sync and send of the way of a tick, and a manager with each."""
     points = {name: [*OFTEN[name], *OF_A_COMMAND[name]] for name in OFTEN}
     killer = Killer.by(SEED, points, {SERVICE: EXIT_MANAGER, GATEWAY: UNIVERSAL_MANAGER})
-    # What was done is told anew to a service that was killed; the end is told once.
-    killer.lives[GATEWAY] = [f"{Point.RECALL_SEND}:1", *killer.lives[GATEWAY], f"{Point.END_SEND}:1"]
+    killer.lives[GATEWAY] = [f"{FIRST}:1", *killer.lives[GATEWAY], f"{LAST}:1"]
     reference = await undisturbed(tmp_path / "undisturbed", DEMO_HISTORY)
     killed = await run_demo(tmp_path / "killed", quiet(), started=killer.watch)
     restarts = killed.summary.get("restarts", {})
