@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import grpc
@@ -82,7 +84,8 @@ async def exchange(channel: grpc.aio.Channel, requests: Sequence[Message], *, me
     answers = []
     try:
         for request in requests:
-            await both_ways.write(request)
+            with suppress(asyncio.InvalidStateError):  # refused before it was written: what is read says why
+                await both_ways.write(request)
             answer = await both_ways.read()
             if answer is grpc.aio.EOF:
                 break

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -43,8 +45,9 @@ async def refusal(stack: Stack, method: MethodDescriptor, metadata: wire.Metadat
     try:
         if method.client_streaming:
             both_ways = channel.stream_stream(wire.path_of(method), **codec)(metadata=metadata, timeout=5)
-            await both_ways.write(request)
-            await both_ways.done_writing()
+            with suppress(asyncio.InvalidStateError):  # refused before it was written: what is read says why
+                await both_ways.write(request)
+                await both_ways.done_writing()
             await both_ways.read()
         elif method.server_streaming:
             stream = channel.unary_stream(wire.path_of(method), **codec)(request, metadata=metadata, timeout=5)
