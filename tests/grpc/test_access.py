@@ -45,8 +45,8 @@ async def refusal(stack: Stack, method: MethodDescriptor, metadata: wire.Metadat
     for _ in range(LOST_STATUSES):
         error = await _refusal(stack, method, metadata)
         if error is None or error.code() is not grpc.StatusCode.INTERNAL:
-            break
-    return error
+            return error
+    return await _refusal(stack, method, metadata)
 
 
 async def _refusal(stack: Stack, method: MethodDescriptor, metadata: wire.Metadata) -> grpc.aio.AioRpcError | None:
