@@ -7,6 +7,7 @@ the same ``request_id``. Each round must go exactly as one that nobody disturbs.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ from dtms_service.settings import configuration
 from tests.messenger import messenger
 from tests.process import test_killed_backup, test_killed_run
 from tests.process.crash_world import (
+    AGAIN_S,
     SL,
     TP,
     Crashing,
@@ -154,25 +156,29 @@ class Script:
 
     async def _propose(self, manager: str, ticket: int, action: Action) -> None:
         """Until it is confirmed: again under the same key while there is no answer, under a new one after a "no"."""
-        client = self.desk.client(manager)
-        for attempt in range(20):
-            trade = await self._seen(ticket)
-            key = f"{self._round} {action.kind} {attempt}"
-
-            async def ask(trade: Trade = trade, key: str = key) -> ProposeResponse:
-                return await client.propose(
-                    request_id=key, ticket=ticket, owner_epoch=trade.owner_epoch, action=action, timeout_s=20
-                )
-
-            try:
-                answer = await self.desk.sure(ask)
-            except StaleEpoch:
-                continue
-            self.answered.append((manager, key, trade, action, answer))
-            if answer.outcome.status == OUTCOME_STATUS_CONFIRMED:
+        patience_s = self.desk.patience_s
+        for attempt in range(round(patience_s / AGAIN_S)):
+            if await self._has_done(manager, ticket, action, f"{self._round} {action.kind} {attempt}"):
                 return
-            # Not sent before the crash, as the broker shows; or denied, as it stands there already.
-        raise AssertionError(f"never confirmed: {self.answered[-20:]}")
+            # Not sent before the crash, as the broker shows; denied, as it stands there already, or as a service that
+            # has come back knows no price yet.
+            await asyncio.sleep(AGAIN_S)
+        raise AssertionError(f"never confirmed in {patience_s} s: {self.answered[-20:]}")
+
+    async def _has_done(self, manager: str, ticket: int, action: Action, key: str) -> bool:
+        trade = await self._seen(ticket)
+
+        async def ask() -> ProposeResponse:
+            return await self.desk.client(manager).propose(
+                request_id=key, ticket=ticket, owner_epoch=trade.owner_epoch, action=action, timeout_s=20
+            )
+
+        try:
+            answer = await self.desk.sure(ask)
+        except StaleEpoch:
+            return False
+        self.answered.append((manager, key, trade, action, answer))
+        return answer.outcome.status == OUTCOME_STATUS_CONFIRMED
 
     def check_deals(self, broker: PaperBroker | None) -> None:
         """Each round left at the broker what an undisturbed one leaves: one hedge, each order once, no orphan."""
