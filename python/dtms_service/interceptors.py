@@ -131,15 +131,22 @@ def default_deadlines() -> dict[str, float]:
 class _Stream:
     """An open stream, whose it is, and why the service ended it."""
 
-    until: asyncio.Timeout
+    task: asyncio.Task[Any]
     principal: Principal
     ends_by_itself: bool
     why: DtmsError | None = None
+    # A task that is cancelled while gRPC sends ends without a status, and its client waits for ever.
+    is_sending: bool = False
 
     def end(self, why: DtmsError) -> None:
         if self.why is None:
             self.why = why
-            self.until.reschedule(0)
+            if not self.is_sending:
+                self.task.cancel()
+
+    def raise_if_ended(self) -> None:
+        if self.why is not None:
+            raise self.why
 
 
 class Pipeline:
@@ -230,16 +237,24 @@ class Pipeline:
         async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             opened: _Stream | None = None
             try:
-                async with asyncio.timeout(None) as until_ended:
-                    call = self._admit(access, context)
-                    opened = _Stream(until_ended, call.principal, name in _ENDS_BY_ITSELF)
-                    self._streams.add(opened)
-                    async for answer in serve(request, call):
-                        reach(point)
-                        yield answer
+                call, task = self._admit(access, context), asyncio.current_task()
+                assert task is not None, "gRPC serves each stream in a task"
+                opened = _Stream(task, call.principal, name in _ENDS_BY_ITSELF)
+                self._streams.add(opened)
+                async for answer in serve(request, call):
+                    opened.raise_if_ended()
+                    reach(point)
+                    opened.is_sending = True
+                    yield answer
+                    opened.is_sending = False
+                    opened.raise_if_ended()
+            except asyncio.CancelledError:
+                if opened is not None and opened.why is not None and not opened.is_sending:
+                    opened.task.uncancel()
+                    await self._abort(name, opened.why, context)
+                raise
             except Exception as error:
-                ended = opened.why if opened is not None and opened.until.expired() else None
-                await self._abort(name, ended or error, context)
+                await self._abort(name, error, context)
                 raise
             except CorePanic as panic:
                 await self._panic(name, panic, context)
