@@ -399,11 +399,10 @@ async def test_a_service_that_dies_with_its_embedded_account(tmp_path: Path, pas
         check_broker_log(desk, books_of(desk.data_dir))
 
 
-@pytest.mark.timeout(150)
 @pytest.mark.parametrize(
     "deaths",
     [
-        pytest.param([Death(Point.BOOKS_SAVED, 2)], id="fast choice"),
+        pytest.param([Death(Point.BOOKS_SAVED, 2)], id="fast choice", marks=pytest.mark.timeout(150)),
         pytest.param([death for n in (1, 3, 7) for death in chain(SHADOW, n)], id="all", marks=pytest.mark.slow),
     ],
 )

@@ -47,8 +47,8 @@ class CommandLog:
     def begin(self) -> None:
         """A run from its first tick on, under ``run_id``: what is there is of another one."""
         with self._connection:
-            for table in ("command", "call"):
-                self._connection.execute(f"DELETE FROM {table}")  # noqa: S608  # one of two words
+            self._connection.execute("DELETE FROM command")
+            self._connection.execute("DELETE FROM call")
 
     def commands(self) -> list[tuple[int, Command]]:
         """(call, command) in the order in which they came."""
