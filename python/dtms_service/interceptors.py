@@ -241,13 +241,16 @@ class Pipeline:
                 assert task is not None, "gRPC serves each stream in a task"
                 opened = _Stream(task, call.principal, name in _ENDS_BY_ITSELF)
                 self._streams.add(opened)
-                async for answer in serve(request, call):
-                    opened.raise_if_ended()
-                    reach(point)
-                    opened.is_sending = True
-                    yield answer
-                    opened.is_sending = False
-                    opened.raise_if_ended()
+                try:
+                    async for answer in serve(request, call):
+                        opened.raise_if_ended()
+                        reach(point)
+                        opened.is_sending = True
+                        yield answer
+                        opened.is_sending = False
+                        opened.raise_if_ended()
+                finally:
+                    self._streams.discard(opened)
             except asyncio.CancelledError:
                 if opened is not None and opened.why is not None and not opened.is_sending:
                     opened.task.uncancel()
@@ -259,9 +262,6 @@ class Pipeline:
             except CorePanic as panic:
                 await self._panic(name, panic, context)
                 raise
-            finally:
-                if opened is not None:
-                    self._streams.discard(opened)
             ok.inc()
 
         return stream

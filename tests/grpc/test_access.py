@@ -14,20 +14,24 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from dtms.v1 import arbitration_service_pb2, error_reason_pb2, paper_service_pb2, registry_service_pb2
-from dtms.v1.admin_service_pb2 import GetSystemStatusRequest, SetTradingStateRequest
+from dtms.v1.admin_service_pb2 import BackupRequest, GetSystemStatusRequest, SetTradingStateRequest
 from dtms.v1.event_pb2 import TRADING_STATE_HALTED
 from dtms.v1.trade_pb2 import SIDE_BUY
 from dtms.v1.trade_status_service_pb2 import GetTradeRequest
 from dtms_client import errors
 from dtms_client._channel import deadlines
 from dtms_service import interceptors, status
-from dtms_service.credentials import BUILT_IN_IDENTITIES, Role, read_token
+from dtms_service.backup import PIECE_BYTES
+from dtms_service.credentials import BUILT_IN_IDENTITIES, Credentials, Role, read_token
 from dtms_service.errors import DtmsError, Reason, invalid
 from tests import wire
+from tests.grpc import watching
 from tests.stack import EXIT_MANAGER, UNIVERSAL, Stack, running, stop_at
 
 IDENTITY_OF = {role: name for name, role in BUILT_IN_IDENTITIES.items()}
 
+EVENTS, AT_ONCE = 2200, 100
+"""258 bytes each in a journal: three pieces of a backup, more than gRPC takes for a reader that is late."""
 LOST_STATUSES = 3
 """gRPC puts an INTERNAL of its own in the place of a status that comes during a write; not as often as this."""
 
@@ -175,6 +179,20 @@ async def test_every_role_but_those_of_the_table_is_refused(stack: Stack, method
         assert code is grpc.StatusCode.PERMISSION_DENIED, name
         info = details(error)["ErrorInfo"]
         assert (info.reason, dict(info.metadata)) == ("ROLE_FORBIDDEN", {"role": role.name})
+
+
+async def test_a_stream_that_is_ended_while_it_sends_says_why(stack: Stack) -> None:
+    """Its reader is late, so a message is on its way when the token is revoked: the reader gets it, and
+    then the reason. (A task that is cancelled there would end without any.)"""
+    trade = await stack.trade()
+    for _ in range(EVENTS // AT_ONCE):
+        await asyncio.gather(*(stack.propose(trade, stop_at(1.0941)) for _ in range(AT_ONCE)))
+    operator = await stack.client("operator")
+    backup = wire.stream(operator.channel, BackupRequest(), metadata=operator.metadata)
+    first = await watching.response(backup)
+    assert len(first.data) == PIECE_BYTES
+    stack.server.pipeline.take(Credentials({}))
+    assert (await watching.refusal(backup)).reason == "CREDENTIAL_MISSING"
 
 
 async def test_who_asks_is_taken_from_the_credential(stack: Stack) -> None:
